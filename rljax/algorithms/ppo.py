@@ -1,0 +1,373 @@
+"""Proximal policy optimization.
+
+Schulman et al. (2017), https://arxiv.org/abs/1707.06347, with the details that Huang et
+al. (2022), "The 37 implementation details of PPO", found to matter, and with episodes
+that ran out of time bootstrapped from their final observation.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
+from rljax.losses import clipped_surrogate, clipped_value_loss
+from rljax.returns import gae
+from rljax.rollout import Lanes, start, unroll
+from rljax.spaces import Discrete
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Everything that fixes an array's shape or the program's structure. Static.
+
+    Raises:
+        ValueError: a size is not positive, or the batch cannot be cut into minibatches.
+    """
+
+    num_envs: int = 16
+    """Environments stepped together."""
+    num_steps: int = 128
+    """Steps of each environment between two updates."""
+    num_epochs: int = 4
+    """Passes over a batch of num_envs * num_steps transitions."""
+    num_minibatches: int = 4
+    """Gradient steps in a pass."""
+    normalize_advantages: bool = True
+    """Shift and scale the advantages of a minibatch to mean 0 and variance 1."""
+
+    def __post_init__(self):
+        for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"{name} must be a positive integer, got {value!r}. Use {name} >= 1."
+                )
+        if self.batch_size % self.num_minibatches:
+            raise ValueError(
+                f"num_envs * num_steps must be divisible by num_minibatches, got "
+                f"{self.num_envs} * {self.num_steps} = {self.batch_size} and "
+                f"{self.num_minibatches}. Choose num_minibatches from the divisors of "
+                f"{self.batch_size}: the nearest is "
+                f"{_nearest_divisor(self.batch_size, self.num_minibatches)}."
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """Environment steps in one update."""
+        return self.num_envs * self.num_steps
+
+    def updates(self, total_steps: int) -> int:
+        """The largest number of updates within a budget of environment steps.
+
+        Raises:
+            ValueError: the budget does not pay for one update.
+        """
+        if total_steps < self.batch_size:
+            raise ValueError(
+                f"total_steps must pay for at least one update, got {total_steps:,} "
+                f"where an update takes num_envs * num_steps = {self.num_envs:,} * "
+                f"{self.num_steps:,} = {self.batch_size:,} environment steps. Use "
+                f"total_steps >= {self.batch_size}, or smaller num_envs or num_steps."
+            )
+        return total_steps // self.batch_size
+
+
+class PPOHyperparams(struct.PyTreeNode):
+    """Everything that may be traced: sweep any of these with `jax.vmap`."""
+
+    learning_rate: float = 3e-4
+    """Adam's step size at the first update; falls linearly to 0 at the last."""
+    max_grad_norm: float = 0.5
+    """Bound on the global norm of the gradient."""
+    gamma: float = 0.99
+    """Discount factor."""
+    gae_lambda: float = 0.95
+    """Trace decay of the advantage estimate."""
+    clip_eps: float = 0.2
+    """How far a probability ratio may move from 1 in one update."""
+    vf_clip_eps: float = math.inf
+    """How far a value may move in one update; no bound by default."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    num_updates: float = math.inf
+    """Length of the run, for annealing the learning rate; infinite: no annealing."""
+
+
+class PPOState(struct.PyTreeNode):
+    """All that a run needs to go on: checkpoint this and nothing else."""
+
+    key: jax.Array
+    step: jax.Array  # int32, updates taken
+    params: Params
+    opt_state: optax.OptState
+    lanes: Lanes
+    hyperparams: PPOHyperparams
+
+
+def check_hyperparams(hyperparams: PPOHyperparams) -> None:
+    """Checks ranges, on the host, before anything is traced; values may be arrays.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+    for name, low, high in (
+        ("learning_rate", 0.0, math.inf),
+        ("max_grad_norm", 0.0, math.inf),
+        ("gamma", 0.0, 1.0),
+        ("gae_lambda", 0.0, 1.0),
+        ("clip_eps", 0.0, math.inf),
+        ("vf_clip_eps", 0.0, math.inf),
+        ("vf_coef", 0.0, math.inf),
+        ("ent_coef", 0.0, math.inf),
+        ("num_updates", 1.0, math.inf),
+    ):
+        value = np.asarray(getattr(hyperparams, name), np.float64)
+        outside = ~((value >= low) & (value <= high))
+        if outside.any():
+            raise ValueError(
+                f"{name} must lie in [{low:g}, {high:g}], got "
+                f"{value[outside].flat[0]:g}. Choose a value in that range."
+            )
+
+
+@functools.cache
+def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
+    """Makes PPO for one environment, one actor-critic and one set of sizes.
+
+    Args:
+        env: an `Environment`.
+        network: a Flax module with `policy` and `value`, as in `rljax.networks`.
+        config: sizes.
+
+    Returns:
+        An algorithm whose hyperparameters are `PPOHyperparams` and whose task is the
+        environment's parameters. Its metrics are `policy_loss`, `value_loss`,
+        `entropy`, `approx_kl`, `clip_fraction`, `grad_norm`, `explained_variance`,
+        `learning_rate`, `episode_return` and `episode_length`.
+    """
+
+    def init(key: jax.Array, hyperparams: PPOHyperparams, task: Any) -> PPOState:
+        key, network_key, reset_key = jax.random.split(key, 3)
+        lanes = start(reset_key, env, task, config.num_envs)
+        params = network.init(network_key, lanes.observation)
+        _check_policy(network, params, env.action_space(task), lanes.observation)
+        return PPOState(
+            key=key,
+            step=jnp.int32(0),
+            params=params,
+            opt_state=_optimizer(hyperparams, hyperparams.learning_rate).init(params),
+            lanes=lanes,
+            hyperparams=jax.tree.map(
+                lambda x: jnp.asarray(x, jnp.float32), hyperparams
+            ),
+        )
+
+    def step(state: PPOState, task: Any) -> tuple[PPOState, Metrics]:
+        key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
+        hyperparams = state.hyperparams
+        fraction_left = 1.0 - state.step / hyperparams.num_updates
+        learning_rate = hyperparams.learning_rate * fraction_left
+        optimizer = _optimizer(hyperparams, learning_rate)
+
+        def act_on(observation, key):
+            policy = network.apply(state.params, observation, method="policy")
+            action = policy.sample(key)
+            return action, policy.log_prob(action)
+
+        lanes, transitions, episodes = unroll(
+            rollout_key, env, task, state.lanes, act_on, config.num_steps
+        )
+        batch = _with_advantages(network, state.params, transitions, hyperparams)
+        batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+        def epoch(learner, key):
+            return jax.lax.scan(update, learner, _shuffle(key, batch, config))
+
+        def update(learner, minibatch):
+            params, opt_state = learner
+            grads, metrics = jax.grad(_loss, has_aux=True)(
+                params, network, minibatch, hyperparams, config
+            )
+            metrics["grad_norm"] = optax.global_norm(grads)
+            updates, opt_state = optimizer.update(grads, opt_state)
+            return (optax.apply_updates(params, updates), opt_state), metrics
+
+        (params, opt_state), losses = jax.lax.scan(
+            epoch,
+            (state.params, state.opt_state),
+            jax.random.split(shuffle_key, config.num_epochs),
+        )
+        metrics = {name: _mean(x) for name, x in losses.items()} | {
+            "explained_variance": _mean(_explained_variance(batch)),
+            "learning_rate": _mean(learning_rate),
+        }
+        state = state.replace(
+            key=key,
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            lanes=lanes,
+        )
+        return state, metrics | episodes
+
+    return Algorithm(init, step)
+
+
+def act(
+    network: Network,
+    state: PPOState,
+    observation: Any,
+    key: jax.Array,
+    *,
+    greedy: bool = False,
+) -> Any:
+    """Actions of the policy that was learned, for one observation or a batch.
+
+    Args:
+        network: the module that was trained.
+        state: the learner's state; only its params are read.
+        observation: leaves `[..., D]`.
+        key: consumed; unused if greedy.
+        greedy: take the most probable action instead of drawing one.
+    """
+    policy = network.apply(state.params, observation, method="policy")
+    return policy.mode() if greedy else policy.sample(key)
+
+
+class _Batch(struct.PyTreeNode):
+    observation: Any
+    action: Any
+    log_prob: jax.Array
+    value: jax.Array
+    advantage: jax.Array
+    target: jax.Array
+
+
+def _with_advantages(
+    network: Network,
+    params: Params,
+    transitions: Transition,
+    hyperparams: PPOHyperparams,
+) -> _Batch:
+    """Adds values, advantages and value targets, `[T, B]`, to a rollout."""
+    value = network.apply(params, transitions.observation, method="value")
+    next_value = network.apply(params, transitions.next_observation, method="value")
+    estimate = functools.partial(
+        gae, gamma=hyperparams.gamma, gae_lambda=hyperparams.gae_lambda
+    )
+    advantage = jax.vmap(estimate, in_axes=1, out_axes=1)(
+        transitions.reward,
+        value,
+        next_value,
+        transitions.terminated,
+        transitions.truncated,
+    )
+    return _Batch(
+        observation=transitions.observation,
+        action=transitions.action,
+        log_prob=transitions.extras,
+        value=value,
+        advantage=advantage,
+        target=advantage + value,
+    )
+
+
+def _shuffle(key: jax.Array, batch: _Batch, config: PPOConfig) -> _Batch:
+    """Deals a batch `[T * B, ...]` into `[num_minibatches, size, ...]` at random."""
+    order = jax.random.permutation(key, config.batch_size)
+    order = order.reshape(config.num_minibatches, -1)
+    return jax.tree.map(lambda x: x[order], batch)
+
+
+def _loss(
+    params: Params,
+    network: Network,
+    batch: _Batch,
+    hyperparams: PPOHyperparams,
+    config: PPOConfig,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The scalar loss of one minibatch, and its diagnostics."""
+    policy, value = network.apply(params, batch.observation)
+    log_prob = policy.log_prob(batch.action)
+    advantage = batch.advantage
+    if config.normalize_advantages:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    policy_loss = clipped_surrogate(
+        log_prob, batch.log_prob, advantage, clip_eps=hyperparams.clip_eps
+    ).mean()
+    value_loss = clipped_value_loss(
+        value, batch.value, batch.target, clip_eps=hyperparams.vf_clip_eps
+    ).mean()
+    entropy = policy.entropy().mean()
+    loss = (
+        policy_loss + hyperparams.vf_coef * value_loss - hyperparams.ent_coef * entropy
+    )
+    # Schulman (2020), "Approximating KL divergence": k3, of samples from the old policy.
+    log_ratio = log_prob - batch.log_prob
+    return loss, {
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy": entropy,
+        "approx_kl": (jnp.expm1(log_ratio) - log_ratio).mean(),
+        "clip_fraction": (jnp.abs(jnp.expm1(log_ratio)) > hyperparams.clip_eps).mean(),
+    }
+
+
+def _optimizer(
+    hyperparams: PPOHyperparams, learning_rate: jax.Array | float
+) -> optax.GradientTransformation:
+    # Rebuilt at every use: the values may be traced, and a closure must not outlive them.
+    return optax.chain(
+        optax.clip_by_global_norm(hyperparams.max_grad_norm),
+        optax.adam(learning_rate, eps=1e-5),
+    )
+
+
+def _explained_variance(batch: _Batch) -> jax.Array:
+    """Share of the value targets' variance that the values foresaw; at most 1."""
+    variance = batch.target.var()
+    unexplained = (batch.target - batch.value).var()
+    return 1.0 - unexplained / jnp.maximum(variance, 1e-8)
+
+
+def _mean(x: jax.Array) -> Mean:
+    return Mean(x.sum(), jnp.float32(x.size))
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    divisors = (d for d in range(1, number + 1) if number % d == 0)
+    return min(divisors, key=lambda d: abs(d - wanted))
+
+
+def _check_policy(network: Network, params: Params, space: Any, observation: Any):
+    """Refuses a network whose actions are not those that the environment takes."""
+
+    def shape_of_one(params, observation):
+        policy = network.apply(params, observation, method="policy")
+        return policy.sample(jax.random.key(0)), getattr(policy, "logits", None)
+
+    action, logits = jax.eval_shape(shape_of_one, params, observation)
+    if isinstance(space, Discrete):
+        fits = logits is not None and logits.shape[-1] == space.n
+    else:
+        fits = logits is None and action.shape[1:] == tuple(space.shape)
+    if not fits:
+        made = (
+            f"actions of shape {action.shape[1:]}"
+            if logits is None
+            else f"{logits.shape[-1]} discrete actions"
+        )
+        raise ValueError(
+            f"the network chooses among {made}, but the environment's action space is "
+            f"{space}. Give the network the environment's number of actions (or its "
+            f"action size)."
+        )

@@ -1,0 +1,132 @@
+"""Records and protocols that every other module speaks in. No behaviour lives here.
+
+In the shape descriptions `T` is time and `B` the number of environments (lanes).
+"""
+
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import jax
+
+EnvState = TypeVar("EnvState")
+EnvParams = TypeVar("EnvParams", contravariant=True)
+State = TypeVar("State")
+
+Params: TypeAlias = Any
+"""A pytree of network parameters: plain nested dictionaries, as Flax Linen makes."""
+
+
+class TimeStep(NamedTuple):
+    """What one `Environment.step` emits; every leaf is unbatched.
+
+    Attributes:
+        observation: observation of the state the action led to, *before* any reset.
+        reward: float32 scalar.
+        terminated: bool scalar; the task ended, so the value beyond it is zero.
+        truncated: bool scalar; only the clock ran out, so the value beyond it is not.
+    """
+
+    observation: Any
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+
+
+class Transition(NamedTuple):
+    """One step as the learner sees it; a rollout stacks them to `[T, B, ...]`.
+
+    Attributes:
+        observation: what the policy saw.
+        action: what it did.
+        reward: float32.
+        terminated: bool; the task ended.
+        truncated: bool; the clock ran out. Both flags may be true.
+        next_observation: observation the action led to, before any reset: where an
+            episode ended it is that episode's final observation.
+        extras: whatever the policy adds, such as the log-probability of the action.
+    """
+
+    observation: Any
+    action: Any
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    next_observation: Any
+    extras: Any
+
+
+class Network(Protocol):
+    """A Flax Linen module, as far as learners care."""
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """Makes parameters."""
+
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Applies the module, or one of its methods, with given parameters."""
+
+
+class Environment(Protocol[EnvState, EnvParams]):
+    """Pure functions of one environment. Batch with `jax.vmap`; never resets itself.
+
+    An environment is hashable and holds no arrays: numbers belong in `params`. An
+    environment whose start distribution is a function of uniform noise may also have
+
+        num_noise: int
+        reset_from_noise(noise, params) -> (state, observation)
+
+    with `noise` of shape `[num_noise]` in [0, 1); a rollout then draws the noise of all
+    lanes in one call, which is much cheaper than one key per lane.
+    """
+
+    def reset(self, key: jax.Array, params: EnvParams) -> tuple[EnvState, Any]:
+        """Draws a start state; returns it with its observation. Consumes `key`."""
+
+    def step(
+        self, key: jax.Array, state: EnvState, action: Any, params: EnvParams
+    ) -> tuple[EnvState, TimeStep]:
+        """Takes one action. Consumes `key`."""
+
+    def observation_space(self, params: EnvParams) -> Any:
+        """The `rljax.spaces` space in which every observation lies."""
+
+    def action_space(self, params: EnvParams) -> Any:
+        """The `rljax.spaces` space of the actions that `step` takes."""
+
+
+class Mean(NamedTuple):
+    """A mean kept as its sum and its weight, so that means of means stay exact.
+
+    Add two of them leaf by leaf (`jax.tree.map(jnp.add, a, b)`) to pool them.
+
+    Attributes:
+        total: weighted sum.
+        weight: sum of the weights; zero where nothing was observed.
+    """
+
+    total: jax.Array
+    weight: jax.Array
+
+    @property
+    def value(self) -> jax.Array:
+        """The mean; NaN where nothing was observed."""
+        return self.total / self.weight
+
+
+Metrics: TypeAlias = dict[str, Mean]
+"""Diagnostics of an update. Never needed to go on."""
+
+
+class Algorithm(NamedTuple, Generic[State]):
+    """A learner as a pair of pure functions, as `optax.GradientTransformation` is.
+
+    `task` is the pytree the learner reads and never writes: environment parameters,
+    prompts and reward-model weights, or a dataset of preferences.
+
+    Attributes:
+        init: `(key, hyperparams, task) -> state`. The state has a field `step`, the
+            number of updates taken, and holds everything needed to go on.
+        step: `(state, task) -> (state, metrics)`; one update.
+    """
+
+    init: Callable[[jax.Array, Any, Any], State]
+    step: Callable[[State, Any], tuple[State, Metrics]]

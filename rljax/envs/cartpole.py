@@ -1,0 +1,164 @@
+"""CartPole: a cart on a track keeps a pole upright by pushing left or right.
+
+The physics and semantics of Gymnasium's CartPole-v1, checked against it step by step.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from rljax.base import TimeStep
+from rljax.spaces import Box, Discrete
+
+
+class CartPoleParams(struct.PyTreeNode):
+    """Physical constants, in SI units. A pytree, so a batch of plants can be vmapped."""
+
+    gravity: float = 9.8  # m/s^2
+    masscart: float = 1.0  # kg
+    masspole: float = 0.1  # kg
+    length: float = 0.5  # m, half the pole: pivot to centre of mass
+    force_mag: float = 10.0  # N, magnitude of the push
+    tau: float = 0.02  # s, Euler step
+    x_threshold: float = 2.4  # m, the episode ends beyond it
+    theta_threshold_radians: float = 12 * 2 * math.pi / 360  # rad, likewise
+    max_steps: int = 500  # steps until the clock runs out
+
+    @property
+    def total_mass(self) -> float:
+        """Cart plus pole, in kg."""
+        return self.masscart + self.masspole
+
+    @property
+    def polemass_length(self) -> float:
+        """First moment of the pole about its pivot, in kg m."""
+        return self.masspole * self.length
+
+
+class CartPoleState(struct.PyTreeNode):
+    """The plant's state. Arithmetic follows the dtype of `x`."""
+
+    x: jax.Array  # m, position of the cart
+    x_dot: jax.Array  # m/s
+    theta: jax.Array  # rad, angle of the pole from upright
+    theta_dot: jax.Array  # rad/s
+    time: jax.Array  # int32, steps taken in this episode
+
+
+@dataclasses.dataclass(frozen=True)
+class CartPole:
+    """The environment; see `rljax.base.Environment`.
+
+    Attributes:
+        semi_implicit: advance the velocities first and the positions with the new
+            velocities (Gymnasium's `kinematics_integrator` other than "euler"). The
+            default is explicit Euler: positions advance with the old velocities.
+    """
+
+    semi_implicit: bool = False
+
+    version: ClassVar[int] = 1  # raised only when behaviour changes
+    num_noise: ClassVar[int] = 4
+
+    def reset(
+        self, key: jax.Array, params: CartPoleParams
+    ) -> tuple[CartPoleState, jax.Array]:
+        """Draws every state variable from U(-0.05, 0.05); consumes `key`."""
+        return self.reset_from_noise(jax.random.uniform(key, (self.num_noise,)), params)
+
+    def reset_from_noise(
+        self, noise: jax.Array, params: CartPoleParams
+    ) -> tuple[CartPoleState, jax.Array]:
+        """The start state as a function of `[4]` uniform noise in [0, 1)."""
+        del params
+        x, x_dot, theta, theta_dot = 0.1 * noise - 0.05
+        state = CartPoleState(x, x_dot, theta, theta_dot, time=jnp.int32(0))
+        return state, _observe(state)
+
+    def step(
+        self,
+        key: jax.Array,
+        state: CartPoleState,
+        action: jax.Array,
+        params: CartPoleParams,
+    ) -> tuple[CartPoleState, TimeStep]:
+        """Advances the plant by `params.tau` under one push.
+
+        Args:
+            key: unused; the dynamics are deterministic.
+            state: unbatched state.
+            action: int scalar: 1 pushes to the right, anything else to the left.
+            params: physical constants.
+
+        Returns:
+            The next state and its time step. The observation is float32 `[4]`: position
+            (m), velocity (m/s), angle (rad), angular velocity (rad/s). The reward is 1,
+            on the terminating step too.
+        """
+        del key
+        dtype = state.x.dtype
+        physics = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
+        force = jnp.where(action == 1, physics.force_mag, -physics.force_mag)
+        sin, cos = jnp.sin(state.theta), jnp.cos(state.theta)
+
+        # Florian (2007), "Correct equations for the dynamics of the cart-pole system",
+        # eqs. 23 and 24 without friction.
+        push = (
+            force + physics.polemass_length * state.theta_dot**2 * sin
+        ) / physics.total_mass
+        theta_acc = (physics.gravity * sin - cos * push) / (
+            physics.length
+            * (4.0 / 3.0 - physics.masspole * cos**2 / physics.total_mass)
+        )
+        x_acc = push - physics.polemass_length * theta_acc * cos / physics.total_mass
+
+        x_dot = state.x_dot + physics.tau * x_acc
+        theta_dot = state.theta_dot + physics.tau * theta_acc
+        if self.semi_implicit:
+            x_speed, theta_speed = x_dot, theta_dot
+        else:
+            x_speed, theta_speed = state.x_dot, state.theta_dot
+        state = CartPoleState(
+            x=state.x + physics.tau * x_speed,
+            x_dot=x_dot,
+            theta=state.theta + physics.tau * theta_speed,
+            theta_dot=theta_dot,
+            time=state.time + 1,
+        )
+        fell = (jnp.abs(state.x) > physics.x_threshold) | (
+            jnp.abs(state.theta) > physics.theta_threshold_radians
+        )
+        return state, TimeStep(
+            observation=_observe(state),
+            reward=jnp.float32(1.0),
+            terminated=fell,
+            truncated=state.time >= params.max_steps,
+        )
+
+    def observation_space(self, params: CartPoleParams) -> Box:
+        """`[4]`: twice the thresholds in position and angle, no bound on the speeds."""
+        high = jnp.array(
+            [
+                2 * params.x_threshold,
+                np.inf,
+                2 * params.theta_threshold_radians,
+                np.inf,
+            ],
+            jnp.float32,
+        )
+        return Box(low=-high, high=high, shape=(4,))
+
+    def action_space(self, params: CartPoleParams) -> Discrete:
+        """Two pushes: 0 to the left, 1 to the right."""
+        del params
+        return Discrete(2)
+
+
+def _observe(state: CartPoleState) -> jax.Array:
+    observation = jnp.stack([state.x, state.x_dot, state.theta, state.theta_dot])
+    return observation.astype(jnp.float32)

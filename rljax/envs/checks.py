@@ -1,0 +1,315 @@
+"""A conformance test for any environment, to be called from its author's own tests."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.base import TimeStep
+
+_NUM_LANES = 4
+
+
+def check_environment(
+    env: Any, params: Any, key: jax.Array, *, num_steps: int = 200
+) -> None:
+    """Checks that an environment keeps the contract of `rljax.base.Environment`.
+
+    It must be hashable; jit, with its parameters traced; vmap, its lanes independent of
+    one another; keep the shapes and dtypes of its state, so that a scan can carry it;
+    give float32 rewards and bool flags, and observations within their space; depend on
+    nothing but its arguments; consume a key at most once; and never make NaN.
+
+    Args:
+        env: the environment.
+        params: its parameters.
+        key: consumed; seeds the starts and the actions, which are drawn at random.
+        num_steps: how many steps to play on each of a few lanes.
+
+    Raises:
+        ValueError: it does not; the message names the function, the field and the step.
+
+    Example:
+        >>> from rljax.envs import CartPole, CartPoleParams
+        >>> check_environment(CartPole(), CartPoleParams(), jax.random.key(0))
+    """
+    check = _Checker(env, params)
+    reset_key, action_key, step_key, play_key = jax.random.split(key, 4)
+    check.has_members()
+    state, observation = check.reset(reset_key)
+    check.start_from_noise(state, observation)
+    action = check.space("action_space").sample(action_key)
+    check.step(step_key, state, action)
+    check.play(play_key, num_steps)
+
+
+class _Checker:
+    """The checks in order; each may rely on those before it."""
+
+    def __init__(self, env: Any, params: Any):
+        self.env, self.params = env, params
+
+    def has_members(self) -> None:
+        for name in ("reset", "step", "observation_space", "action_space"):
+            if not callable(getattr(self.env, name, None)):
+                self.fail(
+                    f"has no method {name}",
+                    "an environment has reset, step, observation_space and action_space",
+                    "see rljax.base.Environment",
+                )
+        try:
+            hash(self.env)
+        except TypeError:
+            self.fail(
+                "is not hashable",
+                "compiled programs are kept by environment",
+                "make it a frozen dataclass, and put arrays into params",
+            )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.number) and not isinstance(
+                leaf, bool
+            ):
+                self.fail(
+                    f"has params{jax.tree_util.keystr(path)} = {leaf!r}",
+                    "parameters are numbers, which may be traced",
+                    "make what is not a number a field of the environment",
+                )
+
+    def reset(self, key: jax.Array) -> tuple[Any, Any]:
+        pair = self.traced("reset", self.env.reset, key, self.params)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            self.fail(
+                f"reset returned {type(pair).__name__}",
+                "reset returns (state, observation)",
+                "return that pair",
+            )
+        self.same_twice("reset", self.env.reset, key, self.params)
+        state, observation = pair
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            if getattr(leaf, "weak_type", False):
+                self.fail(
+                    f"reset's state{jax.tree_util.keystr(path)} came from a Python "
+                    f"number, which has no dtype of its own",
+                    "state leaves have a dtype",
+                    "write jnp.float32(...) or jnp.int32(...)",
+                )
+        self.in_space("reset", observation)
+        return state, observation
+
+    def start_from_noise(self, state: Any, observation: Any) -> None:
+        if not hasattr(self.env, "reset_from_noise"):
+            return
+        count = getattr(self.env, "num_noise", None)
+        if not isinstance(count, int):
+            self.fail(
+                f"has reset_from_noise and num_noise = {count!r}",
+                "num_noise says how many uniform numbers a start takes",
+                "make it an int",
+            )
+        noise = jnp.full(count, 0.5, jnp.float32)
+        pair = self.traced(
+            "reset_from_noise", self.env.reset_from_noise, noise, self.params
+        )
+        self.same_types("reset_from_noise", "reset's", (state, observation), pair)
+
+    def step(self, key: jax.Array, state: Any, action: Any) -> None:
+        pair = self.traced("step", self.env.step, key, state, action, self.params)
+        if (
+            not isinstance(pair, tuple)
+            or len(pair) != 2
+            or not isinstance(pair[1], TimeStep)
+        ):
+            self.fail(
+                f"step returned {type(pair).__name__}",
+                "step returns (state, TimeStep)",
+                "return that pair",
+            )
+        next_state, timestep = pair
+        self.same_types("step", "the given", state, next_state)
+        for field, dtype in (
+            ("reward", "float32"),
+            ("terminated", "bool"),
+            ("truncated", "bool"),
+        ):
+            leaf = jnp.asarray(getattr(timestep, field))
+            if leaf.shape != () or leaf.dtype != dtype:
+                self.fail(
+                    f"step's {field} is {leaf.dtype}{list(leaf.shape)}",
+                    f"{field} is a {dtype} scalar",
+                    f"convert it with .astype({dtype!r}) and drop any axis",
+                )
+        self.in_space("step", timestep.observation)
+        self.same_twice("step", self.env.step, key, state, action, self.params)
+
+    def play(self, key: jax.Array, num_steps: int) -> None:
+        """Plays a few lanes at once, comparing each with the same lane on its own."""
+        axes = (0, 0, 0, None)
+        reset = jax.jit(jax.vmap(self.env.reset, in_axes=(0, None)))
+        step = jax.jit(jax.vmap(self.env.step, in_axes=axes))
+        alone = jax.jit(self.env.step)
+        sample = jax.jit(jax.vmap(self.space("action_space").sample))
+        key, reset_key = jax.random.split(key)
+        keys = jax.random.split(reset_key, _NUM_LANES)
+        state, observation = reset(keys, self.params)
+        self.lanes_equal(
+            "reset", jax.jit(self.env.reset), (keys,), (state, observation)
+        )
+        for time in range(num_steps):
+            where = f"step {time + 1} of an episode or later"
+            key, *subkeys = jax.random.split(key, 4)
+            action_keys, step_keys, reset_keys = (
+                jax.random.split(k, _NUM_LANES) for k in subkeys
+            )
+            action = sample(action_keys)
+            result = step(step_keys, state, action, self.params)
+            self.lanes_equal("step", alone, (step_keys, state, action), result)
+            next_state, timestep = result
+            self.no_nan("state", next_state, where)
+            self.no_nan("observation", timestep.observation, where)
+            self.no_nan("reward", timestep.reward, where)
+            for lane in range(_NUM_LANES):
+                self.in_space("step", _lane(timestep.observation, lane))
+            done = np.asarray(timestep.terminated | timestep.truncated)
+            fresh, _ = reset(reset_keys, self.params)
+            state = jax.tree.map(
+                lambda a, b, done=done: jnp.where(
+                    done.reshape(done.shape + (1,) * (a.ndim - 1)), a, b
+                ),
+                fresh,
+                next_state,
+            )
+
+    def traced(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Runs a function under jit, all its arguments traced, watching its keys."""
+        try:
+            with jax.debug_key_reuse(True):
+                return jax.jit(function)(*args)
+        except jax.errors.KeyReuseError as error:
+            self.fail(
+                f"{name} uses its key twice: {_first_line(error)}",
+                "a key is consumed once",
+                "split it: first, second = jax.random.split(key)",
+            )
+        except (
+            jax.errors.ConcretizationTypeError,
+            jax.errors.TracerArrayConversionError,
+            jax.errors.TracerIntegerConversionError,
+            jax.errors.NonConcreteBooleanIndexError,
+        ) as error:
+            self.fail(
+                f"{name} does not jit: {_first_line(error)}",
+                "state, action and params are traced",
+                "use jnp.where or jax.lax.cond in place of Python's if, and jnp in "
+                "place of math and numpy",
+            )
+
+    def same_twice(self, name: str, function: Callable[..., Any], *args: Any) -> None:
+        """The same arguments give the same results: twice by hand, and compiled."""
+        first, second = function(*args), function(*args)
+        compiled = jax.jit(function)(*args)
+        for path, a, b, c in _zip_leaves(first, second, compiled):
+            if not np.array_equal(a, b, equal_nan=True) or not _close(a, c):
+                self.fail(
+                    f"{name}'s {path} differs from call to call on the same arguments",
+                    "an environment depends on nothing but its arguments",
+                    "draw random numbers from the key with jax.random, and keep "
+                    "everything that changes in the state",
+                )
+
+    def same_types(self, name: str, whose: str, wanted: Any, found: Any) -> None:
+        """The same structure, shapes and dtypes, so that a scan can carry the state."""
+        rule = f"{name} keeps the shapes and dtypes of {whose} state"
+        had: Any = jax.tree.structure(wanted)
+        has: Any = jax.tree.structure(found)
+        if had != has:
+            self.fail(
+                f"{name}'s result has the structure {has}, not {had}",
+                rule,
+                "return the same fields",
+            )
+        for path, a, b in _zip_leaves(wanted, found, raw=True):
+            if (a.shape, a.dtype) != (b.shape, b.dtype):
+                self.fail(
+                    f"{name} turns {path} from {a.dtype}{list(a.shape)} into "
+                    f"{b.dtype}{list(b.shape)}",
+                    rule,
+                    f"convert it with .astype({str(a.dtype)!r})",
+                )
+
+    def space(self, name: str) -> Any:
+        return getattr(self.env, name)(self.params)
+
+    def in_space(self, name: str, observation: Any) -> None:
+        space = self.space("observation_space")
+        if not bool(space.contains(observation)):
+            leaf = jnp.asarray(observation)
+            self.fail(
+                f"{name}'s observation {leaf.dtype}{list(leaf.shape)} "
+                f"{np.array2string(np.asarray(leaf), threshold=8)} lies outside {space}",
+                "every observation lies in observation_space(params)",
+                "widen the space, or convert the observation",
+            )
+
+    def no_nan(self, field: str, tree: Any, where: str) -> None:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            value = np.asarray(leaf)
+            if np.issubdtype(value.dtype, np.floating) and np.isnan(value).any():
+                self.fail(
+                    f"step made NaN in {field}{jax.tree_util.keystr(path)} at {where}",
+                    "no number is NaN",
+                    "guard divisions, roots and logarithms",
+                )
+
+    def lanes_equal(
+        self, name: str, alone: Callable[..., Any], args: Any, batched: Any
+    ) -> None:
+        for lane in range(_NUM_LANES):
+            single = alone(*(_lane(x, lane) for x in args), self.params)
+            for path, a, b in _zip_leaves(single, _lane(batched, lane)):
+                if not _close(a, b):
+                    self.fail(
+                        f"{name}'s {path} of lane {lane} among {_NUM_LANES} is {b}, and "
+                        f"{a} on its own",
+                        "lanes are independent of one another",
+                        "let each lane depend on its own state, action and key only",
+                    )
+
+    def fail(self, fault: str, rule: str, remedy: str) -> None:
+        raise ValueError(
+            f"{type(self.env).__name__} {fault}. Rule: {rule}. {_upper(remedy)}."
+        )
+
+
+def _zip_leaves(*trees: Any, raw: bool = False):
+    """Corresponding leaves with the path of the first, as NumPy unless `raw`."""
+    convert = (lambda x: x) if raw else _numpy
+    rows = [jax.tree_util.tree_leaves_with_path(tree) for tree in trees]
+    for leaves in zip(*rows, strict=True):
+        path = jax.tree_util.keystr(leaves[0][0]).lstrip(".")
+        yield path, *(convert(jnp.asarray(leaf)) for _, leaf in leaves)
+
+
+def _numpy(x: jax.Array) -> np.ndarray:
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x)
+
+
+def _lane(tree: Any, lane: int) -> Any:
+    return jax.tree.map(lambda x: x[lane], tree)
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal up to the rounding that fusing operations may change."""
+    if np.issubdtype(a.dtype, np.floating):
+        return np.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+    return np.array_equal(a, b)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,84 @@
+"""Losses, per element and to be minimized; the caller reduces.
+
+They work alike on environment steps `[T, B]` and on tokens `[B, L]`. Gradients are
+stopped where the papers stop them.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def policy_gradient_loss(log_prob: jax.Array, advantage: jax.Array) -> jax.Array:
+    """The score-function loss, whose gradient is that of -E[log pi(a|s) A].
+
+    Args:
+        log_prob: log pi(a|s) of the actions taken, of any shape.
+        advantage: their advantages, of the same shape; a constant to the gradient.
+
+    Returns:
+        Losses of the inputs' shape.
+
+    References:
+        Williams (1992), "Simple statistical gradient-following algorithms", eq. 11.
+    """
+    chex.assert_equal_shape([log_prob, advantage])
+    return -log_prob * jax.lax.stop_gradient(advantage)
+
+
+def clipped_surrogate(
+    log_prob: jax.Array,
+    old_log_prob: jax.Array,
+    advantage: jax.Array,
+    *,
+    clip_eps: float | jax.Array,
+) -> jax.Array:
+    """PPO's clipped policy loss.
+
+    Args:
+        log_prob: log pi(a|s) under the policy being learned, of any shape.
+        old_log_prob: the same under the policy that acted.
+        advantage: advantages; a constant to the gradient.
+        clip_eps: how far the probability ratio may move from 1 to the policy's gain.
+
+    Returns:
+        Losses of the inputs' shape.
+
+    References:
+        Schulman et al. (2017), https://arxiv.org/abs/1707.06347, eq. 7.
+    """
+    chex.assert_equal_shape([log_prob, old_log_prob, advantage])
+    advantage = jax.lax.stop_gradient(advantage)
+    ratio = jnp.exp(log_prob - old_log_prob)
+    clipped = jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps)
+    return -jnp.minimum(ratio * advantage, clipped * advantage)
+
+
+def clipped_value_loss(
+    value: jax.Array,
+    old_value: jax.Array,
+    target: jax.Array,
+    *,
+    clip_eps: float | jax.Array,
+) -> jax.Array:
+    """Half the squared error of a value, held near the value it had when it acted.
+
+    The larger of the plain loss and that of the value clipped to within `clip_eps` of
+    `old_value`; an infinite `clip_eps` gives the plain loss.
+
+    Args:
+        value: V(s) being learned, of any shape.
+        old_value: V(s) at the time of the rollout.
+        target: value targets; constants to the gradient.
+        clip_eps: how far the value may move, in the unit of the return.
+
+    Returns:
+        Losses of the inputs' shape.
+
+    References:
+        Huang et al. (2022), "The 37 implementation details of PPO", detail 9.
+    """
+    chex.assert_equal_shape([value, old_value, target])
+    target = jax.lax.stop_gradient(target)
+    clipped = old_value + jnp.clip(value - old_value, -clip_eps, clip_eps)
+    return 0.5 * jnp.maximum((value - target) ** 2, (clipped - target) ** 2)

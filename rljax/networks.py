@@ -1,0 +1,132 @@
+"""Flax networks for control: policies and value functions of a vector observation.
+
+An actor-critic has three methods: `policy(observation)`, a distribution of
+`rljax.distributions`; `value(observation)`; and `__call__`, both at once. Learners call
+the one they need, so a rollout never computes values.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rljax.distributions import Categorical, Normal
+
+
+def orthogonal(scale: float = 1.0) -> Callable[..., jax.Array]:
+    """Initializer: a uniformly random (semi-)orthogonal `[inputs, outputs]` matrix.
+
+    Gram-Schmidt on a Gaussian matrix, in plain `lax`: Flax's own initializer calls
+    LAPACK, which deadlocks at random when several are vmapped in one program on a CPU.
+
+    Args:
+        scale: what every singular value is.
+
+    References:
+        Saxe et al. (2014), https://arxiv.org/abs/1312.6120.
+    """
+
+    def init(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
+        if len(shape) != 2:
+            raise ValueError(
+                f"orthogonal makes matrices, got the shape {tuple(shape)}. Use another "
+                f"initializer for arrays of another rank."
+            )
+        rows, columns = max(shape), min(shape)
+        gaussian = jax.random.normal(key, (rows, columns), dtype)
+
+        def add_column(k, q):
+            v = gaussian[:, k]
+            # Twice is enough: the first pass leaves an error of the order of the
+            # condition number times epsilon, the second one of epsilon.
+            v = v - q @ (q.T @ v)
+            v = v - q @ (q.T @ v)
+            return q.at[:, k].set(v / jnp.linalg.vector_norm(v))
+
+        q = jax.lax.fori_loop(0, columns, add_column, jnp.zeros_like(gaussian))
+        return scale * (q if shape[0] == rows else q.T)
+
+    return init
+
+
+class MLP(nn.Module):
+    """Dense layers with tanh between them.
+
+    Attributes:
+        hidden: widths of the hidden layers.
+        outputs: width of the linear output layer.
+        output_scale: scale of the output layer's orthogonal initialization.
+    """
+
+    hidden: tuple[int, ...]
+    outputs: int
+    output_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[..., D]` to `[..., outputs]`."""
+        for width in self.hidden:
+            x = nn.tanh(nn.Dense(width, kernel_init=orthogonal(math.sqrt(2)))(x))
+        return nn.Dense(self.outputs, kernel_init=orthogonal(self.output_scale))(x)
+
+
+class ActorCritic(nn.Module):
+    """Separate policy and value networks for discrete actions.
+
+    Attributes:
+        num_actions: number of actions A.
+        hidden: widths of the hidden layers of either network.
+    """
+
+    num_actions: int
+    hidden: tuple[int, ...] = (64, 64)
+
+    def setup(self):
+        """Makes both networks."""
+        self.actor = MLP(self.hidden, self.num_actions, output_scale=0.01)
+        self.critic = MLP(self.hidden, 1)
+
+    def policy(self, observation: jax.Array) -> Categorical:
+        """Action distribution for `[..., D]` observations."""
+        return Categorical(self.actor(observation))
+
+    def value(self, observation: jax.Array) -> jax.Array:
+        """`[...]` values of `[..., D]` observations."""
+        return self.critic(observation)[..., 0]
+
+    def __call__(self, observation: jax.Array) -> tuple[Categorical, jax.Array]:
+        """Policy and value of `[..., D]` observations."""
+        return self.policy(observation), self.value(observation)
+
+
+class NormalActorCritic(nn.Module):
+    """Separate policy and value networks for continuous actions.
+
+    Attributes:
+        action_size: number of components D of an action.
+        hidden: widths of the hidden layers of either network.
+    """
+
+    action_size: int
+    hidden: tuple[int, ...] = (64, 64)
+
+    def setup(self):
+        """Makes both networks."""
+        self.actor = MLP(self.hidden, self.action_size, output_scale=0.01)
+        self.log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,))
+        self.critic = MLP(self.hidden, 1)
+
+    def policy(self, observation: jax.Array) -> Normal:
+        """Action distribution for `[..., D]` observations; its spread is learned."""
+        mean = self.actor(observation)
+        return Normal(mean, jnp.broadcast_to(self.log_std, mean.shape))
+
+    def value(self, observation: jax.Array) -> jax.Array:
+        """`[...]` values of `[..., D]` observations."""
+        return self.critic(observation)[..., 0]
+
+    def __call__(self, observation: jax.Array) -> tuple[Normal, jax.Array]:
+        """Policy and value of `[..., D]` observations."""
+        return self.policy(observation), self.value(observation)

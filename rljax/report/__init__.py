@@ -1,0 +1,1 @@
+"""Statistics and pictures of what a run gave."""

@@ -1,0 +1,34 @@
+"""Many runs in one compiled program."""
+
+import functools
+from typing import Any
+
+import jax
+
+from rljax.base import Algorithm, State
+
+
+@functools.cache
+def population(
+    algorithm: Algorithm[State], task_axes: int | None = None
+) -> Algorithm[State]:
+    """Lifts an algorithm over a leading axis of keys and hyperparameters: a population.
+
+    Args:
+        algorithm: what every member runs.
+        task_axes: 0 if each member has a task of its own, along a leading axis of its
+            leaves; None if they share one.
+
+    Returns:
+        An algorithm whose `init` takes `[N]` keys and hyperparameters with leaves `[N]`,
+        and whose states and metrics have a leading axis N.
+    """
+    return Algorithm(
+        init=jax.vmap(algorithm.init, in_axes=(0, 0, task_axes)),
+        step=jax.vmap(algorithm.step, in_axes=(0, task_axes)),
+    )
+
+
+def replicate(tree: Any, num_members: int) -> Any:
+    """Copies every leaf of a pytree, such as hyperparameters, to all members `[N]`."""
+    return jax.tree.map(lambda x: jax.numpy.full((num_members,), x, "float32"), tree)
