@@ -149,11 +149,7 @@ class Console:
             shown=self._shown,
         )
         if evaluated and not self._live:
-            print(  # noqa: T201
-                f"update {row['step']:,}/{self._total:,}  {rate}  {self._shown}",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"update {row['step']:,}/{self._total:,}  {rate}  {self._shown}")
 
     def close(self) -> None:
         """Leaves the last state of the bar on the screen."""
@@ -177,6 +173,11 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def say(text: str) -> None:
+    """One line on stderr; stdout is for results."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _plain(value: Any) -> Any:

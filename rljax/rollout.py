@@ -7,6 +7,7 @@ Random numbers are drawn for all lanes in one call, in an order in which a lane'
 do not depend on how many lanes there are.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -186,6 +187,49 @@ def evaluate(
     )
     carry = key, state, observation, episodes, jnp.int32(0)
     return jax.lax.while_loop(going, step, carry)[3]
+
+
+def greedy_and_sampled(
+    key: jax.Array,
+    env: Any,
+    params: Any,
+    act: Callable[..., Any],
+    *,
+    num_episodes: int,
+    max_steps: int,
+) -> dict[str, jax.Array]:
+    """Mean returns of a policy at its most probable actions, and at drawn ones.
+
+    Args:
+        key: consumed.
+        env: the environment.
+        params: its parameters.
+        act: `(observation, key, greedy=bool) -> action`, over all lanes at once.
+        num_episodes: fresh episodes for either mean.
+        max_steps: bound on their length; static.
+
+    Returns:
+        `greedy_return`, `sampled_return` and `unfinished`, the share of episodes that
+        had not ended by `max_steps`.
+    """
+    keys = jax.random.split(key)
+    greedy, sampled = (
+        evaluate(
+            keys[i],
+            env,
+            params,
+            functools.partial(act, greedy=i == 0),
+            num_episodes=num_episodes,
+            max_steps=max_steps,
+        )
+        for i in range(2)
+    )
+    finished = jnp.stack([greedy.finished, sampled.finished])
+    return {
+        "greedy_return": greedy.returns.mean(),
+        "sampled_return": sampled.returns.mean(),
+        "unfinished": 1.0 - finished.mean(),
+    }
 
 
 def _reset(key: jax.Array, env: Any, params: Any, num_envs: int) -> tuple[Any, Any]:

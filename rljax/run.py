@@ -11,16 +11,8 @@ finished one it repeats the result; with other settings it refuses.
 
 import contextlib
 import dataclasses
-import datetime
-import fcntl
-import importlib.metadata
 import json
-import math
-import os
-import platform
 import signal
-import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -31,7 +23,7 @@ import jax
 import numpy as np
 
 import rljax.checkpoint
-from rljax.checkpoint import CheckpointError
+from rljax.manifest import device, differences, manifest
 from rljax.metrics import (
     Console,
     JsonLines,
@@ -41,11 +33,11 @@ from rljax.metrics import (
     TensorBoard,
     dumps,
     read_rows,
+    say,
     write_atomically,
 )
 
 State = TypeVar("State")
-Settings = TypeVar("Settings")
 
 
 class RunError(RuntimeError):
@@ -86,6 +78,7 @@ class Run:
         num_updates: updates of the whole run.
         steps_per_update: environment steps in one update, over all members.
         headline: name of the value to show in the progress bar.
+        stop_at: stop, for good, once every member's headline value is at least this.
 
     Raises:
         UsageError: the directory holds something else, or a run of other settings.
@@ -101,6 +94,7 @@ class Run:
         num_updates: int,
         steps_per_update: int,
         headline: str,
+        stop_at: float | None = None,
     ):
         self.folder = options.out
         self.result: dict[str, Any] | None = None
@@ -109,7 +103,7 @@ class Run:
         self.interrupted_by: str | None = None
         self._options = options
         self._num_updates, self._steps_per_update = num_updates, steps_per_update
-        self._headline = headline
+        self._headline, self._stop_at = headline, stop_at
         self._stopped = False
         self._first_step = 0
         self._saved_at = 0.0
@@ -118,7 +112,7 @@ class Run:
         self._sinks: list[Sink] = []
         self._exit = contextlib.ExitStack()
         if self.folder is not None:
-            self._open(self.folder, {"experiment": name} | flat(settings))
+            self._open(self.folder, manifest(name, settings))
 
     def __enter__(self) -> "Run":
         if self.result is None:
@@ -163,14 +157,8 @@ class Run:
         self._open_logs()
         return state
 
-    def on_log(self, state: Any, report: Report, stop: bool = False) -> bool:
-        """Takes a report of `train`: logs, saves, and says whether to stop.
-
-        Args:
-            state: the learner's state.
-            report: what it reports.
-            stop: stop here, for good: a goal is reached.
-        """
+    def on_log(self, state: Any, report: Report) -> bool:
+        """Takes a report of `train`: logs, saves, and says whether to stop."""
         self.step = report.step
         self._seconds_train = report.seconds_compile
         seconds = self._seconds_before + report.seconds_run
@@ -188,8 +176,9 @@ class Run:
         self.rows.append(row)
         for sink in self._sinks:
             sink.write(row)
-        self._stopped = self._stopped or stop
-        stop = stop or self.interrupted_by is not None
+        if self._stop_at is not None and self._headline in row:
+            self._stopped = bool(np.all(np.array(row[self._headline]) >= self._stop_at))
+        stop = self._stopped or self.interrupted_by is not None
         last = report.step == self._num_updates
         now = time.monotonic()
         due = now - self._saved_at >= self._options.checkpoint_every
@@ -222,8 +211,23 @@ class Run:
         )
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Writes the result; the run is finished. Returns it as it was written."""
-        text = dumps(result)
+        """Writes the headline figures, with which the run is finished.
+
+        Args:
+            result: figures of this kind of run.
+
+        Returns:
+            Those and what every run has, as they were written.
+        """
+        last = self.rows[-1]
+        every = {
+            "device": device(),
+            "seconds_compile": self.seconds_compile,
+            "seconds_run": last["seconds_run"],
+            "env_steps": last["env_steps"],
+            "env_steps_per_second": last["env_steps"] / max(last["seconds_run"], 1e-9),
+        }
+        text = dumps(every | result)
         if self.folder is not None:
             write_atomically(self.folder / "result.json", text + "\n")
         self.result = json.loads(text)
@@ -234,26 +238,23 @@ class Run:
         assert self.folder is not None
         return self.folder / "checkpoints"
 
-    def _open(self, folder: Path, settings: dict[str, Any]) -> None:
+    def _open(self, folder: Path, about: dict[str, Any]) -> None:
         if folder.exists() and not folder.is_dir():
             raise UsageError(
                 f"--out must be a directory, got the file {folder}. Choose another."
             )
         manifest_file = folder / "manifest.json"
-        if not manifest_file.exists():
-            alien = [p.name for p in folder.glob("*") if not p.name.startswith(".")]
-            if alien:
-                raise UsageError(
-                    f"--out must be new, empty or a run's directory, got {folder}, "
-                    f"which holds {alien[0]!r} and no manifest.json. Choose another."
-                )
-        else:
-            _check_same_settings(folder, _read_json(manifest_file), settings)
+        if manifest_file.exists():
+            _check_same(folder, _read_json(manifest_file), about)
+        elif alien := [p.name for p in folder.glob("*") if not p.name.startswith(".")]:
+            raise UsageError(
+                f"--out must be new, empty or a run's directory, got {folder}, which "
+                f"holds {alien[0]!r} and no manifest.json. Choose another."
+            )
         folder.mkdir(parents=True, exist_ok=True)
         self._exit.enter_context(_locked(folder))
         if not manifest_file.exists():
-            manifest = {"settings": settings, **environment()}
-            write_atomically(manifest_file, dumps(manifest, indent=1) + "\n")
+            write_atomically(manifest_file, dumps(about, indent=1) + "\n")
         elif (folder / "result.json").exists():
             self.result = _read_json(folder / "result.json")
 
@@ -292,119 +293,14 @@ class Run:
                 signal.signal(number, handler)
 
 
-def launch(
-    main: Callable[[Settings], dict[str, Any]],
-    settings: type[Settings],
-    description: str | None,
-) -> None:
-    """Runs an experiment from the command line, and exits.
-
-    Flags are the dataclass's fields. The last line of stdout is the result as JSON.
-    Exit status: 0 done, 1 the run failed (one line says why), 2 bad usage.
-    """
-    import tyro
-
-    try:
-        parsed = tyro.cli(
-            settings, description=description, config=(tyro.conf.OmitArgPrefixes,)
-        )
-        use_compile_cache()
-        result = main(parsed)
-    except (CheckpointError, RunError, OSError, ImportError, MemoryError) as error:
-        say(f"error: {error}")
-        sys.exit(1)
-    except ValueError as error:
-        if not _is_ours(error):
-            raise
-        say(f"error: {error}")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        say("error: stopped at once; what was saved before is whole.")
-        sys.exit(1)
-    print(dumps(result), flush=True)  # noqa: T201
-
-
-def use_compile_cache() -> None:
-    """Turns JAX's persistent compilation cache on, for every program however small.
-
-    It lies where `JAX_COMPILATION_CACHE_DIR` says, or in the user's cache folder. A
-    folder that cannot be written is one warning, and no cache.
-    """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    default = Path(home) / "rljax" / "xla"
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or default
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        jax.config.update("jax_enable_compilation_cache", False)
-        say(
-            f"warning: no compile cache, {folder} cannot be written ({error.strerror}); "
-            f"set JAX_COMPILATION_CACHE_DIR to a folder that can."
-        )
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def device() -> str:
-    """The kind and number of devices that JAX computes on, such as "cpu x 1"."""
-    devices = jax.devices()
-    return f"{devices[0].device_kind} x {len(devices)}"
-
-
-def environment() -> dict[str, Any]:
-    """Versions and device, to go beside every result."""
-    packages = ("rljax", "jax", "jaxlib", "flax", "optax", "chex", "numpy")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return {
-        "versions": versions,
-        "device": device(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def flat(settings: Any) -> dict[str, Any]:
-    """The fields of nested dataclasses as JSON values by dotted name."""
-    out: dict[str, Any] = {}
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if isinstance(value, RunOptions):
-            continue
-        if dataclasses.is_dataclass(value):
-            out |= {f"{field.name}.{k}": v for k, v in flat(value).items()}
-        elif isinstance(value, float) and not math.isfinite(value):
-            out[field.name] = str(value)
-        elif isinstance(value, int | float | str | bool | None):
-            out[field.name] = value
-        else:
-            out[field.name] = json.loads(json.dumps(np.asarray(value).tolist()))
-    return out
-
-
-def say(text: str) -> None:
-    """One line on stderr; stdout is for results."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether a ValueError was raised by this package about its input, not within JAX."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
-    return module.split(".")[0] in ("rljax", "__main__")
-
-
 @contextlib.contextmanager
 def _locked(folder: Path):
     """Keeps other processes out of a directory; the kernel unlocks it at our death."""
+    try:
+        import fcntl
+    except ImportError:  # not a Unix: no lock
+        yield
+        return
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -416,32 +312,18 @@ def _locked(folder: Path):
         yield
 
 
-def _check_same_settings(folder: Path, manifest: Any, settings: dict[str, Any]) -> None:
-    stored = manifest["settings"]
-    differences = [
-        f"{name} is {stored.get(name, 'absent')} there and "
-        f"{settings.get(name, 'absent')} here"
-        for name in sorted(stored.keys() | settings.keys())
-        if stored.get(name) != settings.get(name)
-    ]
-    if differences:
+def _check_same(folder: Path, stored: dict[str, Any], about: dict[str, Any]) -> None:
+    if changed := differences(stored["settings"], about["settings"]):
         raise UsageError(
-            f"{folder} holds a run of other settings: {'; '.join(differences)}. Repeat "
+            f"{folder} holds a run of other settings: {'; '.join(changed)}. Repeat "
             f"them, or choose another --out."
         )
-    versions = environment()["versions"]
-    if stored_versions := manifest.get("versions"):
-        changed = [
-            f"{name} {stored_versions.get(name)} then, {version} now"
-            for name, version in versions.items()
-            if stored_versions.get(name) != version
-        ]
-        if changed:
-            warnings.warn(
-                f"{folder} was begun with other versions ({'; '.join(changed)}): going "
-                f"on may differ from an uninterrupted run in the last bits.",
-                stacklevel=2,
-            )
+    if changed := differences(stored["versions"], about["versions"]):
+        warnings.warn(
+            f"{folder} was begun with other versions: {'; '.join(changed)}. Going on "
+            f"may differ from an uninterrupted run in the last bits.",
+            stacklevel=2,
+        )
 
 
 def _read_json(path: Path) -> Any:

@@ -40,8 +40,10 @@ class Discrete:
 
     def contains(self, x: Any) -> jax.Array:
         """Bool scalar: whether `x` is an integer scalar within the range."""
+        if not _is_array(x) or jnp.shape(x) != ():
+            return jnp.bool_(False)
         x = jnp.asarray(x)
-        if x.shape != () or not jnp.issubdtype(x.dtype, jnp.integer):
+        if not jnp.issubdtype(x.dtype, jnp.integer):
             return jnp.bool_(False)
         return (x >= 0) & (x < self.n)
 
@@ -54,7 +56,10 @@ class Box:
         low: lower bound, a scalar or an array of `shape`; may be `-inf`, may be traced.
         high: upper bound, likewise.
         shape: shape of one element.
-        dtype: element type.
+        dtype: element type: floating, or an integer type of at most 32 bits.
+
+    Raises:
+        ValueError: a lower bound lies above its upper bound.
     """
 
     low: Any
@@ -62,26 +67,51 @@ class Box:
     shape: tuple[int, ...]
     dtype: Any = np.float32
 
+    def __post_init__(self):
+        if any(isinstance(x, jax.core.Tracer) for x in (self.low, self.high)):
+            return
+        if np.any(np.asarray(self.low) > np.asarray(self.high)):
+            raise ValueError(
+                f"Box needs low <= high, got low={self.low} and high={self.high}. Swap "
+                f"them."
+            )
+
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws one element; consumes `key`.
 
         Uniform where both bounds are finite; otherwise a standard normal, clipped to
         the bounds.
         """
+        low = jnp.broadcast_to(jnp.asarray(self.low), self.shape)
+        high = jnp.broadcast_to(jnp.asarray(self.high), self.shape)
+        if jnp.issubdtype(self.dtype, jnp.integer):
+            # Randint leaves its upper bound out; int32 has room for one more.
+            drawn = jax.random.randint(
+                key, self.shape, low.astype(jnp.int32), high.astype(jnp.int32) + 1
+            )
+            return drawn.astype(self.dtype)
         uniform_key, normal_key = jax.random.split(key)
-        low = jnp.broadcast_to(jnp.asarray(self.low, self.dtype), self.shape)
-        high = jnp.broadcast_to(jnp.asarray(self.high, self.dtype), self.shape)
+        low, high = low.astype(self.dtype), high.astype(self.dtype)
         bounded = jnp.isfinite(low) & jnp.isfinite(high)
-        fraction = jax.random.uniform(uniform_key, self.shape, self.dtype)
-        safe_low, safe_high = jnp.where(bounded, low, 0), jnp.where(bounded, high, 1)
+        share = jax.random.uniform(uniform_key, self.shape, self.dtype)
+        # Not low + share * (high - low), which overflows where the bounds are huge.
+        uniform = jnp.where(bounded, low, 0) * (1 - share)
+        uniform += jnp.where(bounded, high, 0) * share
         normal = jax.random.normal(normal_key, self.shape, self.dtype)
-        uniform = safe_low + fraction * (safe_high - safe_low)
         return jnp.clip(jnp.where(bounded, uniform, normal), low, high)
 
     def contains(self, x: Any) -> jax.Array:
         """Bool scalar: whether `x` has the shape and dtype and lies within the bounds."""
+        if not _is_array(x) or jnp.shape(x) != tuple(self.shape):
+            return jnp.bool_(False)
         x = jnp.asarray(x)
-        if x.shape != tuple(self.shape) or x.dtype != self.dtype:
+        if x.dtype != self.dtype:
             return jnp.bool_(False)
         low, high = jnp.asarray(self.low), jnp.asarray(self.high)
         return jnp.all((x >= low) & (x <= high))
+
+
+def _is_array(x: Any) -> bool:
+    """Whether `x` is one array or number, and not a container of several."""
+    leaves = jax.tree.leaves(x)
+    return len(leaves) == 1 and leaves[0] is x

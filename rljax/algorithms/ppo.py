@@ -172,7 +172,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         )
 
     def step(state: PPOState, task: Any) -> tuple[PPOState, Metrics]:
-        key, rollout_key, shuffle_key = jax.random.split(state.key, 3)
+        key, rollout_key, update_key = jax.random.split(state.key, 3)
         hyperparams = state.hyperparams
         fraction_left = 1.0 - state.step / hyperparams.num_updates
         learning_rate = hyperparams.learning_rate * fraction_left
@@ -189,22 +189,25 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         batch = _with_advantages(network, state.params, transitions, hyperparams)
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
-        def epoch(learner, key):
-            return jax.lax.scan(update, learner, _shuffle(key, batch, config))
+        def epoch(carry, _):
+            key, learner = carry
+            key, shuffle_key = jax.random.split(key)
+            minibatches = _shuffle(shuffle_key, batch, config)
+            learner, metrics = jax.lax.scan(update, learner, minibatches)
+            return (key, learner), metrics
 
         def update(learner, minibatch):
             params, opt_state = learner
             grads, metrics = jax.grad(_loss, has_aux=True)(
                 params, network, minibatch, hyperparams, config
             )
-            metrics["grad_norm"] = optax.global_norm(grads)
+            metrics["grad_norm"] = optax.tree.norm(grads)
             updates, opt_state = optimizer.update(grads, opt_state)
             return (optax.apply_updates(params, updates), opt_state), metrics
 
-        (params, opt_state), losses = jax.lax.scan(
-            epoch,
-            (state.params, state.opt_state),
-            jax.random.split(shuffle_key, config.num_epochs),
+        carry = update_key, (state.params, state.opt_state)
+        (_, (params, opt_state)), losses = jax.lax.scan(
+            epoch, carry, length=config.num_epochs
         )
         metrics = {name: _mean(x) for name, x in losses.items()} | {
             "explained_variance": _mean(_explained_variance(batch)),

@@ -10,6 +10,7 @@ import numpy as np
 from rljax.base import TimeStep
 
 _NUM_LANES = 4
+_NUM_STARTS = 64
 
 
 def check_environment(
@@ -36,13 +37,17 @@ def check_environment(
         >>> check_environment(CartPole(), CartPoleParams(), jax.random.key(0))
     """
     check = _Checker(env, params)
-    reset_key, action_key, step_key, play_key = jax.random.split(key, 4)
-    check.has_members()
-    state, observation = check.reset(reset_key)
-    check.start_from_noise(state, observation)
-    action = check.space("action_space").sample(action_key)
-    check.step(step_key, state, action)
-    check.play(play_key, num_steps)
+    starts_key, play_key, *keys = jax.random.split(key, 2 + 3 * _NUM_LANES)
+    # Comparing two calls on the same key is the point here; `traced` watches for reuse.
+    with jax.debug_key_reuse(False):
+        check.has_members()
+        for reset_key, action_key, step_key in zip(*[iter(keys)] * 3, strict=True):
+            state, observation = check.reset(reset_key)
+            action = check.space("action_space").sample(action_key)
+            check.step(step_key, state, action)
+        check.start_from_noise(state, observation)
+        check.starts(starts_key)
+        check.play(play_key, num_steps)
 
 
 class _Checker:
@@ -68,8 +73,8 @@ class _Checker:
                 "make it a frozen dataclass, and put arrays into params",
             )
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.number) and not isinstance(
-                leaf, bool
+            if not isinstance(
+                leaf, bool | int | float | np.ndarray | np.generic | jax.Array
             ):
                 self.fail(
                     f"has params{jax.tree_util.keystr(path)} = {leaf!r}",
@@ -95,8 +100,25 @@ class _Checker:
                     "state leaves have a dtype",
                     "write jnp.float32(...) or jnp.int32(...)",
                 )
+        self.no_nan("reset", "state", state)
         self.in_space("reset", observation)
         return state, observation
+
+    def starts(self, key: jax.Array) -> None:
+        """Many start states, since a rare one may be at fault."""
+        keys = jax.random.split(key, _NUM_STARTS)
+        batched = jax.jit(jax.vmap(self.env.reset, in_axes=(0, None)))(
+            keys, self.params
+        )
+        single = jax.jit(lambda ks: jax.lax.map(self.reset_alone, ks))(keys)
+        for start in range(_NUM_STARTS):
+            state, observation = _lane(batched, start)
+            self.no_nan("reset", "state", state)
+            self.in_space("reset", observation)
+            self.lanes_equal("reset", start, _lane(single, start), (state, observation))
+
+    def reset_alone(self, key: jax.Array) -> Any:
+        return self.env.reset(key, self.params)
 
     def start_from_noise(self, state: Any, observation: Any) -> None:
         if not hasattr(self.env, "reset_from_noise"):
@@ -116,13 +138,13 @@ class _Checker:
 
     def step(self, key: jax.Array, state: Any, action: Any) -> None:
         pair = self.traced("step", self.env.step, key, state, action, self.params)
-        if (
-            not isinstance(pair, tuple)
-            or len(pair) != 2
-            or not isinstance(pair[1], TimeStep)
-        ):
+        is_tuple = isinstance(pair, tuple)
+        if not is_tuple or len(pair) != 2 or not isinstance(pair[1], TimeStep):
+            kinds = (
+                [type(x).__name__ for x in pair] if is_tuple else type(pair).__name__
+            )
             self.fail(
-                f"step returned {type(pair).__name__}",
+                f"step returned {kinds}",
                 "step returns (state, TimeStep)",
                 "return that pair",
             )
@@ -144,48 +166,66 @@ class _Checker:
         self.same_twice("step", self.env.step, key, state, action, self.params)
 
     def play(self, key: jax.Array, num_steps: int) -> None:
-        """Plays a few lanes at once, comparing each with the same lane on its own."""
-        axes = (0, 0, 0, None)
-        reset = jax.jit(jax.vmap(self.env.reset, in_axes=(0, None)))
-        step = jax.jit(jax.vmap(self.env.step, in_axes=axes))
-        alone = jax.jit(self.env.step)
-        sample = jax.jit(jax.vmap(self.space("action_space").sample))
-        key, reset_key = jax.random.split(key)
-        keys = jax.random.split(reset_key, _NUM_LANES)
-        state, observation = reset(keys, self.params)
-        self.lanes_equal(
-            "reset", jax.jit(self.env.reset), (keys,), (state, observation)
-        )
-        for time in range(num_steps):
-            where = f"step {time + 1} of an episode or later"
+        """Plays a few lanes at once, comparing each step with the same lane alone."""
+        played = jax.jit(self.rollout, static_argnums=1)(key, num_steps)
+        single, together, time = jax.device_get(_without_keys(played))
+        for t in range(num_steps):
+            for lane in range(_NUM_LANES):
+                where = f" at step {time[t, lane] + 1} of an episode"
+                state, step = _lane(_lane(together, t), lane)
+                self.lanes_equal(
+                    "step", lane, _lane(_lane(single, t), lane), (state, step)
+                )
+                self.no_nan("step", "state", state, where)
+                self.no_nan("step", "observation", step.observation, where)
+                self.no_nan("step", "reward", step.reward, where)
+                if not np.isfinite(step.reward):
+                    self.fail(
+                        f"step's reward is {step.reward}{where}",
+                        "rewards are finite",
+                        "bound it",
+                    )
+                self.in_space("step", step.observation, where)
+
+    def rollout(self, key: jax.Array, num_steps: int) -> Any:
+        """Steps `[num_steps, lanes]`, each alone and all together, and their times."""
+        sample = jax.vmap(self.space("action_space").sample)
+        reset = jax.vmap(self.env.reset, in_axes=(0, None))
+        together = jax.vmap(self.env.step, in_axes=(0, 0, 0, None))
+
+        def step(carry, _):
+            key, state, time = carry
             key, *subkeys = jax.random.split(key, 4)
             action_keys, step_keys, reset_keys = (
-                jax.random.split(k, _NUM_LANES) for k in subkeys
+                jax.random.split(subkey, _NUM_LANES) for subkey in subkeys
             )
-            action = sample(action_keys)
-            result = step(step_keys, state, action, self.params)
-            self.lanes_equal("step", alone, (step_keys, state, action), result)
-            next_state, timestep = result
-            self.no_nan("state", next_state, where)
-            self.no_nan("observation", timestep.observation, where)
-            self.no_nan("reward", timestep.reward, where)
-            for lane in range(_NUM_LANES):
-                self.in_space("step", _lane(timestep.observation, lane))
-            done = np.asarray(timestep.terminated | timestep.truncated)
-            fresh, _ = reset(reset_keys, self.params)
+            inputs = step_keys, state, sample(action_keys)
+            result = together(*inputs, self.params)
+            alone = jax.lax.map(lambda x: self.env.step(*x, self.params), inputs)
+            done = result[1].terminated | result[1].truncated
             state = jax.tree.map(
-                lambda a, b, done=done: jnp.where(
-                    done.reshape(done.shape + (1,) * (a.ndim - 1)), a, b
-                ),
-                fresh,
-                next_state,
+                lambda a, b: jnp.where(done.reshape(-1, *[1] * (a.ndim - 1)), a, b),
+                reset(reset_keys, self.params)[0],
+                result[0],
             )
+            return (key, state, jnp.where(done, 0, time + 1)), (alone, result, time)
+
+        key, reset_key = jax.random.split(key)
+        state, _ = reset(jax.random.split(reset_key, _NUM_LANES), self.params)
+        time = jnp.zeros(_NUM_LANES, jnp.int32)
+        return jax.lax.scan(step, (key, state, time), length=num_steps)[1]
 
     def traced(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         """Runs a function under jit, all its arguments traced, watching its keys."""
         try:
             with jax.debug_key_reuse(True):
                 return jax.jit(function)(*args)
+        except jax.errors.UnexpectedTracerError as error:
+            self.fail(
+                f"{name} keeps a traced value beyond its call: {_first_line(error)}",
+                "an environment has no memory but its state",
+                "return in the state whatever is needed later",
+            )
         except jax.errors.KeyReuseError as error:
             self.fail(
                 f"{name} uses its key twice: {_first_line(error)}",
@@ -229,7 +269,9 @@ class _Checker:
                 rule,
                 "return the same fields",
             )
-        for path, a, b in _zip_leaves(wanted, found, raw=True):
+        wanted_leaves = jax.tree_util.tree_leaves_with_path(wanted)
+        for (path_of, a), b in zip(wanted_leaves, jax.tree.leaves(found), strict=True):
+            path = jax.tree_util.keystr(path_of).lstrip(".")
             if (a.shape, a.dtype) != (b.shape, b.dtype):
                 self.fail(
                     f"{name} turns {path} from {a.dtype}{list(a.shape)} into "
@@ -241,40 +283,42 @@ class _Checker:
     def space(self, name: str) -> Any:
         return getattr(self.env, name)(self.params)
 
-    def in_space(self, name: str, observation: Any) -> None:
+    def in_space(self, name: str, observation: Any, where: str = "") -> None:
         space = self.space("observation_space")
-        if not bool(space.contains(observation)):
-            leaf = jnp.asarray(observation)
+        try:
+            inside = jax.tree.map(
+                lambda space, x: bool(space.contains(x)),
+                space,
+                observation,
+                is_leaf=lambda x: hasattr(x, "contains"),
+            )
+        except (TypeError, ValueError):  # not the same structure
+            inside = False
+        if not jax.tree.all(inside):
             self.fail(
-                f"{name}'s observation {leaf.dtype}{list(leaf.shape)} "
-                f"{np.array2string(np.asarray(leaf), threshold=8)} lies outside {space}",
+                f"{name}'s observation {_text(observation)} lies outside {space}{where}",
                 "every observation lies in observation_space(params)",
                 "widen the space, or convert the observation",
             )
 
-    def no_nan(self, field: str, tree: Any, where: str) -> None:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            value = np.asarray(leaf)
+    def no_nan(self, name: str, field: str, tree: Any, where: str = "") -> None:
+        for path, value in _paths_and_values(tree):
             if np.issubdtype(value.dtype, np.floating) and np.isnan(value).any():
                 self.fail(
-                    f"step made NaN in {field}{jax.tree_util.keystr(path)} at {where}",
+                    f"{name} made NaN in {field}{path}{where}",
                     "no number is NaN",
                     "guard divisions, roots and logarithms",
                 )
 
-    def lanes_equal(
-        self, name: str, alone: Callable[..., Any], args: Any, batched: Any
-    ) -> None:
-        for lane in range(_NUM_LANES):
-            single = alone(*(_lane(x, lane) for x in args), self.params)
-            for path, a, b in _zip_leaves(single, _lane(batched, lane)):
-                if not _close(a, b):
-                    self.fail(
-                        f"{name}'s {path} of lane {lane} among {_NUM_LANES} is {b}, and "
-                        f"{a} on its own",
-                        "lanes are independent of one another",
-                        "let each lane depend on its own state, action and key only",
-                    )
+    def lanes_equal(self, name: str, lane: int, alone: Any, together: Any) -> None:
+        for path, a, b in _zip_leaves(alone, together):
+            if not _close(a, b):
+                self.fail(
+                    f"{name}'s {path} of lane {lane} among {_NUM_LANES} is {b}, and "
+                    f"{a} on its own",
+                    "lanes are independent of one another",
+                    "let each lane depend on its own state, action and key only",
+                )
 
     def fail(self, fault: str, rule: str, remedy: str) -> None:
         raise ValueError(
@@ -282,18 +326,37 @@ class _Checker:
         )
 
 
-def _zip_leaves(*trees: Any, raw: bool = False):
-    """Corresponding leaves with the path of the first, as NumPy unless `raw`."""
-    convert = (lambda x: x) if raw else _numpy
-    rows = [jax.tree_util.tree_leaves_with_path(tree) for tree in trees]
-    for leaves in zip(*rows, strict=True):
-        path = jax.tree_util.keystr(leaves[0][0]).lstrip(".")
-        yield path, *(convert(jnp.asarray(leaf)) for _, leaf in leaves)
+def _zip_leaves(*trees: Any):
+    """Corresponding leaves with the path of the first, as NumPy."""
+    for leaves in zip(*map(_paths_and_values, trees), strict=True):
+        path = leaves[0][0].lstrip(".")
+        yield path, *(value for _, value in leaves)
 
 
-def _numpy(x: jax.Array) -> np.ndarray:
-    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(x) if is_key else x)
+def _paths_and_values(tree: Any) -> list[tuple[str, np.ndarray]]:
+    leaves = jax.tree_util.tree_leaves_with_path(_without_keys(tree))
+    return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
+
+
+def _without_keys(tree: Any) -> Any:
+    """Typed keys as the bits they are, for NumPy to see."""
+
+    def plain(x):
+        is_key = isinstance(x, jax.Array) and jnp.issubdtype(
+            x.dtype, jax.dtypes.prng_key
+        )
+        return jax.random.key_data(x) if is_key else x
+
+    return jax.tree.map(plain, tree)
+
+
+def _text(tree: Any) -> str:
+    """Dtype, shape and values of an observation."""
+    shown = [
+        f"{x.dtype}{list(x.shape)} {np.array2string(x, threshold=8)}"
+        for _, x in _paths_and_values(tree)
+    ]
+    return ", ".join(shown)
 
 
 def _lane(tree: Any, lane: int) -> Any:

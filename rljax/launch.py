@@ -1,0 +1,82 @@
+"""Experiments as commands: flags in, one JSON line out, an exit status."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+
+from rljax.checkpoint import CheckpointError
+from rljax.metrics import dumps, say
+from rljax.run import RunError
+
+Settings = TypeVar("Settings")
+
+
+def launch(
+    main: Callable[[Settings], dict[str, Any]],
+    settings: type[Settings],
+    description: str | None,
+) -> None:
+    """Runs an experiment from the command line, and exits.
+
+    Flags are the dataclass's fields. The last line of stdout is the result as JSON.
+    Exit status: 0 done, 1 the run failed (one line says why), 2 bad usage.
+    """
+    import tyro
+
+    try:
+        parsed = tyro.cli(
+            settings, description=description, config=(tyro.conf.OmitArgPrefixes,)
+        )
+        use_compile_cache()
+        result = main(parsed)
+    except (CheckpointError, RunError, OSError, ImportError, MemoryError) as error:
+        say(f"error: {error}")
+        sys.exit(1)
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("error: stopped at once; what was saved before is whole.")
+        sys.exit(1)
+    print(dumps(result), flush=True)  # noqa: T201
+
+
+def use_compile_cache() -> None:
+    """Turns JAX's persistent compilation cache on, for every program however small.
+
+    It lies where `JAX_COMPILATION_CACHE_DIR` says, or in the user's cache folder. A
+    folder that cannot be written is one warning, and no cache.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    default = Path(home) / "rljax" / "xla"
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or default
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        jax.config.update("jax_enable_compilation_cache", False)
+        say(
+            f"warning: no compile cache, {folder} cannot be written ({error.strerror}); "
+            f"set JAX_COMPILATION_CACHE_DIR to a folder that can."
+        )
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether a ValueError was raised by this package about its input, not within JAX."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return module.split(".")[0] in ("rljax", "__main__")

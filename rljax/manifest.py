@@ -1,0 +1,72 @@
+"""What a result depends on: settings, versions, device."""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def manifest(experiment: str, settings: Any) -> dict[str, Any]:
+    """Everything to be stored beside a run, as JSON.
+
+    Args:
+        experiment: its name.
+        settings: a dataclass, possibly of dataclasses.
+    """
+    packages = ("rljax", "jax", "jaxlib", "flax", "optax", "chex", "numpy")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "settings": {"experiment": experiment} | flat(settings),
+        "versions": versions,
+        "device": device(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def device() -> str:
+    """The kind and number of devices that JAX computes on, such as "cpu x 1"."""
+    devices = jax.devices()
+    return f"{devices[0].device_kind} x {len(devices)}"
+
+
+def flat(settings: Any) -> dict[str, Any]:
+    """The fields of nested dataclasses as JSON values by dotted name.
+
+    A field whose metadata say `{"setting": False}` changes no result and is left out.
+    """
+    out: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if not field.metadata.get("setting", True):
+            continue
+        if dataclasses.is_dataclass(value):
+            out |= {f"{field.name}.{k}": v for k, v in flat(value).items()}
+        elif isinstance(value, float) and not math.isfinite(value):
+            out[field.name] = str(value)
+        elif isinstance(value, int | float | str | bool | None):
+            out[field.name] = value
+        else:
+            out[field.name] = json.loads(json.dumps(np.asarray(value).tolist()))
+    return out
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What is not the same in two flat dictionaries, in words."""
+    return [
+        f"{name} is {stored.get(name, 'absent')} there and "
+        f"{wanted.get(name, 'absent')} here"
+        for name in sorted(stored.keys() | wanted.keys())
+        if stored.get(name) != wanted.get(name)
+    ]

@@ -1,0 +1,158 @@
+"""What every algorithm and every environment keeps; a new one joins the lists here."""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rljax
+from rljax import checkpoint
+from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, ppo
+from rljax.envs import CartPole, CartPoleParams, check_environment
+from rljax.networks import ActorCritic
+from rljax.sweep import population, replicate
+from rljax.train import train
+
+ENVIRONMENTS = [
+    (CartPole(), CartPoleParams()),
+    (CartPole(semi_implicit=True), CartPoleParams(masspole=0.3, max_steps=20)),
+]
+
+
+class Case(NamedTuple):
+    algorithm: Any
+    hyperparams: Any
+    task: Any
+
+
+ALGORITHMS = {
+    "ppo": Case(
+        ppo(
+            CartPole(),
+            ActorCritic(num_actions=2, hidden=(8,)),
+            PPOConfig(num_envs=4, num_steps=16, num_epochs=2, num_minibatches=2),
+        ),
+        PPOHyperparams(learning_rate=1e-3, num_updates=20),
+        CartPoleParams(),
+    ),
+}
+
+
+@pytest.fixture(params=sorted(ALGORITHMS))
+def case(request):
+    return ALGORITHMS[request.param]
+
+
+def first_state(algorithm):
+    case = next(c for c in ALGORITHMS.values() if c.algorithm is algorithm)
+    return jax.jit(algorithm.init)(jax.random.key(0), case.hyperparams, case.task)
+
+
+@pytest.mark.parametrize(("env", "params"), ENVIRONMENTS)
+def test_environment_contract(env, params, key):
+    check_environment(env, params, key)
+
+
+def test_a_step_keeps_the_types_of_its_state(case):
+    state = first_state(case.algorithm)
+    after, _ = jax.eval_shape(case.algorithm.step, state, case.task)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+    assert not any(getattr(x, "weak_type", False) for x in jax.tree.leaves(state))
+
+
+def test_metrics_are_means_and_finite_or_empty(case):
+    _, metrics = jax.jit(case.algorithm.step)(first_state(case.algorithm), case.task)
+    for name, mean in metrics.items():
+        assert isinstance(mean, rljax.Mean), name
+        assert jnp.isfinite(mean.total), name
+        assert mean.weight >= 0, name
+
+
+def test_training_twice_n_equals_training_n_saving_loading_and_training_n(
+    case, tmp_path
+):
+    algorithm, _, task = case
+    straight = train(algorithm, first_state(algorithm), task, 6)
+    half = train(algorithm, first_state(algorithm), task, 3)
+    checkpoint.save(tmp_path, 3, half, {})
+    like = jax.eval_shape(algorithm.init, jax.random.key(0), case.hyperparams, task)
+    loaded, _ = checkpoint.restore_latest(tmp_path, like)
+    chex.assert_trees_all_equal(data(half), data(loaded))
+    chex.assert_trees_all_equal(data(straight), data(train(algorithm, loaded, task, 3)))
+
+
+def test_how_a_run_is_cut_into_chunks_changes_no_bit(case):
+    algorithm, _, task = case
+    whole = train(algorithm, first_state(algorithm), task, 6)
+    for log_every in (1, 4):
+        cut = train(algorithm, first_state(algorithm), task, 6, log_every=log_every)
+        chex.assert_trees_all_equal(data(whole), data(cut))
+
+
+def test_the_same_program_gives_the_same_bits(case):
+    once = train(case.algorithm, first_state(case.algorithm), case.task, 3)
+    again = train(case.algorithm, first_state(case.algorithm), case.task, 3)
+    chex.assert_trees_all_equal(data(once), data(again))
+
+
+def test_a_population_member_equals_its_solo_run(case):
+    algorithm, hyperparams, task = case
+    many = population(algorithm)
+    keys = jax.random.split(jax.random.key(5), 3)
+    start = jax.jit(many.init)(keys, replicate(hyperparams, 3), task)
+    states = train(many, start, task, 2)
+    for i in range(3):
+        alone = algorithm.init(
+            jax.random.split(jax.random.key(5), 3)[i], hyperparams, task
+        )
+        solo = train(algorithm, alone, task, 2)
+        member = take(states, i)
+        chex.assert_trees_all_equal(data(member.key), data(solo.key))
+        first = take(start, i)
+        chex.assert_trees_all_equal(data(first.lanes), data(alone.lanes))
+        chex.assert_trees_all_close(member.params, solo.params, rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_is_traced_once(case):
+    algorithm, _, task = case
+    step = jax.jit(chex.assert_max_traces(algorithm.step, n=1))
+    state = first_state(algorithm)
+    for _ in range(3):
+        state, _ = step(state, task)
+
+
+def test_no_tracer_leaks_out_of_a_step(case):
+    with jax.checking_leaks():
+        jax.jit(case.algorithm.step)(first_state(case.algorithm), case.task)
+
+
+def test_an_algorithm_trains_on_two_devices_as_on_one(case):
+    algorithm, hyperparams, task = case
+    many = population(algorithm)
+    mesh = jax.make_mesh(
+        (2,), ("population",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
+    members = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("population"))
+    keys = jax.random.split(jax.random.key(5), 4)
+    start = jax.jit(many.init)(keys, replicate(hyperparams, 4), task)
+    one = train(many, start, task, 2)
+    two = train(many, jax.device_put(start, members), task, 2)
+    assert len(jax.tree.leaves(two.params)[0].devices()) == 2
+    chex.assert_trees_all_close(one.params, two.params, rtol=1e-4, atol=1e-4)
+
+
+def take(tree, i):
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def data(tree):
+    """Typed keys as the bits they are, so that trees can be compared."""
+
+    def plain(x):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return jax.tree.map(plain, tree)

@@ -1,0 +1,118 @@
+"""Every experiment runs, as a function and as a command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cartpole_ppo
+import pytest
+
+from rljax.algorithms.ppo import PPOConfig
+from rljax.run import RunOptions
+
+ROOT = Path(__file__).parent.parent
+
+TINY = PPOConfig(num_envs=2, num_steps=8, num_epochs=1, num_minibatches=1)
+HEADLINE = {
+    "device", "seconds_compile", "seconds_run", "env_steps", "env_steps_per_second",
+    "returns", "return_iqm", "return_ci95",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory):
+    """Runs the CartPole script; all the processes share one compile cache."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "COLUMNS": "80"}
+
+    def run(*flags):
+        script = ROOT / "experiments" / "cartpole_ppo.py"
+        arguments = [sys.executable, script, *map(str, flags)]
+        return subprocess.run(
+            arguments, capture_output=True, text=True, env=environment, timeout=300
+        )
+
+    return run
+
+
+def test_cartpole_trains_and_draws(tmp_path):
+    experiment = cartpole_ppo.Experiment(
+        config=TINY,
+        num_seeds=2,
+        total_steps=70,
+        num_evaluations=2,
+        num_episodes=3,
+        run=RunOptions(out=tmp_path),
+    )
+    result = cartpole_ppo.main(experiment)
+    assert result.keys() >= HEADLINE
+    assert result["env_steps"] == 2 * 64  # the largest number of updates in the budget
+    assert len(result["returns"]) == 2
+    assert (tmp_path / "learning_curve.png").stat().st_size > 10_000
+    assert cartpole_ppo.main(experiment) == result
+
+
+def test_it_stops_early_once_every_run_has_the_return_asked_for():
+    experiment = cartpole_ppo.Experiment(
+        config=TINY, num_seeds=2, total_steps=640, num_evaluations=4, num_episodes=3,
+        stop_at_return=1.0,
+    )  # fmt: skip
+    assert cartpole_ppo.main(experiment)["env_steps"] == 0
+
+
+def test_the_last_line_is_the_result_and_progress_goes_to_stderr(command, tmp_path):
+    flags = [
+        *("--num-envs", 2, "--num-steps", 8, "--num-minibatches", 1, "--num-seeds", 1),
+        *("--total-steps", 64, "--num-episodes", 2, "--out", tmp_path / "run"),
+    ]
+    done = command(*flags)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line).keys() >= HEADLINE
+    assert json.loads(line)["return_ci95"] is None  # one run says nothing of spread
+    assert "update 4/4" in done.stderr
+
+    again = command(*flags)
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+
+    other = command(*flags, "--seed", 1)
+    assert other.returncode == 2
+    assert other.stdout == ""
+    assert other.stderr.startswith("error: ")
+    assert "seed is 0 there and 1 here" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--learning-rat", "1"], "Unrecognized options"),
+        (["--num-seeds", "many"], "--num-seeds"),
+        (["--num-seeds", "0"], "num_seeds must be at least 1"),
+        (["--total-steps", "511"], "at least one update, got"),
+        (["--num-minibatches", "5"], "must be divisible by"),
+        (["--gamma", "1.5"], "gamma must lie in"),
+        (["--checkpoint-every", "-1"], "checkpoint_every must be"),
+    ],
+)
+def test_bad_usage_is_one_message_and_exit_status_2(command, flags, message):
+    done = command(*flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_directory_that_cannot_be_made_is_one_line_and_exit_status_1(command):
+    done = command("--out", "/proc/nothing/can/be/made/here")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_describes_every_flag(command):
+    text = command("--help").stdout
+    for flag in ("--seed", "--num-envs", "--learning-rate", "--out", "--total-steps"):
+        assert flag in text
+    assert max(len(line) for line in text.splitlines()) <= 84

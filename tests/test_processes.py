@@ -1,0 +1,106 @@
+"""What only fresh processes can show: no deadlock, and nothing lost to SIGKILL."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "experiments" / "cartpole_ppo.py"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+
+
+def test_twenty_processes_each_training_sixteen_seeds_all_finish(tmp_path):
+    """Without a compile cache: a deadlock of LAPACK calls came at random."""
+    code = """
+import jax
+from rljax import ActorCritic, CartPole, CartPoleParams, PPOConfig, PPOHyperparams
+from rljax import population, ppo, train
+from rljax.sweep import replicate
+config = PPOConfig(num_envs=4, num_steps=32)
+agents = population(ppo(CartPole(), ActorCritic(num_actions=2), config))
+keys = jax.random.split(jax.random.key(0), 16)
+task = CartPoleParams()
+state = jax.jit(agents.init)(keys, replicate(PPOHyperparams(), 16), task)
+state = train(agents, state, task, 5)
+print(state.step.tolist() == [5] * 16)
+"""
+    for _ in range(20):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+        )
+        assert done.stdout == "True\n", done.stderr
+
+
+def test_twenty_runs_killed_at_random_end_as_the_uninterrupted_one(
+    tmp_path, environment
+):
+    """3,000,000 steps; SIGKILL at a random moment, twice, then the same command."""
+    flags = [
+        *("--total-steps", "3_000_000", "--num-seeds", "1", "--num-envs", "256"),
+        *("--num-epochs", "2", "--checkpoint-every", "0.5", "--num-evaluations", "5"),
+    ]
+
+    def start(out):
+        return subprocess.Popen(
+            [sys.executable, SCRIPT, *flags, "--out", out],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def result(process):
+        last = json.loads(process.communicate()[0].splitlines()[-1])
+        assert process.returncode == 0
+        return last["returns"], last["returns_sampled"], last["env_steps"]
+
+    wanted = result(start(tmp_path / "warm up"))
+    began = time.monotonic()
+    assert result(start(tmp_path / "straight")) == wanted
+    seconds = time.monotonic() - began
+
+    draw, killed = random.Random(0), 0
+    for i in range(20):
+        for _ in range(2):
+            process = start(tmp_path / str(i))
+            try:
+                process.wait(draw.uniform(0, seconds))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+            process.communicate()
+        assert result(start(tmp_path / str(i))) == wanted
+        assert arrays(tmp_path / str(i)) == arrays(tmp_path / "straight")
+    assert killed >= 30
+
+
+def arrays(out):
+    """The bits of everything in a run's last checkpoint."""
+    path = max((out / "checkpoints").iterdir())
+    options = ocp.args.PyTreeRestore()
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        state = checkpointer.restore(path / "state", options)
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(name): bits(x) for name, x in leaves}
+
+
+def bits(x):
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x).tobytes()

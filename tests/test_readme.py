@@ -1,0 +1,44 @@
+"""The README's code runs, and its claims about the project hold."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_quickstart_runs_and_solves_cartpole(capsys):
+    code = SNIPPETS[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    exec(compile(code, "README.md", "exec"), {})
+    assert float(capsys.readouterr().out.split()[-1]) >= 475
+
+
+@pytest.mark.parametrize("code", SNIPPETS[1:])
+def test_other_snippets_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_it_is_a_page():
+    assert len(README.splitlines()) <= 250
+
+
+def test_every_file_is_in_its_tree():
+    tree = README[README.index("## What is where") :]
+    for folder in ("rljax", "experiments"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path.name != "__init__.py":
+                assert path.name in tree, (
+                    f"{path.relative_to(ROOT)} is not in the README"
+                )
+
+
+def test_every_make_target_is_in_it():
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M)
+    assert {"run", "test", "check"} <= set(targets)
+    for target in targets:
+        assert f"make {target}" in README
