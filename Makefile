@@ -12,7 +12,7 @@ run: .venv/run-installed  ## trains a policy on CartPole; a second time shows th
 	@echo "The learning curve is runs/cartpole_ppo/learning_curve.png" >&2
 
 test: .venv/test-installed  ## the default tests
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2
 
 test-slow: .venv/test-installed  ## learning, many processes: minutes
 	.venv/bin/python -m pytest -m "slow and not gpu"

@@ -18,7 +18,6 @@ from rljax.networks import ActorCritic, NormalActorCritic
 from rljax.rollout import Episodes, Lanes, evaluate, unroll
 from rljax.spaces import Box, Discrete
 from rljax.sweep import population
-from rljax.train import train
 
 __version__ = "0.1.0"
 
@@ -45,6 +44,5 @@ __all__ = [
     "evaluate",
     "population",
     "ppo",
-    "train",
     "unroll",
 ]

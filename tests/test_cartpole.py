@@ -181,6 +181,13 @@ def test_a_lane_starts_the_same_however_many_lanes_there_are(num_envs):
     assert same_bits(few.state.theta_dot, many.state.theta_dot[:num_envs])
 
 
+def test_compiling_does_not_change_a_start_state():
+    def first(key):
+        return start(key, ENV, PARAMS, 4096).observation
+
+    assert same_bits(first(jax.random.key(0)), jax.jit(first)(jax.random.key(0)))
+
+
 @pytest.mark.parametrize("num_envs", [1, 7])
 def test_a_lane_restarts_the_same_however_many_lanes_there_are(num_envs):
     few, many = always_right(num_envs), always_right(4096)

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import probes
 import pytest
 
 import rljax
@@ -19,6 +20,8 @@ from rljax.train import train
 ENVIRONMENTS = [
     (CartPole(), CartPoleParams()),
     (CartPole(semi_implicit=True), CartPoleParams(masspole=0.3, max_steps=20)),
+    (probes.RewardFromBoth(), None),
+    (probes.ContinuousTarget(), None),
 ]
 
 

@@ -17,7 +17,7 @@ from rljax.algorithms.ppo import (
     check_hyperparams,
     ppo,
 )
-from rljax.envs import CartPole, CartPoleParams, check_environment
+from rljax.envs import CartPole, CartPoleParams
 from rljax.networks import ActorCritic, NormalActorCritic
 from rljax.train import train
 
@@ -27,7 +27,6 @@ NETWORK = ActorCritic(num_actions=2, hidden=(16,))
 
 
 def learn(env, network=NETWORK, hyperparams=FAST, num_updates=200):
-    check_environment(env, None, jax.random.key(1), num_steps=10)
     algorithm = ppo(env, network, CONFIG)
     state = jax.jit(algorithm.init)(jax.random.key(0), hyperparams, None)
     state = train(algorithm, state, None, num_updates)

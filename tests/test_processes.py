@@ -31,7 +31,8 @@ def test_twenty_processes_each_training_sixteen_seeds_all_finish(tmp_path):
     code = """
 import jax
 from rljax import ActorCritic, CartPole, CartPoleParams, PPOConfig, PPOHyperparams
-from rljax import population, ppo, train
+from rljax import population, ppo
+from rljax.train import train
 from rljax.sweep import replicate
 config = PPOConfig(num_envs=4, num_steps=32)
 agents = population(ppo(CartPole(), ActorCritic(num_actions=2), config))

@@ -33,8 +33,7 @@ def check_environment(
         ValueError: it does not; the message names the function, the field and the step.
 
     Example:
-        >>> from rljax.envs import CartPole, CartPoleParams
-        >>> check_environment(CartPole(), CartPoleParams(), jax.random.key(0))
+        check_environment(MyEnvironment(), MyParams(), jax.random.key(0))
     """
     check = _Checker(env, params)
     starts_key, play_key, *keys = jax.random.split(key, 2 + 3 * _NUM_LANES)
