@@ -134,10 +134,10 @@ def main(experiment: Experiment) -> dict[str, Any]:
         run.check_finished()
         if options.out is not None:
             draw(options.out / "learning_curve.png", run.rows, experiment)
-        last = run.rows[-1]
-        solved = sum(x >= SOLVED for x in last["greedy_return"])
-        sampled = {"returns_sampled": last["sampled_return"], "solved": solved}
-        return run.finish(summarize(last["greedy_return"]) | sampled)
+        returns, sampled = run.last["greedy_return"], run.last["sampled_return"]
+        solved = sum(x >= SOLVED for x in returns)
+        more = {"returns_sampled": sampled, "solved": solved}
+        return run.finish(summarize(returns) | more)
 
 
 def draw(path: Path, rows: list[dict[str, Any]], experiment: Experiment) -> None:

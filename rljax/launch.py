@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ def launch(
     """
     import tyro
 
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         parsed = tyro.cli(
             settings, description=description, config=(tyro.conf.OmitArgPrefixes,)
@@ -36,6 +38,11 @@ def launch(
         result = main(parsed)
     except (CheckpointError, RunError, OSError, ImportError, MemoryError) as error:
         say(f"error: {error}")
+        sys.exit(1)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        say(f"error: out of memory: {error}. Use fewer seeds or environments.")
         sys.exit(1)
     except ValueError as error:
         if not _is_ours(error):

@@ -38,6 +38,9 @@ class Sink(Protocol):
     def write(self, row: Row) -> None:
         """Takes one row."""
 
+    def sync(self) -> None:
+        """Returns once what was taken would survive a power cut."""
+
     def close(self) -> None:
         """Takes no more."""
 
@@ -53,6 +56,10 @@ class JsonLines:
         self._file.write(dumps(row) + "\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Puts the file on the disk."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
@@ -66,9 +73,10 @@ def read_rows(path: Path, last_step: int) -> list[Row]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+            beyond = row["step"] > last_step
+        except (ValueError, KeyError, TypeError):
             break
-        if row["step"] > last_step:
+        if beyond:
             break
         rows.append(row)
     return rows
@@ -98,6 +106,10 @@ class TensorBoard:
             mean = float(np.mean(np.asarray(value, np.float64)))
             if name != "step" and math.isfinite(mean):
                 self._writer.add_scalar(name, mean, row["step"])
+
+    def sync(self) -> None:
+        """Hands over what is buffered."""
+        self._writer.flush()
 
     def close(self) -> None:
         """Writes out what is buffered."""
@@ -150,6 +162,9 @@ class Console:
         )
         if evaluated and not self._live:
             say(f"update {row['step']:,}/{self._total:,}  {rate}  {self._shown}")
+
+    def sync(self) -> None:
+        """A screen keeps nothing."""
 
     def close(self) -> None:
         """Leaves the last state of the bar on the screen."""

@@ -104,6 +104,9 @@ class ActorCritic(nn.Module):
 class NormalActorCritic(nn.Module):
     """Separate policy and value networks for continuous actions.
 
+    Actions are drawn from a normal distribution, without bounds: an environment whose
+    actions have some clips them in its `step`.
+
     Attributes:
         action_size: number of components D of an action.
         hidden: widths of the hidden layers of either network.

@@ -159,7 +159,15 @@ def evaluate(
 
     Returns:
         What each episode gave.
+
+    Raises:
+        ValueError: no episode, or no step, is asked for.
     """
+    if num_episodes < 1 or max_steps < 1:
+        raise ValueError(
+            f"evaluate plays at least one episode of at least one step, got "
+            f"num_episodes={num_episodes} and max_steps={max_steps}. Use 1 or more."
+        )
 
     def going(carry):
         _, _, _, episodes, time = carry

@@ -120,8 +120,6 @@ class Run:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        for sink in self._sinks:
-            sink.close()
         self._exit.close()
 
     @property
@@ -133,6 +131,20 @@ class Run:
     def seconds_compile(self) -> float:
         """Seconds that this process has spent compiling."""
         return self._seconds_init + self._seconds_train
+
+    @property
+    def last(self) -> Row:
+        """The last report's row.
+
+        Raises:
+            RunError: it is lost: somebody cut `metrics.jsonl` short.
+        """
+        if not self.rows or self.rows[-1]["step"] != self.step:
+            raise RunError(
+                f"metrics.jsonl in {self.folder} does not reach update {self.step:,}, of "
+                f"which there is a checkpoint. Restore it, or choose another --out."
+            )
+        return self.rows[-1]
 
     def start(self, init: Callable[..., State], *args: Any) -> State:
         """The newest checkpoint's state, or `init(*args)` if there is none.
@@ -177,12 +189,15 @@ class Run:
         for sink in self._sinks:
             sink.write(row)
         if self._stop_at is not None and self._headline in row:
-            self._stopped = bool(np.all(np.array(row[self._headline]) >= self._stop_at))
+            values = np.asarray(row[self._headline], np.float64)  # null becomes NaN
+            self._stopped = bool(np.all(values >= self._stop_at))
         stop = self._stopped or self.interrupted_by is not None
         last = report.step == self._num_updates
         now = time.monotonic()
         due = now - self._saved_at >= self._options.checkpoint_every
         if self.folder is not None and (due or stop or last) and report.step:
+            for sink in self._sinks:
+                sink.sync()  # a checkpoint must not outlive the rows before it
             about = {
                 "step": report.step,
                 "seconds_run": seconds,
@@ -219,7 +234,7 @@ class Run:
         Returns:
             Those and what every run has, as they were written.
         """
-        last = self.rows[-1]
+        last = self.last
         every = {
             "device": device(),
             "seconds_compile": self.seconds_compile,
@@ -243,19 +258,26 @@ class Run:
             raise UsageError(
                 f"--out must be a directory, got the file {folder}. Choose another."
             )
-        manifest_file = folder / "manifest.json"
-        if manifest_file.exists():
-            _check_same(folder, _read_json(manifest_file), about)
-        elif alien := [p.name for p in folder.glob("*") if not p.name.startswith(".")]:
+        path = folder / "manifest.json"
+        alien = [p.name for p in folder.glob("*") if not p.name.startswith(".")]
+        if alien and not path.exists():
             raise UsageError(
                 f"--out must be new, empty or a run's directory, got {folder}, which "
-                f"holds {alien[0]!r} and no manifest.json. Choose another."
+                f"holds {sorted(alien)[0]!r} and no manifest.json. Choose another."
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._exit.enter_context(_locked(folder))
-        if not manifest_file.exists():
-            write_atomically(manifest_file, dumps(about, indent=1) + "\n")
-        elif (folder / "result.json").exists():
+        if not path.exists():
+            write_atomically(path, dumps(about, indent=1) + "\n")
+            return
+        stored = _read_json(path)
+        if not {"settings", "versions"} <= stored.keys():
+            raise UsageError(
+                f"--out must be new, empty or a run's directory, got {folder}, whose "
+                f"manifest.json is not a run's. Choose another."
+            )
+        _check_same(folder, stored, about)
+        if (folder / "result.json").exists():
             self.result = _read_json(folder / "result.json")
 
     def _open_logs(self) -> None:
@@ -265,11 +287,15 @@ class Run:
             self.rows = read_rows(path, self.step if self.step else -1)
             text = "".join(dumps(row) + "\n" for row in self.rows)
             write_atomically(path, text)
-            self._sinks.append(JsonLines(path))
+            self._add(JsonLines(path))
             if self._options.tensorboard:
-                self._sinks.append(TensorBoard(self.folder / "tensorboard", self.step))
+                self._add(TensorBoard(self.folder / "tensorboard", self.step))
         if self.updates_left:
-            self._sinks.append(Console(self._num_updates, self._headline))
+            self._add(Console(self._num_updates, self._headline))
+
+    def _add(self, sink: Sink) -> None:
+        self._sinks.append(sink)
+        self._exit.callback(sink.close)
 
     @contextlib.contextmanager
     def _signals(self):
@@ -326,10 +352,13 @@ def _check_same(folder: Path, stored: dict[str, Any], about: dict[str, Any]) -> 
         )
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it holds no JSON object")
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path} cannot be read: {error}. Restore it, or choose another --out."
         ) from error
+    return value

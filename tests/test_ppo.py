@@ -90,16 +90,16 @@ def test_gradients_are_clipped_by_their_global_norm():
     np.testing.assert_allclose(optax.tree.norm(wanted), 0.5, rtol=1e-6)
 
 
-def test_the_learning_rate_falls_linearly_to_zero():
+def test_the_learning_rate_falls_linearly_to_zero_and_stays_there():
     algorithm = ppo(probes.ConstantReward(), NETWORK, CONFIG)
     hyperparams = FAST.replace(num_updates=4)
     state = algorithm.init(jax.random.key(0), hyperparams, None)
     rates = []
     step = jax.jit(algorithm.step)
-    for _ in range(5):
+    for _ in range(6):
         state, metrics = step(state, None)
         rates.append(float(metrics["learning_rate"].value))
-    wanted = FAST.learning_rate * np.array([1, 0.75, 0.5, 0.25, 0])
+    wanted = FAST.learning_rate * np.array([1, 0.75, 0.5, 0.25, 0, 0])
     np.testing.assert_allclose(rates, wanted, rtol=1e-6)
 
 
@@ -184,6 +184,13 @@ def test_a_network_for_other_actions_is_refused(network, made, key):
     algorithm = ppo(CartPole(), network, CONFIG)
     with pytest.raises(ValueError, match=f"{made}.*Discrete"):
         algorithm.init(key, PPOHyperparams(), CartPoleParams())
+
+
+def test_hyperparameters_with_an_axis_are_refused_outside_a_population(key):
+    algorithm = ppo(CartPole(), NETWORK, CONFIG)
+    swept = PPOHyperparams(gamma=jnp.array([0.9, 0.99]))
+    with pytest.raises(ValueError, match=r"gamma must be a scalar.*population"):
+        algorithm.init(key, swept, CartPoleParams())
 
 
 def test_making_the_same_learner_twice_gives_the_same_functions():

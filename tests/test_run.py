@@ -58,7 +58,7 @@ def go(out, on_row=None, settings=None, checkpoint_every=0.0, **options):
             evaluation_key=jax.random.key(1),
         )  # fmt: skip
         run.check_finished()
-        result = run.finish({"total": run.rows[-1]["total"], "none": float("nan")})
+        result = run.finish({"total": run.last["total"], "none": float("nan")})
         return {k: v for k, v in result.items() if not k.startswith(CLOCK)}
 
 
@@ -225,6 +225,23 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
     with pytest.raises(UsageError, match="must be a directory, got the file"):
         go(tmp_path / "thesis.tex")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_manifest_that_is_not_a_runs_is_refused(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "web app"}')
+    with pytest.raises(UsageError, match=r"manifest.json is not a run's"):
+        go(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"settings"')
+    with pytest.raises(RunError, match=r"manifest.json cannot be read: .*Restore it"):
+        go(tmp_path)
+
+
+def test_lost_rows_are_reported_once_they_are_needed(tmp_path):
+    with pytest.raises(KilledError):
+        go(tmp_path, on_row=kill_at(40))
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(RunError, match=r"metrics.jsonl .* does not reach update 40"):
+        go(tmp_path)
 
 
 def test_two_processes_do_not_share_a_directory(tmp_path):

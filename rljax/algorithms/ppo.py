@@ -156,6 +156,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
     """
 
     def init(key: jax.Array, hyperparams: PPOHyperparams, task: Any) -> PPOState:
+        _check_scalars(hyperparams)
         key, network_key, reset_key = jax.random.split(key, 3)
         lanes = start(reset_key, env, task, config.num_envs)
         params = network.init(network_key, lanes.observation)
@@ -174,7 +175,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
     def step(state: PPOState, task: Any) -> tuple[PPOState, Metrics]:
         key, rollout_key, update_key = jax.random.split(state.key, 3)
         hyperparams = state.hyperparams
-        fraction_left = 1.0 - state.step / hyperparams.num_updates
+        fraction_left = jnp.maximum(0.0, 1.0 - state.step / hyperparams.num_updates)
         learning_rate = hyperparams.learning_rate * fraction_left
         optimizer = _optimizer(hyperparams, learning_rate)
 
@@ -349,6 +350,15 @@ def _mean(x: jax.Array) -> Mean:
 def _nearest_divisor(number: int, wanted: int) -> int:
     divisors = (d for d in range(1, number + 1) if number % d == 0)
     return min(divisors, key=lambda d: abs(d - wanted))
+
+
+def _check_scalars(hyperparams: PPOHyperparams) -> None:
+    for name in hyperparams.__dataclass_fields__:
+        if shape := jnp.shape(getattr(hyperparams, name)):
+            raise ValueError(
+                f"{name} must be a scalar, got an array of shape {shape}. To train one "
+                f"agent for each value, lift the algorithm with population(...)."
+            )
 
 
 def _check_policy(network: Network, params: Params, space: Any, observation: Any):
