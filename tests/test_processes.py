@@ -12,8 +12,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+
+from rljax import (
+    ActorCritic,
+    CartPole,
+    CartPoleParams,
+    PPOConfig,
+    PPOHyperparams,
+    checkpoint,
+    population,
+    ppo,
+)
+from rljax.sweep import replicate
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "experiments" / "cartpole_ppo.py"
@@ -94,12 +105,13 @@ def test_twenty_runs_killed_at_random_end_as_the_uninterrupted_one(
 
 def arrays(out):
     """The bits of everything in a run's last checkpoint."""
-    path = max((out / "checkpoints").iterdir())
-    options = ocp.args.PyTreeRestore()
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        state = checkpointer.restore(path / "state", options)
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(name): bits(x) for name, x in leaves}
+    config = PPOConfig(num_envs=256, num_steps=32, num_epochs=2)
+    agents = population(ppo(CartPole(), ActorCritic(num_actions=2), config))
+    keys = jax.random.split(jax.random.key(0), 1)
+    hyperparams = replicate(PPOHyperparams(), 1)
+    like = jax.eval_shape(agents.init, keys, hyperparams, CartPoleParams())
+    state, _ = checkpoint.restore(max((out / "checkpoints").iterdir()), like)
+    return [bits(x) for x in jax.tree.leaves(state)]
 
 
 def bits(x):
