@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 State = TypeVar("State")
 
@@ -84,8 +86,8 @@ def restore(path: Path, like: State) -> tuple[State, dict[str, Any]]:
 
     Args:
         path: the checkpoint.
-        like: a state of the same structure: arrays, or the shapes that
-            `jax.eval_shape` gives.
+        like: a state of the same structure: arrays, on whose devices the restored ones
+            are put, or the shapes that `jax.eval_shape` gives.
 
     Returns:
         The state, bit for bit as it was saved, and its metadata.
@@ -107,7 +109,7 @@ def restore(path: Path, like: State) -> tuple[State, dict[str, Any]]:
     )
     with ocp.StandardCheckpointer() as checkpointer:
         state = checkpointer.restore(path / _STATE, abstract)
-    return state, about["metadata"]
+    return jax.tree.map(_placed, state, like), about["metadata"]
 
 
 def restore_latest(folder: Path, like: State) -> tuple[State, dict[str, Any]] | None:
@@ -161,6 +163,20 @@ def _check_same_leaves(path: Path, found: dict[str, Any], wanted: dict[str, Any]
 
 def _leaf_text(leaf: list[Any] | None) -> str:
     return "absent" if leaf is None else f"{leaf[1]}{leaf[0]}"
+
+
+def _placed(x: jax.Array, like: Any) -> jax.Array:
+    """Leaves an array free to move unless `like` has a place for it.
+
+    Orbax ties what it restores to a device; a program lowered for arrays so tied is
+    another one than that of the run's start: compiled anew, its bits not promised.
+    """
+    if getattr(like, "sharding", None) is not None:
+        return x
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = jnp.asarray(np.asarray(jax.random.key_data(x)))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    return jnp.asarray(np.asarray(x))
 
 
 def _checksums(path: Path) -> dict[str, str]:

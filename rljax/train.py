@@ -59,7 +59,7 @@ def train(
 
     # The loop donates its buffers; a copy keeps the caller's state alive, and parts two
     # leaves that share a buffer, which cannot be donated twice.
-    state = jax.tree.map(jnp.copy, state)
+    state = _copy(state)
     evaluations: dict[str, Any] = {}
     if num_updates:
         chunk, seconds = compiled(_chunk, algorithm, state, task, jnp.int32(0))
@@ -123,6 +123,11 @@ def _chunk(
     _, shapes = jax.eval_shape(algorithm.step, state, task)
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.fori_loop(0, num_updates, update, (state, nothing))
+
+
+@jax.jit
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
 
 
 @functools.lru_cache(maxsize=32)

@@ -35,6 +35,22 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+def test_a_restored_state_runs_the_program_of_the_one_that_was_saved(tmp_path):
+    """Arrays tied to a device would be lowered, and compiled, differently."""
+    state = STATE | {"typed": jax.random.key(3)}
+    assert not any(x.committed for x in jax.tree.leaves(state))
+    path = checkpoint.save(tmp_path, 1, state, {})
+    restored, _ = checkpoint.restore(path, jax.eval_shape(lambda: state))
+    assert not any(x.committed for x in jax.tree.leaves(restored))
+
+
+def test_a_state_is_restored_to_the_devices_of_the_one_it_resembles(tmp_path):
+    there = jax.device_put(STATE, jax.devices()[1])
+    path = checkpoint.save(tmp_path, 1, there, {})
+    restored, _ = checkpoint.restore(path, there)
+    assert {x.device for x in jax.tree.leaves(restored)} == {jax.devices()[1]}
+
+
 def test_the_newest_few_are_kept(tmp_path):
     for step in (1, 2, 10, 11):
         checkpoint.save(tmp_path, step, STATE, {}, keep=2)
