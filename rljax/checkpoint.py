@@ -55,6 +55,7 @@ def save(
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
+        _require_space(unfinished, state)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(unfinished / _STATE, state)
         about = {"step": step, "metadata": metadata, "leaves": _describe(state)}
@@ -141,6 +142,14 @@ def steps(folder: Path) -> list[int]:
     if not Path(folder).is_dir():
         return []
     return sorted(int(p.name) for p in Path(folder).iterdir() if p.name.isdigit())
+
+
+def _require_space(folder: Path, state: Any) -> None:
+    """Finds a full disk before Orbax does, whose threads would print pages about it."""
+    needed = 2 * sum(x.nbytes for x in jax.tree.leaves(state)) + 2**19
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"{free:,} bytes are free, and about {needed:,} are needed")
 
 
 def _describe(state: Any) -> dict[str, list[Any]]:

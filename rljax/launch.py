@@ -36,8 +36,14 @@ def launch(
         )
         use_compile_cache()
         result = main(parsed)
-    except (CheckpointError, RunError, OSError, ImportError, MemoryError) as error:
+    except (CheckpointError, RunError, ImportError, MemoryError) as error:
         say(f"error: {error}")
+        sys.exit(1)
+    except OSError as error:
+        say(
+            f"error: {error}. Make room, or make it writable, or choose another --out; "
+            f"the same command goes on from the newest checkpoint."
+        )
         sys.exit(1)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

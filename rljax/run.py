@@ -265,20 +265,16 @@ class Run:
                 f"--out must be new, empty or a run's directory, got {folder}, which "
                 f"holds {sorted(alien)[0]!r} and no manifest.json. Choose another."
             )
+        if (folder / "result.json").exists():  # finished: reading needs no lock
+            _check_same(folder, _read_json(path), about)
+            self.result = _read_json(folder / "result.json")
+            return
         folder.mkdir(parents=True, exist_ok=True)
         self._exit.enter_context(_locked(folder))
-        if not path.exists():
+        if path.exists():
+            _check_same(folder, _read_json(path), about)
+        else:
             write_atomically(path, dumps(about, indent=1) + "\n")
-            return
-        stored = _read_json(path)
-        if not {"settings", "versions"} <= stored.keys():
-            raise UsageError(
-                f"--out must be new, empty or a run's directory, got {folder}, whose "
-                f"manifest.json is not a run's. Choose another."
-            )
-        _check_same(folder, stored, about)
-        if (folder / "result.json").exists():
-            self.result = _read_json(folder / "result.json")
 
     def _open_logs(self) -> None:
         self._saved_at = time.monotonic()
@@ -339,6 +335,11 @@ def _locked(folder: Path):
 
 
 def _check_same(folder: Path, stored: dict[str, Any], about: dict[str, Any]) -> None:
+    if not {"settings", "versions"} <= stored.keys():
+        raise UsageError(
+            f"--out must be new, empty or a run's directory, got {folder}, whose "
+            f"manifest.json is not a run's. Choose another."
+        )
     if changed := differences(stored["settings"], about["settings"]):
         raise UsageError(
             f"{folder} holds a run of other settings: {'; '.join(changed)}. Repeat "

@@ -106,6 +106,15 @@ def test_a_foreign_one_is_refused_and_the_leaf_named(tmp_path, change, message):
         checkpoint.restore_latest(tmp_path, STATE | change)
 
 
+def test_a_disk_about_to_be_full_is_found_before_writing(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, STATE, {"n": 1})
+    usage = checkpoint.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(CheckpointError, match=r"1,000 bytes are free.*Make room"):
+        checkpoint.save(tmp_path, 2, STATE, {"n": 2})
+    assert os.listdir(tmp_path) == ["000000000001"]
+
+
 def test_a_full_disk_leaves_the_earlier_ones_whole(tmp_path):
     """A process that may write no file over 4 kB stands in for a full disk."""
     checkpoint.save(tmp_path, 1, STATE, {"n": 1})
