@@ -46,7 +46,7 @@ class Experiment:
     """Environment steps of each run: a budget, never exceeded. By default 100,000, or
     20 updates if they take more."""
     num_evaluations: int = 20
-    """Evaluations during a run, beside one before it."""
+    """Evaluations during a run, about; beside one before it and one after."""
     num_episodes: int = 128
     """Fresh episodes in an evaluation of each run."""
     stop_at_return: float | None = None
@@ -65,6 +65,12 @@ class Experiment:
         for name in ("num_seeds", "num_evaluations", "num_episodes"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(
+                f"seed must lie in [0, 2**32), got {self.seed}. Choose one."
+            )
+        if self.stop_at_return is not None and math.isnan(self.stop_at_return):
+            raise ValueError("stop_at_return must be a number, got nan. Leave it out.")
         check_hyperparams(self.hyperparams)
         self.num_updates()
 
@@ -80,8 +86,8 @@ def main(experiment: Experiment) -> dict[str, Any]:
     config, options, seeds = experiment.config, experiment.run, experiment.num_seeds
     num_updates = experiment.num_updates()
     log_every = max(1, num_updates // (5 * experiment.num_evaluations))
-    if options.out is not None:
-        require_matplotlib()
+    evaluate_every = max(1, num_updates // experiment.num_evaluations)
+    evaluate_every -= evaluate_every % log_every
     with Run(
         "cartpole_ppo",
         experiment,
@@ -93,6 +99,8 @@ def main(experiment: Experiment) -> dict[str, Any]:
     ) as run:
         if run.result is not None:
             return run.result
+        if options.out is not None:
+            require_matplotlib()
         env, task = CartPole(), CartPoleParams()
         network = ActorCritic(num_actions=env.action_space(task).n)
         agents = population(ppo(env, network, config))
@@ -128,7 +136,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             log_every=log_every,
             on_log=run.on_log,
             evaluate=evaluate,
-            evaluate_every=5 * log_every,
+            evaluate_every=evaluate_every,
             evaluation_key=evaluation_key,
         )
         run.check_finished()

@@ -8,6 +8,7 @@ and renamed when complete, so a process killed at any moment leaves no half of o
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from rljax.files import sync
 
 State = TypeVar("State")
 
@@ -33,14 +36,14 @@ class DamagedCheckpointError(CheckpointError):
 def save(
     folder: Path, step: int, state: Any, metadata: dict[str, Any], *, keep: int = 3
 ) -> Path:
-    """Writes `folder/<step>` atomically, then removes all but the newest `keep`.
+    """Writes `folder/<step>` atomically, then removes all but `keep`.
 
     Args:
         folder: where the run's checkpoints lie; made if missing.
         step: updates taken; the checkpoint's name.
         state: any pytree of arrays, typed keys included.
         metadata: JSON to store beside it.
-        keep: number of checkpoints to leave.
+        keep: number of checkpoints to leave, this one included.
 
     Returns:
         The checkpoint's path.
@@ -62,11 +65,12 @@ def save(
         (unfinished / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
         sums = json.dumps(_checksums(unfinished))
         (unfinished / _SUMS).write_text(sums, encoding="utf-8")
-        _sync(unfinished)
+        for entry in [*unfinished.rglob("*"), unfinished]:
+            sync(entry)
         if path.exists():
             shutil.rmtree(path)
         unfinished.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     # Orbax reports a full disk in exceptions of several unrelated types.
     except Exception as error:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -75,7 +79,8 @@ def save(
             f"could not write the checkpoint {path}: {reason}. Make room, or make it "
             f"writable, and run the same command again: earlier checkpoints are whole."
         ) from error
-    for old in steps(folder)[:-keep]:
+    older = [x for x in steps(folder) if x < step]
+    for old in older[: max(0, len(older) - (keep - 1))]:
         shutil.rmtree(path.with_name(f"{old:012d}"), ignore_errors=True)
     for leftover in path.parent.glob(".0*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -124,11 +129,19 @@ def restore_latest(folder: Path, like: State) -> tuple[State, dict[str, Any]] | 
             damaged.
     """
     found = steps(folder)
+    damaged: list[Path] = []
     for step in reversed(found):
+        path = Path(folder) / f"{step:012d}"
         try:
-            return restore(Path(folder) / f"{step:012d}", like)
+            restored = restore(path, like)
         except DamagedCheckpointError as error:
             warnings.warn(f"{error} Going back to the one before it.", stacklevel=2)
+            damaged.append(path)
+        else:
+            # Out of the way: the run is about to write these updates again.
+            for newer in damaged:
+                newer.rename(newer.with_name(f"damaged-{newer.name}"))
+            return restored
     if found:
         raise CheckpointError(
             f"all {len(found)} checkpoints in {folder} are damaged. Restore them from a "
@@ -141,7 +154,11 @@ def steps(folder: Path) -> list[int]:
     """The updates of which a folder holds checkpoints, ascending."""
     if not Path(folder).is_dir():
         return []
-    return sorted(int(p.name) for p in Path(folder).iterdir() if p.name.isdigit())
+    return sorted(
+        int(p.name)
+        for p in Path(folder).iterdir()
+        if re.fullmatch("[0-9]{12}", p.name) and p.is_dir()
+    )
 
 
 def _require_space(folder: Path, state: Any) -> None:
@@ -202,6 +219,10 @@ def _verified(path: Path) -> dict[str, Any]:
         wanted = json.loads((path / _SUMS).read_text(encoding="utf-8"))
         found = _checksums(path)
         about = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
+        if not isinstance(wanted, dict) or not isinstance(about, dict):
+            raise ValueError("its descriptions are not JSON objects")
+    except PermissionError as error:
+        raise CheckpointError(f"{path} may not be read: {error}. Permit it.") from error
     except (OSError, ValueError) as error:
         raise DamagedCheckpointError(f"{path} is damaged: {error}.") from error
     bad = sorted(
@@ -212,13 +233,3 @@ def _verified(path: Path) -> dict[str, Any]:
             f"{path} is damaged: {bad[0]} is not what was written."
         )
     return about
-
-
-def _sync(folder: Path) -> None:
-    """Puts a folder's files and its entries on the disk."""
-    for entry in [*(p for p in folder.rglob("*") if p.is_file()), folder]:
-        descriptor = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import jax
 
 from rljax.checkpoint import CheckpointError
-from rljax.metrics import dumps, say
+from rljax.files import dumps
+from rljax.metrics import say
 from rljax.run import RunError
 
 Settings = TypeVar("Settings")
@@ -36,6 +37,7 @@ def launch(
         )
         use_compile_cache()
         result = main(parsed)
+        print(dumps(result), flush=True)  # noqa: T201
     except (CheckpointError, RunError, ImportError, MemoryError) as error:
         say(f"error: {error}")
         sys.exit(1)
@@ -58,7 +60,6 @@ def launch(
     except KeyboardInterrupt:
         say("error: stopped at once; what was saved before is whole.")
         sys.exit(1)
-    print(dumps(result), flush=True)  # noqa: T201
 
 
 def use_compile_cache() -> None:
@@ -67,7 +68,8 @@ def use_compile_cache() -> None:
     It lies where `JAX_COMPILATION_CACHE_DIR` says, or in the user's cache folder. A
     folder that cannot be written is one warning, and no cache.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    # Unlike Path.home(), this leaves "~" where the user has no home.
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     default = Path(home) / "rljax" / "xla"
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or default
     try:

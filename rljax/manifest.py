@@ -11,6 +11,7 @@ import platform
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -29,8 +30,11 @@ def manifest(experiment: str, settings: Any) -> dict[str, Any]:
     return {
         "settings": {"experiment": experiment} | flat(settings),
         "versions": versions,
-        "device": device(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "machine": {
+            "device": device(),
+            "xla_flags": os.environ.get("XLA_FLAGS", ""),
+            "x64": jnp.result_type(float) == jnp.float64,
+        },
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from rljax.files import dumps
+
 Row = dict[str, Any]
 """One report as plain numbers; a population's values are lists over its members."""
 
@@ -66,16 +68,23 @@ class JsonLines:
 
 
 def read_rows(path: Path, last_step: int) -> list[Row]:
-    """The rows of a JSON-lines file up to an update; a torn last line is left out."""
+    """The rows of a JSON-lines file up to an update; a torn last line is left out.
+
+    Raises:
+        ValueError: a line before the last is not a row.
+    """
     rows: list[Row] = []
     if not path.exists():
         return rows
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             beyond = row["step"] > last_step
-        except (ValueError, KeyError, TypeError):
-            break
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):  # torn by a kill
+                break
+            raise ValueError(f"line {number} of {path} is not a row") from error
         if beyond:
             break
         rows.append(row)
@@ -98,7 +107,11 @@ class TensorBoard:
                 "with: pip install 'rljax[log]'"
             ) from error
         # Rows of an earlier process beyond the checkpoint are hidden by the viewer.
-        self._writer = SummaryWriter(str(folder), purge_step=first_step)
+        self._writer = SummaryWriter(
+            str(folder),
+            purge_step=first_step,
+            filename_suffix=f".{os.getpid()}.{first_step}",
+        )
 
     def write(self, row: Row) -> None:
         """Adds every number of the row as a scalar."""
@@ -171,44 +184,9 @@ class Console:
         self._bar.stop()
 
 
-def dumps(value: Any, **options: Any) -> str:
-    """Strict JSON: numbers that are not finite become null, arrays become lists."""
-    return json.dumps(_plain(value), allow_nan=False, **options)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees all of the old text or all of the new."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-
-
 def say(text: str) -> None:
     """One line on stderr; stdout is for results."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(x) for name, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(x) for x in value]
-    if isinstance(value, np.generic) or hasattr(value, "__array__"):
-        array = np.asarray(value)
-        if array.dtype == np.float32:
-            # The shortest decimal that reads back as the same float32.
-            array = array.astype(str).astype(np.float64)
-        return _plain(array.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _si(number: float) -> str:

@@ -44,6 +44,7 @@ def discounted_returns(
         bootstrap = jnp.zeros_like(reward)
     chex.assert_rank([reward, terminated, truncated, bootstrap], 1)
     chex.assert_equal_shape([reward, terminated, truncated, bootstrap])
+    chex.assert_type([terminated, truncated], bool)  # ~1 is -2
     done = terminated | truncated
 
     def backward(following, inputs):
@@ -99,6 +100,7 @@ def gae(
     """
     chex.assert_rank([reward, value, next_value, terminated, truncated], 1)
     chex.assert_equal_shape([reward, value, next_value, terminated, truncated])
+    chex.assert_type([terminated, truncated], bool)  # ~1 is -2
     delta = reward + gamma * ~terminated * next_value - value
     decay = gamma * gae_lambda * ~(terminated | truncated)
 

@@ -12,6 +12,7 @@ finished one it repeats the result; with other settings it refuses.
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import time
 import warnings
@@ -23,6 +24,8 @@ import jax
 import numpy as np
 
 import rljax.checkpoint
+from rljax.checkpoint import CheckpointError
+from rljax.files import dumps, write_atomically
 from rljax.manifest import device, differences, manifest
 from rljax.metrics import (
     Console,
@@ -31,13 +34,14 @@ from rljax.metrics import (
     Row,
     Sink,
     TensorBoard,
-    dumps,
     read_rows,
     say,
-    write_atomically,
 )
 
 State = TypeVar("State")
+
+
+_OURS = (".lock", ".manifest.json.", ".metrics.jsonl.", ".result.json.")
 
 
 class RunError(RuntimeError):
@@ -60,6 +64,11 @@ class RunOptions:
     """Also write TensorBoard logs into the directory."""
 
     def __post_init__(self):
+        if self.tensorboard and self.out is None:
+            raise ValueError(
+                "tensorboard needs a directory to write to, got tensorboard=True and "
+                "out=None. Name one with --out."
+            )
         if not self.checkpoint_every >= 0:
             raise ValueError(
                 f"checkpoint_every must be a number of seconds, got "
@@ -104,19 +113,23 @@ class Run:
         self._options = options
         self._num_updates, self._steps_per_update = num_updates, steps_per_update
         self._headline, self._stop_at = headline, stop_at
-        self._stopped = False
+        self._stopped = self._listening = False
         self._first_step = 0
         self._saved_at = 0.0
         self._seconds_before = 0.0
         self._seconds_init = self._seconds_train = 0.0
         self._sinks: list[Sink] = []
         self._exit = contextlib.ExitStack()
+        self._seconds_compile_before = 0.0
+        self._manifest = manifest(name, settings)
         if self.folder is not None:
-            self._open(self.folder, manifest(name, settings))
+            try:
+                self._open(self.folder)
+            except BaseException:
+                self._exit.close()
+                raise
 
     def __enter__(self) -> "Run":
-        if self.result is None:
-            self._exit.enter_context(self._signals())
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -129,21 +142,13 @@ class Run:
 
     @property
     def seconds_compile(self) -> float:
-        """Seconds that this process has spent compiling."""
-        return self._seconds_init + self._seconds_train
+        """Seconds spent compiling, by all the processes that had a part in the run."""
+        here = self._seconds_init + self._seconds_train
+        return self._seconds_compile_before + here
 
     @property
     def last(self) -> Row:
-        """The last report's row.
-
-        Raises:
-            RunError: it is lost: somebody cut `metrics.jsonl` short.
-        """
-        if not self.rows or self.rows[-1]["step"] != self.step:
-            raise RunError(
-                f"metrics.jsonl in {self.folder} does not reach update {self.step:,}, of "
-                f"which there is a checkpoint. Restore it, or choose another --out."
-            )
+        """The last report's row."""
         return self.rows[-1]
 
     def start(self, init: Callable[..., State], *args: Any) -> State:
@@ -162,15 +167,18 @@ class Run:
             state = program(*args)
         else:
             state, about = restored
-            self.step = self._first_step = about["step"]
-            self._stopped = about["stopped"]
-            self._seconds_before = about["seconds_run"]
+            self._resume(about)
             say(f"going on from update {self.step:,} in {self.folder}")
         self._open_logs()
         return state
 
     def on_log(self, state: Any, report: Report) -> bool:
         """Takes a report of `train`: logs, saves, and says whether to stop."""
+        if not self._listening:
+            # Only now is there something to save: while a program compiles, a signal
+            # ends the process at once.
+            self._listening = True
+            self._exit.enter_context(self._signals())
         self.step = report.step
         self._seconds_train = report.seconds_compile
         seconds = self._seconds_before + report.seconds_run
@@ -199,8 +207,10 @@ class Run:
             for sink in self._sinks:
                 sink.sync()  # a checkpoint must not outlive the rows before it
             about = {
+                "settings": self._manifest["settings"],
                 "step": report.step,
                 "seconds_run": seconds,
+                "seconds_compile": self.seconds_compile,
                 "stopped": self._stopped,
             }
             rljax.checkpoint.save(self._checkpoints, report.step, state, about)
@@ -253,41 +263,75 @@ class Run:
         assert self.folder is not None
         return self.folder / "checkpoints"
 
-    def _open(self, folder: Path, about: dict[str, Any]) -> None:
+    def _open(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise UsageError(
                 f"--out must be a directory, got the file {folder}. Choose another."
             )
         path = folder / "manifest.json"
-        alien = [p.name for p in folder.glob("*") if not p.name.startswith(".")]
+        alien = [p.name for p in folder.glob("*") if not p.name.startswith(_OURS)]
         if alien and not path.exists():
             raise UsageError(
                 f"--out must be new, empty or a run's directory, got {folder}, which "
                 f"holds {sorted(alien)[0]!r} and no manifest.json. Choose another."
             )
         if (folder / "result.json").exists():  # finished: reading needs no lock
-            _check_same(folder, _read_json(path), about)
+            _check_same(folder, _read_json(path), self._manifest)
             self.result = _read_json(folder / "result.json")
+            if "seconds_run" not in self.result:
+                raise RunError(
+                    f"result.json in {folder} is not a run's result. Remove it, and the "
+                    f"same command writes it again; or choose another --out."
+                )
             return
         folder.mkdir(parents=True, exist_ok=True)
         self._exit.enter_context(_locked(folder))
         if path.exists():
-            _check_same(folder, _read_json(path), about)
+            _check_same(folder, _read_json(path), self._manifest)
         else:
-            write_atomically(path, dumps(about, indent=1) + "\n")
+            write_atomically(path, dumps(self._manifest, indent=1) + "\n")
+
+    def _resume(self, about: dict[str, Any]) -> None:
+        wanted = {"settings", "step", "seconds_run", "seconds_compile", "stopped"}
+        other = ["it was not saved by a run"]
+        if wanted <= about.keys():
+            other = differences(about["settings"], self._manifest["settings"])
+        if other:
+            raise CheckpointError(
+                f"the newest checkpoint in {self._checkpoints} is not of this run: "
+                f"{'; '.join(other)}. Remove it, or choose another --out."
+            )
+        self.step = self._first_step = about["step"]
+        self._stopped = about["stopped"]
+        self._seconds_before = about["seconds_run"]
+        self._seconds_compile_before = about["seconds_compile"]
 
     def _open_logs(self) -> None:
         self._saved_at = time.monotonic()
         if self.folder is not None:
             path = self.folder / "metrics.jsonl"
-            self.rows = read_rows(path, self.step if self.step else -1)
+            if self.step:
+                self.rows = self._old_rows(path)
             text = "".join(dumps(row) + "\n" for row in self.rows)
             write_atomically(path, text)
             self._add(JsonLines(path))
             if self._options.tensorboard:
-                self._add(TensorBoard(self.folder / "tensorboard", self.step))
+                first = self.step + 1 if self.step else 0
+                self._add(TensorBoard(self.folder / "tensorboard", first))
         if self.updates_left:
             self._add(Console(self._num_updates, self._headline))
+
+    def _old_rows(self, path: Path) -> list[Row]:
+        try:
+            rows = read_rows(path, self.step)
+            if not rows or rows[-1]["step"] != self.step:
+                raise ValueError(f"{path} does not reach update {self.step:,}")
+        except ValueError as error:
+            raise RunError(
+                f"{error}, though there is a checkpoint of update {self.step:,}. Restore "
+                f"the file, or choose another --out."
+            ) from error
+        return rows
 
     def _add(self, sink: Sink) -> None:
         self._sinks.append(sink)
@@ -298,9 +342,12 @@ class Run:
         """SIGTERM and Ctrl-C ask to stop after the chunk; a second one stops at once."""
 
         def ask(number, frame):
-            self.interrupted_by = signal.Signals(number).name
-            say(f"{self.interrupted_by}: stopping after this chunk; again to stop now")
             signal.signal(number, before[number])
+            self.interrupted_by = signal.Signals(number).name
+            text = (
+                f"{self.interrupted_by}: stopping after this chunk; again to stop now"
+            )
+            os.write(2, text.encode() + b"\n")  # print may be what was interrupted
 
         before = {}
         try:
@@ -335,7 +382,8 @@ def _locked(folder: Path):
 
 
 def _check_same(folder: Path, stored: dict[str, Any], about: dict[str, Any]) -> None:
-    if not {"settings", "versions"} <= stored.keys():
+    groups = ("settings", "versions", "machine")
+    if not all(isinstance(stored.get(group), dict) for group in groups):
         raise UsageError(
             f"--out must be new, empty or a run's directory, got {folder}, whose "
             f"manifest.json is not a run's. Choose another."
@@ -345,12 +393,13 @@ def _check_same(folder: Path, stored: dict[str, Any], about: dict[str, Any]) -> 
             f"{folder} holds a run of other settings: {'; '.join(changed)}. Repeat "
             f"them, or choose another --out."
         )
-    if changed := differences(stored["versions"], about["versions"]):
-        warnings.warn(
-            f"{folder} was begun with other versions: {'; '.join(changed)}. Going on "
-            f"may differ from an uninterrupted run in the last bits.",
-            stacklevel=2,
-        )
+    for group in groups[1:]:
+        if changed := differences(stored[group], about[group]):
+            warnings.warn(
+                f"{folder} was begun otherwise: {'; '.join(changed)}. Going on may "
+                f"differ from an uninterrupted run in the last bits.",
+                stacklevel=2,
+            )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Box:
         low: lower bound, a scalar or an array of `shape`; may be `-inf`, may be traced.
         high: upper bound, likewise.
         shape: shape of one element.
-        dtype: element type: floating, or an integer type of at most 32 bits.
+        dtype: element type: floating, or an integer type whose upper bound lies below
+            2**31 - 1.
 
     Raises:
         ValueError: a lower bound lies above its upper bound.
@@ -70,6 +71,13 @@ class Box:
     def __post_init__(self):
         if any(isinstance(x, jax.core.Tracer) for x in (self.low, self.high)):
             return
+        if np.issubdtype(self.dtype, np.integer) and np.any(
+            np.asarray(self.high) >= 2**31 - 1
+        ):
+            raise ValueError(
+                f"an integer Box needs high < 2**31 - 1, got {self.high}. Use a smaller "
+                f"bound."
+            )
         if np.any(np.asarray(self.low) > np.asarray(self.high)):
             raise ValueError(
                 f"Box needs low <= high, got low={self.low} and high={self.high}. Swap "

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from rljax.base import Algorithm, State
 
@@ -29,6 +30,6 @@ def population(
     )
 
 
-def replicate(tree: Any, num_members: int) -> Any:
-    """Copies every leaf of a pytree, such as hyperparameters, to all members `[N]`."""
-    return jax.tree.map(lambda x: jax.numpy.full((num_members,), x, "float32"), tree)
+def replicate(hyperparams: Any, num_members: int) -> Any:
+    """Gives all members the same hyperparameters: scalars become float32 `[N]`."""
+    return jax.tree.map(lambda x: jnp.full(num_members, x, jnp.float32), hyperparams)

@@ -63,7 +63,9 @@ def test_saving_the_same_step_again_replaces_it(tmp_path):
     assert checkpoint.restore_latest(tmp_path, STATE)[1] == {"n": 2}
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "add", "no sums"])
+@pytest.mark.parametrize(
+    "damage", ["flip", "truncate", "remove", "add", "no sums", "list"]
+)
 def test_a_damaged_one_falls_back_to_the_one_before_with_a_warning(tmp_path, damage):
     checkpoint.save(tmp_path, 1, STATE, {"n": 1})
     newest = checkpoint.save(tmp_path, 2, STATE, {"n": 2})
@@ -73,6 +75,20 @@ def test_a_damaged_one_falls_back_to_the_one_before_with_a_warning(tmp_path, dam
     with pytest.warns(UserWarning, match="is damaged.*Going back to the one before"):
         _, metadata = checkpoint.restore_latest(tmp_path, STATE)
     assert metadata == {"n": 1}
+    assert checkpoint.steps(tmp_path) == [1]  # the damaged one is out of the way
+
+
+def test_names_that_are_not_checkpoints_are_passed_over(tmp_path):
+    checkpoint.save(tmp_path, 7, STATE, {})
+    for name in ("²", "8", "000000000009x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "000000000010").write_text("a file")
+    assert checkpoint.steps(tmp_path) == [7]
+
+
+def test_what_was_just_saved_is_never_removed(tmp_path):
+    checkpoint.save(tmp_path, 10, STATE, {}, keep=1)
+    assert checkpoint.save(tmp_path, 5, STATE, {}, keep=1).exists()
 
 
 def test_if_all_are_damaged_it_says_so(tmp_path):
@@ -152,5 +168,7 @@ def harm(path, how):
         victim.unlink()
     elif how == "add":
         (path / "stray").write_text("x")
+    elif how == "list":
+        sums.write_text("[]")
     else:
         sums.unlink()

@@ -63,6 +63,28 @@ class WithText(Walk):
     pass
 
 
+class BadNoise(Walk):
+    """Starts that are NaN for some of the noise; `reset` itself is good."""
+
+    num_noise: ClassVar[int] = 1
+
+    def reset_from_noise(self, noise, params):
+        position = jnp.where(noise[0] < 0.4, jnp.nan, noise[0])
+        state = State(position, jnp.int32(0))
+        return state, jnp.zeros(1)
+
+    def reset(self, key, params):
+        return super().reset(key, params)[0], jnp.zeros(1)
+
+
+class WrongNumNoise(BadNoise):
+    num_noise: ClassVar[int] = 2
+
+    def reset_from_noise(self, noise, params):
+        (position,) = noise
+        return State(position, jnp.int32(0)), jnp.zeros(1)
+
+
 class NumpyNoise:
     """Numbers drawn from NumPy rather than from the key."""
 
@@ -140,7 +162,7 @@ BROKEN = {
     ),
     "lanes_share_a_mean": (
         Walk(limit=shared_limit),
-        r"step's .*position of lane \d among 4 is",
+        r"step's .*position of lane \d+ among several is",
         r"own state, action and key",
     ),
     "step_uses_its_key_twice": (
@@ -205,6 +227,16 @@ BROKEN = {
         Walk(observe=lambda state: {"position": state.position}),
         r"reset's observation .* lies outside Box",
         r"convert the observation",
+    ),
+    "nan_in_starts_from_noise": (
+        BadNoise(),
+        r"reset_from_noise made NaN in state\.position",
+        r"[Gg]uard divisions",
+    ),
+    "wrong_num_noise": (
+        WrongNumNoise(),
+        r"reset_from_noise fails on num_noise = 2 numbers",
+        r"Correct num_noise",
     ),
     "missing_method": (
         NoStep(),

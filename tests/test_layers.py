@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = """
-0   base spaces sharding                        rlhf.tokenizer
+0   base files spaces sharding                    rlhf.tokenizer
 1   returns losses distributions                rlhf.logps rlhf.tokens
 2   networks normalize                          rlhf.model rlhf.bandit rlhf.losses rlhf.data rlhf.lora
 3   rollout envs                                rlhf.reward_model rlhf.generate rlhf.rewards

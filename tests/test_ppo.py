@@ -146,6 +146,8 @@ def test_greedy_actions_are_the_most_probable_and_others_are_drawn(key):
     [
         ({"num_envs": 0}, "num_envs must be a positive integer, got 0"),
         ({"num_steps": 2.5}, "num_steps must be a positive integer, got 2.5"),
+        ({"num_envs": 2**26, "num_minibatches": 3}, r"must be less than 2\*\*31"),
+        ({"num_minibatches": 128}, "a minibatch needs two transitions"),
         ({"num_minibatches": 5}, "divisible by num_minibatches.*nearest is 4"),
     ],
 )
@@ -163,7 +165,12 @@ def test_a_budget_below_one_update_names_the_smallest():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("gamma", 1.01), ("learning_rate", -1.0), ("gae_lambda", math.nan)],
+    [
+        ("gamma", 1.01),
+        ("learning_rate", -1.0),
+        ("learning_rate", math.inf),
+        ("gae_lambda", math.nan),
+    ],
 )
 def test_a_hyperparameter_out_of_range_is_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} must lie in .*got"):

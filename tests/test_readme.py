@@ -25,6 +25,7 @@ def test_other_snippets_run(code, tmp_path, monkeypatch):
 
 def test_it_is_a_page():
     assert len(README.splitlines()) <= 250
+    assert not re.search(r"@[A-Z]+@", README)  # nothing left to fill in
 
 
 def test_every_file_is_in_its_tree():

@@ -189,3 +189,11 @@ def test_a_value_of_another_shape_is_refused(shape):
     coefficients = {"gamma": 0.9, "gae_lambda": 0.9}
     with pytest.raises(AssertionError):
         returns.gae(jnp.ones(5), jnp.ones(shape), jnp.ones(5), NO, NO, **coefficients)
+
+
+def test_flags_that_are_not_bools_are_refused():
+    ones, flags = jnp.ones(3), jnp.zeros(3, jnp.int32)
+    with pytest.raises(AssertionError, match="type"):
+        gae(ones, ones, ones, flags, flags, gamma=0.9, gae_lambda=0.9)
+    with pytest.raises(AssertionError, match="type"):
+        discounted_returns(ones, flags, flags, gamma=0.9)

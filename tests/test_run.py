@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,6 +232,9 @@ def test_a_manifest_that_is_not_a_runs_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text('{"name": "web app"}')
     with pytest.raises(UsageError, match=r"manifest.json is not a run's"):
         go(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"settings": 3, "versions": {}}')
+    with pytest.raises(UsageError, match=r"manifest.json is not a run's"):
+        go(tmp_path)
     (tmp_path / "manifest.json").write_text('{"settings"')
     with pytest.raises(RunError, match=r"manifest.json cannot be read: .*Restore it"):
         go(tmp_path)
@@ -240,8 +244,60 @@ def test_lost_rows_are_reported_once_they_are_needed(tmp_path):
     with pytest.raises(KilledError):
         go(tmp_path, on_row=kill_at(40))
     (tmp_path / "metrics.jsonl").write_text("")
-    with pytest.raises(RunError, match=r"metrics.jsonl .* does not reach update 40"):
+    with pytest.raises(RunError, match=r"metrics.jsonl does not reach update 40"):
         go(tmp_path)
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(RunError, match=r"metrics.jsonl does not reach update 40"):
+        go(tmp_path)
+
+
+def test_a_bad_row_among_good_ones_is_named_and_the_file_left_alone(tmp_path):
+    with pytest.raises(KilledError):
+        go(tmp_path, on_row=kill_at(20))
+    log = tmp_path / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:2], b"\xff\xfe\n", *lines[3:]])
+    log.write_bytes(damaged)
+    with pytest.raises(
+        RunError, match=r"line 3 of .*metrics.jsonl is not a row.*Restore"
+    ):
+        go(tmp_path)
+    assert log.read_bytes() == damaged
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    for seed in (0, 1):
+        with pytest.raises(KilledError):
+            go(tmp_path / str(seed), on_row=kill_at(20), settings=Settings(seed=seed))
+    shutil.rmtree(tmp_path / "0" / "checkpoints")
+    shutil.copytree(tmp_path / "1" / "checkpoints", tmp_path / "0" / "checkpoints")
+    with pytest.raises(CheckpointError, match="not of this run: seed is 1 there and 0"):
+        go(tmp_path / "0")
+
+
+def test_a_result_that_is_not_one_is_refused(tmp_path, straight):
+    go(tmp_path)
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(RunError, match=r"result.json .* is not a run's result.*Remove"):
+        go(tmp_path)
+    (tmp_path / "result.json").unlink()
+    assert go(tmp_path) == straight
+
+
+def test_another_machine_or_version_is_a_warning(tmp_path, straight):
+    with pytest.raises(KilledError):
+        go(tmp_path, on_row=kill_at(20))
+    manifest = tmp_path / "manifest.json"
+    about = json.loads(manifest.read_text())
+    about["versions"]["jax"] = "0.1"
+    manifest.write_text(json.dumps(about))
+    with pytest.warns(UserWarning, match=r"jax is 0.1 there and .* here"):
+        assert go(tmp_path) == straight
+
+
+def test_tensorboard_without_a_directory_is_refused():
+    with pytest.raises(ValueError, match=r"tensorboard needs a directory.*--out"):
+        RunOptions(tensorboard=True)
 
 
 def test_two_processes_do_not_share_a_directory(tmp_path):
@@ -269,7 +325,7 @@ def test_a_full_disk_ends_the_run_in_one_error_and_it_goes_on_later(tmp_path, st
     script = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import pathlib, test_run
+import pathlib, conftest, test_run
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 out = pathlib.Path({str(tmp_path)!r})
 def fill(run, report):

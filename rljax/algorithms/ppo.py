@@ -49,6 +49,18 @@ class PPOConfig:
                 raise ValueError(
                     f"{name} must be a positive integer, got {value!r}. Use {name} >= 1."
                 )
+        if self.batch_size >= 2**31:
+            raise ValueError(
+                f"num_envs * num_steps must be less than 2**31, got {self.num_envs:,} * "
+                f"{self.num_steps:,}. Use fewer of either."
+            )
+        if self.normalize_advantages and self.num_minibatches == self.batch_size > 1:
+            raise ValueError(
+                f"a minibatch needs two transitions to normalize their advantages, got "
+                f"num_minibatches={self.num_minibatches} for a batch of "
+                f"{self.batch_size}. Use fewer minibatches, or normalize_advantages="
+                f"False."
+            )
         if self.batch_size % self.num_minibatches:
             raise ValueError(
                 f"num_envs * num_steps must be divisible by num_minibatches, got "
@@ -76,6 +88,11 @@ class PPOConfig:
                 f"{self.num_steps:,} = {self.batch_size:,} environment steps. Use "
                 f"total_steps >= {self.batch_size}, or smaller num_envs or num_steps."
             )
+        if total_steps // self.batch_size >= 2**31:
+            raise ValueError(
+                f"total_steps must take fewer than 2**31 updates, got {total_steps:,}, "
+                f"which takes {total_steps // self.batch_size:,}. Use fewer."
+            )
         return total_steps // self.batch_size
 
 
@@ -99,7 +116,8 @@ class PPOHyperparams(struct.PyTreeNode):
     ent_coef: float = 0.0
     """Weight of the entropy bonus."""
     num_updates: float = math.inf
-    """Length of the run, for annealing the learning rate; infinite: no annealing."""
+    """Updates over which the learning rate falls to 0; infinite: it stays. Not how many
+    are taken."""
 
 
 class PPOState(struct.PyTreeNode):
@@ -119,15 +137,16 @@ def check_hyperparams(hyperparams: PPOHyperparams) -> None:
     Raises:
         ValueError: a value out of its range.
     """
+    largest = float(np.finfo(np.float32).max)
     for name, low, high in (
-        ("learning_rate", 0.0, math.inf),
+        ("learning_rate", 0.0, largest),
         ("max_grad_norm", 0.0, math.inf),
         ("gamma", 0.0, 1.0),
         ("gae_lambda", 0.0, 1.0),
         ("clip_eps", 0.0, math.inf),
         ("vf_clip_eps", 0.0, math.inf),
-        ("vf_coef", 0.0, math.inf),
-        ("ent_coef", 0.0, math.inf),
+        ("vf_coef", 0.0, largest),
+        ("ent_coef", 0.0, largest),
         ("num_updates", 1.0, math.inf),
     ):
         value = np.asarray(getattr(hyperparams, name), np.float64)
@@ -348,8 +367,9 @@ def _mean(x: jax.Array) -> Mean:
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:
-    divisors = (d for d in range(1, number + 1) if number % d == 0)
-    return min(divisors, key=lambda d: abs(d - wanted))
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    divisors = small + [number // d for d in small]
+    return min(divisors, key=lambda d: (abs(d - wanted), d))
 
 
 def _check_scalars(hyperparams: PPOHyperparams) -> None:

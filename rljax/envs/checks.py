@@ -36,7 +36,7 @@ def check_environment(
         check_environment(MyEnvironment(), MyParams(), jax.random.key(0))
     """
     check = _Checker(env, params)
-    starts_key, play_key, *keys = jax.random.split(key, 2 + 3 * _NUM_LANES)
+    starts_key, noise_key, play_key, *keys = jax.random.split(key, 3 + 3 * _NUM_LANES)
     # Comparing two calls on the same key is the point here; `traced` watches for reuse.
     with jax.debug_key_reuse(False):
         check.has_members()
@@ -44,7 +44,7 @@ def check_environment(
             state, observation = check.reset(reset_key)
             action = check.space("action_space").sample(action_key)
             check.step(step_key, state, action)
-        check.start_from_noise(state, observation)
+        check.start_from_noise(noise_key, state, observation)
         check.starts(starts_key)
         check.play(play_key, num_steps)
 
@@ -119,21 +119,40 @@ class _Checker:
     def reset_alone(self, key: jax.Array) -> Any:
         return self.env.reset(key, self.params)
 
-    def start_from_noise(self, state: Any, observation: Any) -> None:
+    def start_from_noise(self, key: jax.Array, state: Any, observation: Any) -> None:
         if not hasattr(self.env, "reset_from_noise"):
             return
-        count = getattr(self.env, "num_noise", None)
+        count: Any = getattr(self.env, "num_noise", None)
         if not isinstance(count, int):
             self.fail(
                 f"has reset_from_noise and num_noise = {count!r}",
                 "num_noise says how many uniform numbers a start takes",
                 "make it an int",
             )
-        noise = jnp.full(count, 0.5, jnp.float32)
-        pair = self.traced(
-            "reset_from_noise", self.env.reset_from_noise, noise, self.params
-        )
+        function = self.env.reset_from_noise
+        draws = jax.random.uniform(key, (_NUM_STARTS, count))
+        try:
+            pair = self.traced("reset_from_noise", function, draws[0], self.params)
+        except (TypeError, ValueError, IndexError) as error:
+            if str(error).startswith(type(self.env).__name__):
+                raise
+            self.fail(
+                f"reset_from_noise fails on num_noise = {count} numbers: "
+                f"{_first_line(error)}",
+                "it takes noise of shape [num_noise]",
+                "correct num_noise",
+            )
         self.same_types("reset_from_noise", "reset's", (state, observation), pair)
+        self.same_twice("reset_from_noise", function, draws[0], self.params)
+        ends = jnp.stack(
+            [jnp.zeros(count), jnp.full(count, np.nextafter(1, 0, dtype="f"))]
+        )
+        noise = jnp.concatenate([ends, draws])
+        states = jax.jit(jax.vmap(function, in_axes=(0, None)))(noise, self.params)
+        for start in range(len(noise)):
+            state, observation = _lane(states, start)
+            self.no_nan("reset_from_noise", "state", state)
+            self.in_space("reset_from_noise", observation)
 
     def step(self, key: jax.Array, state: Any, action: Any) -> None:
         pair = self.traced("step", self.env.step, key, state, action, self.params)
@@ -313,7 +332,7 @@ class _Checker:
         for path, a, b in _zip_leaves(alone, together):
             if not _close(a, b):
                 self.fail(
-                    f"{name}'s {path} of lane {lane} among {_NUM_LANES} is {b}, and "
+                    f"{name}'s {path} of lane {lane} among several is {b}, and "
                     f"{a} on its own",
                     "lanes are independent of one another",
                     "let each lane depend on its own state, action and key only",
