@@ -8,19 +8,11 @@ Solved is a mean return of 475 out of 500. Expected: see the README's results.
 import dataclasses
 import functools
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from rljax.algorithms.ppo import (
-    PPOConfig,
-    PPOHyperparams,
-    PPOState,
-    act,
-    check_hyperparams,
-    ppo,
-)
+from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, act, check_hyperparams, ppo
 from rljax.envs import CartPole, CartPoleParams
 from rljax.launch import launch
 from rljax.networks import ActorCritic
@@ -67,7 +59,7 @@ class Experiment:
                 raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(
-                f"seed must lie in [0, 2**32), got {self.seed}. Choose one."
+                f"seed must lie in [0, 2**32), got {self.seed}. Change it."
             )
         if self.stop_at_return is not None and math.isnan(self.stop_at_return):
             raise ValueError("stop_at_return must be a number, got nan. Leave it out.")
@@ -76,9 +68,9 @@ class Experiment:
 
     def num_updates(self) -> int:
         """Updates of each run."""
-        default = max(100_000, 20 * self.config.batch_size)
-        budget = default if self.total_steps is None else self.total_steps
-        return self.config.updates(budget)
+        if self.total_steps is None:
+            return self.config.updates(max(100_000, 20 * self.config.batch_size))
+        return self.config.updates(self.total_steps)
 
 
 def main(experiment: Experiment) -> dict[str, Any]:
@@ -112,7 +104,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             max_steps=task.max_steps,
         )
 
-        def evaluate(states: PPOState, key: jax.Array) -> dict[str, jax.Array]:
+        def evaluate(states: Any, key: jax.Array) -> dict[str, jax.Array]:
             def one(state, key):
                 return test(key, act=functools.partial(act, network, state))
 
@@ -141,24 +133,18 @@ def main(experiment: Experiment) -> dict[str, Any]:
         )
         run.check_finished()
         if options.out is not None:
-            draw(options.out / "learning_curve.png", run.rows, experiment)
+            seen = [row for row in run.rows if "greedy_return" in row]
+            learning_curve(
+                options.out / "learning_curve.png",
+                [row["env_steps"] / seeds for row in seen],
+                [row["greedy_return"] for row in seen],
+                title=f"PPO on CartPole-v1, {config.num_envs} environments a run",
+                target=SOLVED,
+                ceiling=task.max_steps,
+            )
         returns, sampled = run.last["greedy_return"], run.last["sampled_return"]
-        solved = sum(x >= SOLVED for x in returns)
-        more = {"returns_sampled": sampled, "solved": solved}
+        more = {"returns_sampled": sampled, "solved": sum(x >= SOLVED for x in returns)}
         return run.finish(summarize(returns) | more)
-
-
-def draw(path: Path, rows: list[dict[str, Any]], experiment: Experiment) -> None:
-    """The learning curve of all the runs."""
-    evaluated = [row for row in rows if "greedy_return" in row]
-    learning_curve(
-        path,
-        [row["env_steps"] / experiment.num_seeds for row in evaluated],
-        [row["greedy_return"] for row in evaluated],
-        title=f"PPO on CartPole-v1, {experiment.config.num_envs} environments a run",
-        target=SOLVED,
-        ceiling=CartPoleParams().max_steps,
-    )
 
 
 if __name__ == "__main__":
