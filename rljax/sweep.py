@@ -10,15 +10,14 @@ from rljax.base import Algorithm, State
 
 
 @functools.cache
-def population(
-    algorithm: Algorithm[State], task_axes: int | None = None
-) -> Algorithm[State]:
+def population(algorithm: Algorithm[State], task_axes: Any = None) -> Algorithm[State]:
     """Lifts an algorithm over a leading axis of keys and hyperparameters: a population.
 
     Args:
         algorithm: what every member runs.
-        task_axes: 0 if each member has a task of its own, along a leading axis of its
-            leaves; None if they share one.
+        task_axes: which leaves of the task have a leading axis over the members, as
+            `jax.vmap` takes it: 0 if all have, None if none has, or a hashable pytree
+            of 0 and None to sweep some of an environment's parameters.
 
     Returns:
         An algorithm whose `init` takes `[N]` keys and hyperparameters with leaves `[N]`,
