@@ -60,7 +60,6 @@ def train(
     # The loop donates its buffers; a copy keeps the caller's state alive, and parts two
     # leaves that share a buffer, which cannot be donated twice.
     state = _copy(state)
-    evaluations: dict[str, Any] = {}
     if num_updates:
         chunk, seconds = compiled(_chunk, algorithm, state, task, jnp.int32(0))
         seconds_compile += seconds
