@@ -14,8 +14,15 @@ from rljax.base import (
 )
 from rljax.envs.cartpole import CartPole, CartPoleParams, CartPoleState
 from rljax.envs.checks import check_environment
+from rljax.envs.thermostat import (
+    Thermostat,
+    ThermostatParams,
+    ThermostatState,
+    bang_bang,
+)
+from rljax.lanes import Lanes
 from rljax.networks import ActorCritic, NormalActorCritic
-from rljax.rollout import Episodes, Lanes, evaluate, unroll
+from rljax.rollout import Episodes, Trajectory, episode, evaluate, record, unroll
 from rljax.spaces import Box, Discrete
 from rljax.sweep import population
 
@@ -38,11 +45,18 @@ __all__ = [
     "PPOConfig",
     "PPOHyperparams",
     "PPOState",
+    "Thermostat",
+    "ThermostatParams",
+    "ThermostatState",
     "TimeStep",
+    "Trajectory",
     "Transition",
+    "bang_bang",
     "check_environment",
+    "episode",
     "evaluate",
     "population",
     "ppo",
+    "record",
     "unroll",
 ]

@@ -68,14 +68,26 @@ class Network(Protocol):
 class Environment(Protocol[EnvState, EnvParams]):
     """Pure functions of one environment. Batch with `jax.vmap`; never resets itself.
 
-    An environment is hashable and holds no arrays: numbers belong in `params`. An
-    environment whose start distribution is a function of uniform noise may also have
+    An environment is hashable and holds no arrays: numbers belong in `params`. It may
+    also have any of these:
 
         num_noise: int
         reset_from_noise(noise, params) -> (state, observation)
+        step_noise: int
+        step_from_noise(noise, state, action, params) -> (state, timestep)
 
-    with `noise` of shape `[num_noise]` in [0, 1); a rollout then draws the noise of all
-    lanes in one call, which is much cheaper than one key per lane.
+    where a start, or a step, is a function of uniform noise, `[num_noise]` or
+    `[step_noise]` in [0, 1): the noise of all lanes is then drawn in one call, which is
+    much cheaper than one key per lane;
+
+        log_prob_reset(state, params) -> scalar
+        log_prob_step(state, action, next_state, params) -> scalar
+
+    the log-densities from which `rljax.objective.log_prob` builds a trajectory's; and
+
+        draw(state, action, params) -> Picture
+
+    for its replay; see `rljax.shapes`.
     """
 
     def reset(self, key: jax.Array, params: EnvParams) -> tuple[EnvState, Any]:

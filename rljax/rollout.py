@@ -1,10 +1,8 @@
-"""Rollouts: many copies of an environment (lanes) stepped together.
+"""Rollouts: steps to learn from, and whole episodes to judge a policy by.
 
-`unroll` collects what a learner learns from and resets a lane as soon as its episode
-ends; `evaluate` plays whole episodes, one on each lane.
-
-Random numbers are drawn for all lanes in one call, in an order in which a lane's numbers
-do not depend on how many lanes there are.
+`unroll` collects what a learner learns from and restarts a lane as soon as its episode
+ends; `evaluate` plays whole episodes, one on each lane, and `record` keeps every state
+of them.
 """
 
 import functools
@@ -13,36 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+import numpy as np
 
 from rljax.base import Mean, Metrics, Transition
-
-
-class Lanes(struct.PyTreeNode):
-    """`B` environments in flight.
-
-    Attributes:
-        state: states; leaves `[B, ...]`.
-        observation: what the policy sees next; leaves `[B, ...]`.
-        episode_return: float32 `[B]`, reward so far in the running episodes.
-        episode_length: int32 `[B]`, steps so far in the running episodes.
-    """
-
-    state: Any
-    observation: Any
-    episode_return: jax.Array
-    episode_length: jax.Array
-
-
-def start(key: jax.Array, env: Any, params: Any, num_envs: int) -> Lanes:
-    """Starts an episode on each of `num_envs` lanes; consumes `key`."""
-    state, observation = _reset(key, env, params, num_envs)
-    return Lanes(
-        state=state,
-        observation=observation,
-        episode_return=jnp.zeros(num_envs, jnp.float32),
-        episode_length=jnp.zeros(num_envs, jnp.int32),
-    )
+from rljax.lanes import Lanes, start, step, step_all
 
 
 def unroll(
@@ -71,13 +43,12 @@ def unroll(
         The lanes afterwards; transitions, leaves `[T, B, ...]`; and over the episodes
         that ended, the means `episode_return` and `episode_length`.
     """
-    num_envs = lanes.episode_return.shape[0]
 
-    def step(carry, _):
+    def one_step(carry, _):
         key, lanes = carry
-        key, act_key, step_key, reset_key = jax.random.split(key, 4)
+        key, act_key, step_key = jax.random.split(key, 3)
         action, extras = act(lanes.observation, act_key)
-        state, timestep = _step(step_key, env, lanes.state, action, params)
+        after, timestep, _ = step(step_key, env, params, lanes, action)
         transition = Transition(
             observation=lanes.observation,
             action=action,
@@ -89,27 +60,15 @@ def unroll(
         )
         done = timestep.terminated | timestep.truncated
         episode_return = lanes.episode_return + timestep.reward
-        episode_length = lanes.episode_length + 1
         ended = (
             done.sum(dtype=jnp.float32),
             jnp.where(done, episode_return, 0.0).sum(),
-            jnp.where(done, episode_length, 0).sum(dtype=jnp.float32),
+            jnp.where(done, lanes.episode_length + 1, 0).sum(dtype=jnp.float32),
         )
-        state, observation = _where(
-            done,
-            _reset(reset_key, env, params, num_envs),
-            (state, timestep.observation),
-        )
-        lanes = Lanes(
-            state=state,
-            observation=observation,
-            episode_return=jnp.where(done, 0.0, episode_return),
-            episode_length=jnp.where(done, 0, episode_length),
-        )
-        return (key, lanes), (transition, ended)
+        return (key, after), (transition, ended)
 
     (_, lanes), (transitions, ended) = jax.lax.scan(
-        step, (key, lanes), length=num_steps
+        one_step, (key, lanes), length=num_steps
     )
     episodes, return_sum, length_sum = (x.sum() for x in ended)
     metrics = {
@@ -123,7 +82,7 @@ class Episodes(NamedTuple):
     """Whole episodes, one to a lane.
 
     Attributes:
-        returns: float32 `[N]` sums of rewards.
+        returns: float32 `[N]` discounted sums of rewards.
         lengths: int32 `[N]` steps taken.
         finished: bool `[N]`; false where the episode had not ended by `max_steps`, so
             that its return is a part of one.
@@ -142,6 +101,8 @@ def evaluate(
     *,
     num_episodes: int,
     max_steps: int,
+    gamma: float | jax.Array = 1.0,
+    continuing: bool = False,
 ) -> Episodes:
     """Plays `num_episodes` episodes from fresh starts, each to its end.
 
@@ -156,6 +117,8 @@ def evaluate(
         num_episodes: number of episodes N.
         max_steps: bound on their length; static. At least the environment's own limit
             if they are all to finish.
+        gamma: discount factor of the returns, in [0, 1].
+        continuing: play on where only the clock ran out, as if there were none.
 
     Returns:
         What each episode gave.
@@ -163,38 +126,124 @@ def evaluate(
     Raises:
         ValueError: no episode, or no step, is asked for.
     """
-    if num_episodes < 1 or max_steps < 1:
-        raise ValueError(
-            f"evaluate plays at least one episode of at least one step, got "
-            f"num_episodes={num_episodes} and max_steps={max_steps}. Use 1 or more."
-        )
+    _check_counts("evaluate", num_episodes, max_steps)
 
     def going(carry):
-        _, _, _, episodes, time = carry
+        _, _, _, episodes, _, time = carry
         return (time < max_steps) & ~jnp.all(episodes.finished)
 
-    def step(carry):
-        key, state, observation, episodes, time = carry
+    def one_step(carry):
+        key, state, observation, episodes, discount, time = carry
         key, act_key, step_key = jax.random.split(key, 3)
         action = act(observation, act_key)
-        state, timestep = _step(step_key, env, state, action, params)
+        state, timestep = step_all(step_key, env, state, action, params)
         alive = ~episodes.finished
+        ended = timestep.terminated | (timestep.truncated & (not continuing))
         episodes = Episodes(
-            returns=episodes.returns + jnp.where(alive, timestep.reward, 0.0),
+            returns=episodes.returns + jnp.where(alive, discount * timestep.reward, 0),
             lengths=episodes.lengths + alive,
-            finished=episodes.finished | timestep.terminated | timestep.truncated,
+            finished=episodes.finished | ended,
         )
-        return key, state, timestep.observation, episodes, time + 1
+        return key, state, timestep.observation, episodes, discount * gamma, time + 1
 
-    key, reset_key = jax.random.split(key)
-    state, observation = _reset(reset_key, env, params, num_episodes)
+    key, start_key = jax.random.split(key)
+    lanes = start(start_key, env, params, num_episodes)
     episodes = Episodes(
         returns=jnp.zeros(num_episodes, jnp.float32),
         lengths=jnp.zeros(num_episodes, jnp.int32),
         finished=jnp.zeros(num_episodes, bool),
     )
-    carry = key, state, observation, episodes, jnp.int32(0)
-    return jax.lax.while_loop(going, step, carry)[3]
+    one, zero = jnp.float32(1.0), jnp.int32(0)
+    carry = key, lanes.state, lanes.observation, episodes, one, zero
+    return jax.lax.while_loop(going, one_step, carry)[3]
+
+
+class Trajectory(NamedTuple):
+    """Every state and step of an episode; of `B` of them, leaves `[T, B, ...]`.
+
+    Attributes:
+        state: leaves `[T + 1, ...]`: the start and what each step led to.
+        observation: leaves `[T + 1, ...]`, likewise.
+        action: leaves `[T, ...]`.
+        reward: float32 `[T]`.
+        terminated: bool `[T]`.
+        truncated: bool `[T]`.
+        valid: bool `[T]`; false after the episode's end, where nothing moves any more.
+    """
+
+    state: Any
+    observation: Any
+    action: Any
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    valid: jax.Array
+
+
+def record(
+    key: jax.Array,
+    env: Any,
+    params: Any,
+    act: Callable[[Any, jax.Array], Any],
+    *,
+    num_episodes: int,
+    max_steps: int,
+) -> Trajectory:
+    """Plays `num_episodes` episodes from fresh starts and keeps everything.
+
+    Args:
+        key: consumed.
+        env: the environment.
+        params: its parameters.
+        act: `(observation, key) -> action` over all lanes at once, greedy or not.
+        num_episodes: number of episodes B.
+        max_steps: number of steps T kept of each; static.
+
+    Returns:
+        The trajectories, leaves `[T, B, ...]`; `episode` takes one out.
+
+    Raises:
+        ValueError: no episode, or no step, is asked for.
+    """
+    _check_counts("record", num_episodes, max_steps)
+
+    def one_step(carry, _):
+        key, lanes = carry
+        key, act_key, step_key = jax.random.split(key, 3)
+        action = act(lanes.observation, act_key)
+        lanes, timestep, valid = step(
+            step_key, env, params, lanes, action, autoreset="disabled"
+        )
+        flags = timestep.terminated, timestep.truncated, valid
+        after = lanes.state, lanes.observation
+        return (key, lanes), (after, (action, timestep.reward, *flags))
+
+    key, start_key = jax.random.split(key)
+    lanes = start(start_key, env, params, num_episodes)
+    first = lanes.state, lanes.observation
+    _, (after, rest) = jax.lax.scan(one_step, (key, lanes), length=max_steps)
+    states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, after)
+    return Trajectory(*states, *rest)
+
+
+def episode(trajectories: Trajectory, lane: int) -> Trajectory:
+    """One lane of what `record` gave, cut at its episode's end; NumPy, on the host."""
+    num_episodes = trajectories.valid.shape[1]
+    if not 0 <= lane < num_episodes:
+        raise ValueError(
+            f"lane must be one of the {num_episodes} recorded, got {lane}. Use 0 to "
+            f"{num_episodes - 1}."
+        )
+    one = jax.device_get(jax.tree.map(lambda x: x[:, lane], trajectories))
+    length = int(np.sum(one.valid))
+
+    def cut(tree: Any, end: int) -> Any:
+        return jax.tree.map(lambda x: x[:end], tree)
+
+    state, observation, *rest = one
+    return Trajectory(
+        cut(state, length + 1), cut(observation, length + 1), *cut(rest, length)
+    )
 
 
 def greedy_and_sampled(
@@ -240,26 +289,9 @@ def greedy_and_sampled(
     }
 
 
-def _reset(key: jax.Array, env: Any, params: Any, num_envs: int) -> tuple[Any, Any]:
-    """Start states and observations of `num_envs` lanes; consumes `key`."""
-    if hasattr(env, "reset_from_noise"):
-        noise = jax.random.uniform(key, (num_envs, env.num_noise))
-        return jax.vmap(env.reset_from_noise, in_axes=(0, None))(noise, params)
-    keys = jax.random.split(key, num_envs)
-    return jax.vmap(env.reset, in_axes=(0, None))(keys, params)
-
-
-def _step(key: jax.Array, env: Any, state: Any, action: Any, params: Any):
-    """Steps every lane; consumes `key`."""
-    num_envs = jax.tree.leaves(state)[0].shape[0]
-    keys = jax.random.split(key, num_envs)
-    return jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state, action, params)
-
-
-def _where(done: jax.Array, if_done: Any, otherwise: Any) -> Any:
-    """Chooses whole lanes of a pytree by the `[B]` bools `done`."""
-
-    def choose(a, b):
-        return jnp.where(done.reshape(done.shape + (1,) * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(choose, if_done, otherwise)
+def _check_counts(name: str, num_episodes: int, max_steps: int) -> None:
+    if num_episodes < 1 or max_steps < 1:
+        raise ValueError(
+            f"{name} plays at least one episode of at least one step, got "
+            f"num_episodes={num_episodes} and max_steps={max_steps}. Use 1 or more."
+        )

@@ -9,7 +9,8 @@ from golden.make_cartpole import VARIANTS, fall_at_the_limit, play
 
 from rljax.envs import CartPole, CartPoleParams
 from rljax.envs.cartpole import CartPoleState
-from rljax.rollout import start, unroll
+from rljax.lanes import start
+from rljax.rollout import unroll
 
 ENV, PARAMS = CartPole(), CartPoleParams()
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "cartpole.json"

@@ -11,6 +11,7 @@ from flax import struct
 
 from rljax.base import TimeStep
 from rljax.envs import check_environment
+from rljax.shapes import Circle, Picture
 from rljax.spaces import Box, Discrete
 
 PARAMS = {"speed": 0.2}
@@ -53,6 +54,43 @@ class Walk:
 
     def action_space(self, params):
         return Discrete(2)
+
+
+@dataclasses.dataclass(frozen=True)
+class BadStepNoise(Walk):
+    """Steps that are NaN for some of the noise; `step` itself is good."""
+
+    step_noise: Any = 1
+
+    def step_from_noise(self, noise, state, action, params):
+        position = jnp.where(noise[0] < 0.4, jnp.nan, 0.5)
+        state = State(position, state.time + 1)
+        return state, TimeStep(*(part(state) for part in (
+            self.observe, self.reward, self.terminated, self.truncated
+        )))  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class WithDensity(Walk):
+    start_density: Callable = lambda state: jnp.float32(0.0)
+    step_density: Callable = lambda error: -0.5 * error**2
+
+    def log_prob_reset(self, state, params):
+        return self.start_density(state)
+
+    def log_prob_step(self, state, action, next_state, params):
+        mean = state.position + params["speed"] * (2 * action - 1)
+        return self.step_density(next_state.position - mean)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn(Walk):
+    picture: Callable = lambda state: Picture(
+        -1, -1, 1, 1, [Circle(state.position, 0, 0.1)]
+    )
+
+    def draw(self, state, action, params):
+        return self.picture(state)
 
 
 class NoStep(Walk):
@@ -238,6 +276,41 @@ BROKEN = {
         r"reset_from_noise fails on num_noise = 2 numbers",
         r"Correct num_noise",
     ),
+    "nan_in_steps_from_noise": (
+        BadStepNoise(),
+        r"step_from_noise made NaN in state\.position",
+        r"[Gg]uard divisions",
+    ),
+    "wrong_step_noise": (
+        BadStepNoise(step_noise="1"),
+        r"makes a step from noise and has step_noise = '1'",
+        r"[Mm]ake it an int",
+    ),
+    "impossible_start": (
+        WithDensity(start_density=lambda state: -jnp.inf),
+        r"log_prob_reset gives -inf for what the environment itself did",
+        r"[Cc]ompare with the arithmetic",
+    ),
+    "impossible_step": (
+        WithDensity(step_density=lambda error: jnp.where(error == 0, 0.0, -jnp.inf)),
+        r"log_prob_step gives -inf",
+        r"[Cc]ompare with the arithmetic",
+    ),
+    "density_of_another_shape": (
+        WithDensity(start_density=lambda state: jnp.zeros(1)),
+        r"log_prob_reset gives \[0\.\]",
+        r"finite floating scalar",
+    ),
+    "no_picture": (
+        Drawn(picture=lambda state: "a walk"),
+        r"draw returned str",
+        r"[Rr]eturn one",
+    ),
+    "bad_picture": (
+        Drawn(picture=lambda state: Picture(0, 0, 1, 1, [Circle(np.nan, 0, 1)])),
+        r"shape 0, a Circle, has x = nan",
+        r"[Cc]orrect draw",
+    ),
     "missing_method": (
         NoStep(),
         r"has no method step",
@@ -246,8 +319,9 @@ BROKEN = {
 }
 
 
-def test_a_good_environment_passes():
-    check_environment(Walk(), PARAMS, jax.random.key(0), num_steps=6)
+@pytest.mark.parametrize("env", [Walk(), WithDensity(), Drawn()])
+def test_a_good_environment_passes(env):
+    check_environment(env, PARAMS, jax.random.key(0), num_steps=6)
 
 
 def test_a_state_may_hold_a_key():

@@ -12,7 +12,14 @@ import pytest
 import rljax
 from rljax import checkpoint
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, ppo
-from rljax.envs import CartPole, CartPoleParams, check_environment
+from rljax.envs import (
+    HARD_PLANT,
+    CartPole,
+    CartPoleParams,
+    Thermostat,
+    ThermostatParams,
+    check_environment,
+)
 from rljax.networks import ActorCritic
 from rljax.sweep import population, replicate
 from rljax.train import train
@@ -20,6 +27,8 @@ from rljax.train import train
 ENVIRONMENTS = [
     (CartPole(), CartPoleParams()),
     (CartPole(semi_implicit=True), CartPoleParams(masspole=0.3, max_steps=20)),
+    (Thermostat(), ThermostatParams()),
+    (Thermostat(), HARD_PLANT.replace(disturbance=0.5, max_steps=20)),
     (probes.RewardFromBoth(), None),
     (probes.ContinuousTarget(), None),
 ]

@@ -8,11 +8,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = """
-0   base files spaces sharding                    rlhf.tokenizer
+0   base files spaces shapes sharding             rlhf.tokenizer
 1   returns losses distributions                rlhf.logps rlhf.tokens
-2   networks normalize                          rlhf.model rlhf.bandit rlhf.losses rlhf.data rlhf.lora
+2   networks normalize lanes                    rlhf.model rlhf.bandit rlhf.losses rlhf.data rlhf.lora
 3   rollout envs                                rlhf.reward_model rlhf.generate rlhf.rewards
-4   algorithms                                  rlhf.pretrained rlhf.scoring rlhf.sft rlhf.reward_training rlhf.dpo rlhf.policy_optimization
+4   algorithms objective                        rlhf.pretrained rlhf.scoring rlhf.sft rlhf.reward_training rlhf.dpo rlhf.policy_optimization
 5   checkpoint metrics manifest report                  rlhf.selection
 6   run
 7   train launch

@@ -8,7 +8,8 @@ import probes
 import pytest
 
 from rljax.envs import CartPole, CartPoleParams
-from rljax.rollout import evaluate, start, unroll
+from rljax.lanes import start
+from rljax.rollout import evaluate, unroll
 
 ENV, PARAMS = CartPole(), CartPoleParams(max_steps=13)
 

@@ -17,9 +17,10 @@ import optax
 from flax import struct
 
 from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
+from rljax.lanes import Lanes, start
 from rljax.losses import clipped_surrogate, clipped_value_loss
 from rljax.returns import gae
-from rljax.rollout import Lanes, start, unroll
+from rljax.rollout import unroll
 from rljax.spaces import Discrete
 
 

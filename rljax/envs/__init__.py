@@ -2,5 +2,22 @@
 
 from rljax.envs.cartpole import CartPole, CartPoleParams, CartPoleState
 from rljax.envs.checks import check_environment
+from rljax.envs.thermostat import (
+    HARD_PLANT,
+    Thermostat,
+    ThermostatParams,
+    ThermostatState,
+    bang_bang,
+)
 
-__all__ = ["CartPole", "CartPoleParams", "CartPoleState", "check_environment"]
+__all__ = [
+    "HARD_PLANT",
+    "CartPole",
+    "CartPoleParams",
+    "CartPoleState",
+    "Thermostat",
+    "ThermostatParams",
+    "ThermostatState",
+    "bang_bang",
+    "check_environment",
+]

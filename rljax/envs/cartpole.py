@@ -5,7 +5,7 @@ The physics and semantics of Gymnasium's CartPole-v1, checked against it step by
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from flax import struct
 
 from rljax.base import TimeStep
+from rljax.shapes import Circle, Line, Picture, Polygon, Shape, Text, rectangle
 from rljax.spaces import Box, Discrete
 
 
@@ -142,6 +143,29 @@ class CartPole:
             truncated=state.time >= params.max_steps,
         )
 
+    def log_prob_reset(self, state: CartPoleState, params: CartPoleParams) -> jax.Array:
+        """Log-density of a start state; -inf where none can be."""
+        del params
+        inside = state.time == 0
+        for x in (state.x, state.x_dot, state.theta, state.theta_dot):
+            inside &= jnp.abs(x) <= 0.05
+        return jnp.where(inside, -4 * jnp.log(jnp.float32(0.1)), -jnp.inf)
+
+    def log_prob_step(
+        self,
+        state: CartPoleState,
+        action: jax.Array,
+        next_state: CartPoleState,
+        params: CartPoleParams,
+    ) -> jax.Array:
+        """0 if the step leads to `next_state`, up to rounding; -inf if it does not."""
+        certain, _ = self.step(jax.random.key(0), state, action, params)
+        close = next_state.time == certain.time
+        for name in ("x", "x_dot", "theta", "theta_dot"):
+            a, b = getattr(next_state, name), getattr(certain, name)
+            close &= jnp.abs(a - b) <= 32 * jnp.finfo(a.dtype).eps * (1 + jnp.abs(b))
+        return jnp.where(close, jnp.float32(0.0), -jnp.inf)
+
     def observation_space(self, params: CartPoleParams) -> Box:
         """`[4]`: twice the thresholds in position and angle, no bound on the speeds."""
         high = jnp.array(
@@ -159,6 +183,35 @@ class CartPole:
         """Two pushes: 0 to the left, 1 to the right."""
         del params
         return Discrete(2)
+
+    def draw(self, state: Any, action: Any, params: CartPoleParams) -> Picture:
+        """The cart on its track, the pole and the last push; see `rljax.shapes`."""
+        x, theta, edge = float(state.x), float(state.theta), float(params.x_threshold)
+        length = 2 * float(params.length)
+        tip = (x + length * math.sin(theta), length * math.cos(theta))
+        seconds = int(state.time) * float(params.tau)
+        shapes: list[Shape] = [
+            Line([(-1.2 * edge, -0.3), (1.2 * edge, -0.3)], "#888888", 0.02),
+            *(Line([(s * edge, -0.4), (s * edge, -0.2)], "#c0392b") for s in (-1, 1)),
+            rectangle(x - 0.25, -0.25, x + 0.25, 0.0, "#34495e"),
+            Circle(x - 0.15, -0.25, 0.05, "#888888"),
+            Circle(x + 0.15, -0.25, 0.05, "#888888"),
+            Line([(x, 0.0), tip], "#c98a4b", 0.08),
+            Circle(x, 0.0, 0.05, "#5b6ee1"),
+            Text(-1.15 * edge, length + 0.15, f"{seconds:.2f} s", 0.17),
+        ]
+        if action is not None:
+            push = 1 if action == 1 else -1
+            behind = x - 0.3 * push
+            shapes += [
+                Line([(behind - 0.4 * push, -0.12), (behind, -0.12)], "#2471a3", 0.05),
+                Polygon(
+                    [(behind - 0.1 * push, -0.24), (behind - 0.1 * push, 0.0),
+                     (behind + 0.05 * push, -0.12)],
+                    "#2471a3",
+                ),
+            ]  # fmt: skip
+        return Picture(-1.2 * edge, -0.5, 1.2 * edge, length + 0.4, shapes)
 
 
 def _observe(state: CartPoleState) -> jax.Array:

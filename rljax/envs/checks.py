@@ -8,6 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import TimeStep
+from rljax.envs.check_hooks import (
+    check_draw,
+    check_log_probs,
+    check_reset_from_noise,
+    check_step_from_noise,
+)
 
 _NUM_LANES = 4
 _NUM_STARTS = 64
@@ -21,7 +27,8 @@ def check_environment(
     It must be hashable; jit, with its parameters traced; vmap, its lanes independent of
     one another; keep the shapes and dtypes of its state, so that a scan can carry it;
     give float32 rewards and bool flags, and observations within their space; depend on
-    nothing but its arguments; consume a key at most once; and never make NaN.
+    nothing but its arguments; consume a key at most once; and never make NaN. What it
+    may have beside its four methods is checked where it has it.
 
     Args:
         env: the environment.
@@ -35,27 +42,35 @@ def check_environment(
     Example:
         check_environment(MyEnvironment(), MyParams(), jax.random.key(0))
     """
-    check = _Checker(env, params)
-    starts_key, noise_key, play_key, *keys = jax.random.split(key, 3 + 3 * _NUM_LANES)
+    check = Checker(env, params)
+    starts_key, *noise_keys, play_key = jax.random.split(key, 4)
+    play_key, *keys = jax.random.split(play_key, 1 + 3 * _NUM_LANES)
     # Comparing two calls on the same key is the point here; `traced` watches for reuse.
     with jax.debug_key_reuse(False):
         check.has_members()
         for reset_key, action_key, step_key in zip(*[iter(keys)] * 3, strict=True):
             state, observation = check.reset(reset_key)
             action = check.space("action_space").sample(action_key)
-            check.step(step_key, state, action)
-        check.start_from_noise(noise_key, state, observation)
+            pair = check.step(step_key, state, action)
         check.starts(starts_key)
+        if hasattr(env, "reset_from_noise"):
+            check_reset_from_noise(check, noise_keys[0], state, observation)
+        if hasattr(env, "step_from_noise"):
+            check_step_from_noise(check, noise_keys[1], state, action, pair)
+        check_log_probs(check, state, action, pair[0])
+        if hasattr(env, "draw"):
+            check_draw(check, state, action, pair[0])
         check.play(play_key, num_steps)
 
 
-class _Checker:
+class Checker:
     """The checks in order; each may rely on those before it."""
 
     def __init__(self, env: Any, params: Any):
         self.env, self.params = env, params
 
     def has_members(self) -> None:
+        """It has the four methods, a hash, and numbers for parameters."""
         for name in ("reset", "step", "observation_space", "action_space"):
             if not callable(getattr(self.env, name, None)):
                 self.fail(
@@ -82,6 +97,7 @@ class _Checker:
                 )
 
     def reset(self, key: jax.Array) -> tuple[Any, Any]:
+        """One start; returns the state and the observation."""
         pair = self.traced("reset", self.env.reset, key, self.params)
         if not isinstance(pair, tuple) or len(pair) != 2:
             self.fail(
@@ -117,44 +133,11 @@ class _Checker:
             self.lanes_equal("reset", start, _lane(single, start), (state, observation))
 
     def reset_alone(self, key: jax.Array) -> Any:
+        """`reset` as a function of the key only."""
         return self.env.reset(key, self.params)
 
-    def start_from_noise(self, key: jax.Array, state: Any, observation: Any) -> None:
-        if not hasattr(self.env, "reset_from_noise"):
-            return
-        count: Any = getattr(self.env, "num_noise", None)
-        if not isinstance(count, int):
-            self.fail(
-                f"has reset_from_noise and num_noise = {count!r}",
-                "num_noise says how many uniform numbers a start takes",
-                "make it an int",
-            )
-        function = self.env.reset_from_noise
-        draws = jax.random.uniform(key, (_NUM_STARTS, count))
-        try:
-            pair = self.traced("reset_from_noise", function, draws[0], self.params)
-        except (TypeError, ValueError, IndexError) as error:
-            if str(error).startswith(type(self.env).__name__):
-                raise
-            self.fail(
-                f"reset_from_noise fails on num_noise = {count} numbers: "
-                f"{_first_line(error)}",
-                "it takes noise of shape [num_noise]",
-                "correct num_noise",
-            )
-        self.same_types("reset_from_noise", "reset's", (state, observation), pair)
-        self.same_twice("reset_from_noise", function, draws[0], self.params)
-        ends = jnp.stack(
-            [jnp.zeros(count), jnp.full(count, np.nextafter(1, 0, dtype="f"))]
-        )
-        noise = jnp.concatenate([ends, draws])
-        states = jax.jit(jax.vmap(function, in_axes=(0, None)))(noise, self.params)
-        for start in range(len(noise)):
-            state, observation = _lane(states, start)
-            self.no_nan("reset_from_noise", "state", state)
-            self.in_space("reset_from_noise", observation)
-
-    def step(self, key: jax.Array, state: Any, action: Any) -> None:
+    def step(self, key: jax.Array, state: Any, action: Any) -> tuple[Any, TimeStep]:
+        """One step; returns what it gave."""
         pair = self.traced("step", self.env.step, key, state, action, self.params)
         is_tuple = isinstance(pair, tuple)
         if not is_tuple or len(pair) != 2 or not isinstance(pair[1], TimeStep):
@@ -182,6 +165,7 @@ class _Checker:
                 )
         self.in_space("step", timestep.observation)
         self.same_twice("step", self.env.step, key, state, action, self.params)
+        return next_state, timestep
 
     def play(self, key: jax.Array, num_steps: int) -> None:
         """Plays a few lanes at once, comparing each step with the same lane alone."""
@@ -299,9 +283,11 @@ class _Checker:
                 )
 
     def space(self, name: str) -> Any:
+        """The space that a method of this name gives."""
         return getattr(self.env, name)(self.params)
 
     def in_space(self, name: str, observation: Any, where: str = "") -> None:
+        """The observation lies in its space."""
         space = self.space("observation_space")
         try:
             inside = jax.tree.map(
@@ -320,6 +306,7 @@ class _Checker:
             )
 
     def no_nan(self, name: str, field: str, tree: Any, where: str = "") -> None:
+        """No number in the tree is NaN."""
         for path, value in _paths_and_values(tree):
             if np.issubdtype(value.dtype, np.floating) and np.isnan(value).any():
                 self.fail(
@@ -329,6 +316,7 @@ class _Checker:
                 )
 
     def lanes_equal(self, name: str, lane: int, alone: Any, together: Any) -> None:
+        """A lane gives the same alone as among others."""
         for path, a, b in _zip_leaves(alone, together):
             if not _close(a, b):
                 self.fail(
@@ -339,6 +327,7 @@ class _Checker:
                 )
 
     def fail(self, fault: str, rule: str, remedy: str) -> None:
+        """Raises the error: what was found, the rule, the remedy."""
         raise ValueError(
             f"{type(self.env).__name__} {fault}. Rule: {rule}. {_upper(remedy)}."
         )

@@ -1,0 +1,243 @@
+"""Exact values of the thermostat, by dynamic programming on a grid of temperatures.
+
+The thermostat's state is one number (but for the clock), so what a policy is worth, and
+what the best one is, can be computed: an oracle for learners. In NumPy and float64.
+
+Values between two points of the grid are interpolated linearly. A disturbance first
+smooths the values, as a convolution with its density; rewards, which have jumps, are
+integrated over it exactly.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rljax.envs.thermostat import ThermostatParams
+
+_normal_cdf = np.vectorize(lambda z: 0.5 * (1.0 + math.erf(z / math.sqrt(2.0))))
+
+
+class Grid(NamedTuple):
+    """A plant as a table. Actions are 0 and 1, the heater off and on.
+
+    Attributes:
+        temperature: `[N]`, F, evenly spaced.
+        observation: `[N, 1]` float32, as the environment gives.
+        reward: `[2, N]` expected reward of either action.
+        below: int `[2, N]` grid point below where the step leads, but for disturbances.
+        share: `[2, N]` how far beyond it that is, as a share of the spacing.
+        kernel: `[2 * M + 1]` probabilities of the disturbances -M, ..., M, in spacings.
+        start: `[N]` probabilities of the start temperatures.
+    """
+
+    temperature: np.ndarray
+    observation: np.ndarray
+    reward: np.ndarray
+    below: np.ndarray
+    share: np.ndarray
+    kernel: np.ndarray
+    start: np.ndarray
+
+
+def grid(params: ThermostatParams, num_points: int = 40001) -> Grid:
+    """Tabulates a plant over all temperatures that it can reach.
+
+    Args:
+        params: the plant; numbers, not arrays.
+        num_points: number of grid points N.
+
+    Raises:
+        ValueError: there are fewer than two points, or the room's temperature has no
+            bound: its Euler step is unstable (`0 < cooling * tau <= 1` is not).
+    """
+    if num_points < 2:
+        raise ValueError(f"a grid needs two points, got {num_points}. Use more.")
+    contraction = params.cooling * params.tau
+    if not 0 < contraction <= 1:
+        raise ValueError(
+            f"a grid needs bounded temperatures, 0 < cooling * tau <= 1, got "
+            f"{params.cooling} * {params.tau}. Change either."
+        )
+    hottest = params.outside + max(0.0, params.heating / params.cooling)
+    coldest = params.outside + min(0.0, params.heating / params.cooling)
+    # The stationary spread of the disturbance; with seven of them nothing is cut off.
+    margin = 7 * params.disturbance / math.sqrt(contraction * (2 - contraction))
+    temperature = np.linspace(
+        min(params.start_low, coldest) - margin,
+        max(params.start_high, hottest) + margin,
+        num_points,
+    )
+    spacing = temperature[1] - temperature[0]
+    heat = np.array([0.0, params.heating])[:, None]
+    mean = temperature + params.tau * (
+        heat - params.cooling * (temperature - params.outside)
+    )
+    position = np.clip((mean - temperature[0]) / spacing, 0, num_points - 1)
+    below = np.minimum(position.astype(int), num_points - 2)
+    return Grid(
+        temperature=temperature,
+        observation=((temperature - params.target) / 10.0).astype(np.float32)[:, None],
+        reward=_expected_reward(mean, params),
+        below=below,
+        share=position - below,
+        kernel=_kernel(params.disturbance, spacing),
+        start=_start_weights(temperature, params),
+    )
+
+
+def action_values(table: Grid, values: ArrayLike, gamma: float) -> np.ndarray:
+    """`[2, N]` values of either action, if the state it leads to is worth `values` `[N]`."""
+    v = _smoothed(np.asarray(values, np.float64), table.kernel)
+    ahead = v[table.below] * (1 - table.share) + v[table.below + 1] * table.share
+    return table.reward + gamma * ahead
+
+
+def policy_values(
+    table: Grid,
+    on: ArrayLike,
+    *,
+    gamma: float,
+    num_steps: int | None = None,
+) -> np.ndarray:
+    """`[N]` values of a stochastic policy.
+
+    Args:
+        table: the plant.
+        on: `[N]` probabilities with which the policy turns the heater on.
+        gamma: discount factor.
+        num_steps: length of the episodes; None for the continuing task.
+
+    Raises:
+        ValueError: a continuing task with gamma of 1 has no finite value.
+    """
+    probability = np.asarray(on, np.float64)
+
+    def backup(values):
+        off_value, on_value = action_values(table, values, gamma)
+        return (1 - probability) * off_value + probability * on_value
+
+    return _iterate(backup, table, gamma, num_steps)
+
+
+def optimal_values(
+    table: Grid, *, gamma: float, num_steps: int | None = None
+) -> np.ndarray:
+    """`[N]` values of the best policy; arguments and errors as in `policy_values`.
+
+    With `num_steps` the best policy may look at the clock: no other does better.
+    """
+
+    def backup(values):
+        return action_values(table, values, gamma).max(axis=0)
+
+    return _iterate(backup, table, gamma, num_steps)
+
+
+def optimal_policy(table: Grid, *, gamma: float) -> np.ndarray:
+    """Bool `[N]`: where the best policy of the continuing task has the heater on."""
+    off_value, on_value = action_values(
+        table, optimal_values(table, gamma=gamma), gamma
+    )
+    return on_value > off_value
+
+
+def as_act(table: Grid, on: ArrayLike) -> Callable[[jax.Array, Any], jax.Array]:
+    """A policy of the grid, bool `[N]`, as `(observation, key) -> action`."""
+    lowest = jnp.float32(table.observation[0, 0])
+    highest = jnp.float32(table.observation[-1, 0])
+    choice = jnp.asarray(on, jnp.int32)
+
+    def act(observation: jax.Array, key: Any = None) -> jax.Array:
+        del key
+        share = (observation[..., 0] - lowest) / (highest - lowest)
+        nearest = jnp.round(share * (len(choice) - 1)).astype(jnp.int32)
+        return choice[jnp.clip(nearest, 0, len(choice) - 1)]
+
+    return act
+
+
+def objective(table: Grid, values: ArrayLike) -> float:
+    """J: the mean of `values`, `[N]`, over the start temperatures."""
+    return float(np.asarray(values) @ table.start)
+
+
+def _iterate(
+    backup: Callable[[np.ndarray], np.ndarray],
+    table: Grid,
+    gamma: float,
+    num_steps: int | None,
+) -> np.ndarray:
+    values = np.zeros_like(table.temperature)
+    if num_steps is not None:
+        for _ in range(num_steps):
+            values = backup(values)
+        return values
+    if not 0 <= gamma < 1:
+        raise ValueError(
+            f"a continuing task needs a discount factor in [0, 1), got gamma={gamma}. "
+            f"Use a smaller one, or give num_steps."
+        )
+    # MacQueen's bounds: the rest of the way lies between gamma / (1 - gamma) times the
+    # least and the greatest change. Puterman (1994), Markov Decision Processes, 6.6.
+    ahead = gamma / (1 - gamma)
+    while True:
+        following = backup(values)
+        change = following - values
+        low, high = ahead * change.min(), ahead * change.max()
+        values = following
+        if high - low < 1e-6:
+            return values + (low + high) / 2
+
+
+def _kernel(disturbance: float, spacing: float) -> np.ndarray:
+    """Probabilities of whole numbers of spacings, of either sign alike."""
+    reach = math.ceil(7 * disturbance / spacing)
+    edges = (np.arange(-reach, reach + 2) - 0.5) * spacing
+    if disturbance == 0:
+        return np.ones(1)
+    mass = np.diff(_normal_cdf(edges / disturbance))
+    return mass / mass.sum()
+
+
+def _smoothed(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """`[N]` expected values after the disturbance; the ends go on as they are."""
+    if len(kernel) == 1:
+        return values
+    padded = np.pad(values, len(kernel) // 2, mode="edge")
+    size = 1 << (len(padded) + len(kernel)).bit_length()  # fast transforms
+    product = np.fft.rfft(padded, size) * np.fft.rfft(kernel, size)
+    whole = np.fft.irfft(product, size)
+    return whole[len(kernel) - 1 : len(kernel) - 1 + len(values)]
+
+
+def _expected_reward(mean: np.ndarray, params: ThermostatParams) -> np.ndarray:
+    """Probability of ending within the band, from where a step leads undisturbed."""
+    low, high = params.target - params.half_band, params.target + params.half_band
+    if params.disturbance == 0:
+        return ((low <= mean) & (mean <= high)).astype(np.float64)
+    return _normal_cdf((high - mean) / params.disturbance) - _normal_cdf(
+        (low - mean) / params.disturbance
+    )
+
+
+def _start_weights(temperature: np.ndarray, params: ThermostatParams) -> np.ndarray:
+    """Weights that give the integral of a piecewise linear function over the starts."""
+    spacing = temperature[1] - temperature[0]
+    if params.start_low == params.start_high:
+        starts = np.array([params.start_low])
+    else:
+        # The midpoint rule within each of many cells; a cell is far below the spacing.
+        edges = np.linspace(params.start_low, params.start_high, 16 * len(temperature))
+        starts = (edges[1:] + edges[:-1]) / 2
+    position = (starts - temperature[0]) / spacing
+    below = np.clip(position.astype(int), 0, len(temperature) - 2)
+    share = position - below
+    weights = np.zeros_like(temperature)
+    np.add.at(weights, below, 1 - share)
+    np.add.at(weights, below + 1, share)
+    return weights / len(starts)
