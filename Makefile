@@ -4,7 +4,9 @@
 PYTHON ?= python3
 PIP := .venv/bin/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 
-.PHONY: run test test-slow check clean
+PEERS := sb3 gymnax rejax
+
+.PHONY: run test test-slow test-browser peers test-peers check clean
 .DELETE_ON_ERROR:
 
 run: .venv/run-installed  ## trains a policy on CartPole; a second time shows the result
@@ -17,21 +19,40 @@ test: .venv/test-installed  ## the default tests
 test-slow: .venv/test-installed  ## learning, many processes: minutes
 	.venv/bin/python -m pytest -m "slow and not gpu"
 
+test-browser: .venv/test-installed  ## the replay page in headless Chromium
+	@command -v chromium >/dev/null || { \
+	  echo "the browser tests need Chromium. On Debian: apt-get install chromium" >&2; exit 1; }
+	.venv/bin/python -m pytest -m browser
+
+peers: $(PEERS:%=.peers/%/installed)  ## environments with other libraries, to compare with
+
+test-peers: peers  ## the tests beside those libraries: minutes
+	for peer in $(PEERS); do \
+	  .peers/$$peer/bin/python -m pytest -m peers -k test_$$peer tests/test_peers.py || exit 1; done
+
 check: .venv/test-installed  ## format, lint, types
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .peers
 
 .venv/run-installed: .venv/made pyproject.toml .ci/constraints.txt
 	$(PIP) -e '.[viz,log]'
 	@touch $@
 
 .venv/test-installed: .venv/made pyproject.toml .ci/constraints.txt
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[test,browser]'
 	@touch $@ .venv/run-installed
+
+# The peers have versions of their own, which need not be ours.
+.peers/%/installed: .ci/peers/%.txt pyproject.toml .ci/constraints.txt | .venv/made
+	$(PYTHON) -m venv .peers/$*
+	grep -v '^gymnasium' .ci/constraints.txt > .peers/$*/constraints.txt
+	.peers/$*/bin/pip install --quiet --disable-pip-version-check \
+	  -c .peers/$*/constraints.txt -r .ci/peers/$*.txt -e '.[viz]' pytest hypothesis
+	@touch $@
 
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -5,7 +5,7 @@ An environment may have a method
     draw(state, action, params) -> Picture
 
 of one unbatched state, in NumPy, and the action that led to it, or None at the start.
-`rljax.report.replay` paints it as a GIF, a page or an array of pixels. Lengths are in
+`rljax.report.replay` makes a page of such pictures, `rljax.report.paint` pixels and GIFs. Lengths are in
 the units of the world that is drawn; `y` points up. Colors are "#rrggbb".
 """
 
@@ -72,49 +72,56 @@ def rectangle(
     return Polygon(corners, color)
 
 
-def check_picture(picture: Picture) -> None:
-    """Checks that a picture can be painted.
-
-    Raises:
-        ValueError: its window is empty, a number is not finite, a color not "#rrggbb",
-            or a shape none of those here; the message names the shape.
-    """
-    left, bottom, right, top = window = picture[:4]
-    if not (all(map(_is_finite, window)) and left < right and bottom < top):
+def check_picture(picture: Picture, where: str) -> None:
+    """Raises a ValueError, which begins with `where`, if a picture cannot be painted."""
+    if not isinstance(picture, Picture):
         raise ValueError(
-            f"a picture needs left < right and bottom < top, got {window}. Correct them."
+            f"{where}: `draw` must return a Picture, got {type(picture).__name__}. "
+            f"Return rljax.shapes.Picture(left, bottom, right, top, shapes)."
         )
-    for index, shape in enumerate(picture.shapes):
-        if not isinstance(shape, Line | Polygon | Circle | Text):
+    left, bottom, right, top, shapes = picture
+    finite = all(map(math.isfinite, (left, bottom, right, top)))
+    if not (finite and left < right and bottom < top):
+        raise ValueError(
+            f"{where}: a view must be finite, left of its right and below its top, got "
+            f"left={left}, bottom={bottom}, right={right}, top={top}. Swap or widen it."
+        )
+    for number, shape in enumerate(shapes):
+        fault = _fault(shape, right - left)
+        if fault is not None:
             raise ValueError(
-                f"shape {index} is {shape!r}. Use Line, Polygon, Circle or Text."
+                f"{where}, shape {number} ({type(shape).__name__}): {fault}"
             )
-        for name, value in shape._asdict().items():
-            if name == "color":
-                right_kind = bool(re.fullmatch("#[0-9a-fA-F]{6}", str(value)))
-                rule = 'a color is "#rrggbb"'
-            elif name == "points":
-                least = 2 if isinstance(shape, Line) else 3
-                right_kind = len(value) >= least and all(
-                    len(point) == 2 and all(map(_is_finite, point)) for point in value
-                )
-                rule = f"it has {least} points (x, y) or more, all finite"
-            elif name == "anchor":
-                right_kind = value in ("start", "middle", "end")
-                rule = "it is start, middle or end"
-            elif name == "text":
-                right_kind, rule = isinstance(value, str), "it is a string"
-            else:
-                right_kind, rule = _is_finite(value), "it is a finite number"
-            if not right_kind:
-                raise ValueError(
-                    f"shape {index}, a {type(shape).__name__}, has {name} = {value!r}: "
-                    f"{rule}. Correct it."
-                )
 
 
-def _is_finite(number: object) -> bool:
-    try:
-        return math.isfinite(float(number))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return False
+def _fault(shape: Shape, view: float) -> str | None:
+    """What is wrong with a shape, by which rule, and the remedy; None if nothing is."""
+    lengths: tuple[float, ...] = ()
+    match shape:
+        case Line(points, _, width):
+            least, lengths = 2, (width,)
+        case Polygon(points):
+            least = 3
+        case Circle(x, y, radius):
+            least, points, lengths = 1, [(x, y)], (radius,)
+        case Text(x, y, text, size, _, anchor):
+            least, points, lengths = 1, [(x, y)], (size,)
+            if anchor not in ("start", "middle", "end"):
+                return f"the anchor must be 'start', 'middle' or 'end', got {anchor!r}."
+            if size > view:
+                return f"a text must not be larger than the view, got size={size}."
+            if "\n" in text:
+                return f"a text is one line, got {text!r}. Make a Text of each line."
+        case _:
+            return "a shape must be a Line, Polygon, Circle or Text of rljax.shapes."
+    if len(points) < least:
+        return f"it must have {least} points or more, got {len(points)}. Leave it out."
+    for point in points:
+        if not all(map(math.isfinite, point)):
+            return f"coordinates must be finite, got {point}. Leave it out or clip it."
+    for length in lengths:
+        if not 0 <= length < math.inf:
+            return f"width, radius and size are finite and not negative, got {length}."
+    if not re.fullmatch("#[0-9a-fA-F]{6}", shape.color):
+        return f"a color is '#rrggbb', as '#c0392b' is, got {shape.color!r}."
+    return None

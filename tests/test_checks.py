@@ -303,12 +303,12 @@ BROKEN = {
     ),
     "no_picture": (
         Drawn(picture=lambda state: "a walk"),
-        r"draw returned str",
-        r"[Rr]eturn one",
+        r"`draw` must return a Picture, got str",
+        r"[Cc]orrect draw",
     ),
     "bad_picture": (
         Drawn(picture=lambda state: Picture(0, 0, 1, 1, [Circle(np.nan, 0, 1)])),
-        r"shape 0, a Circle, has x = nan",
+        r"shape 0 \(Circle\): coordinates must be finite",
         r"[Cc]orrect draw",
     ),
     "missing_method": (

@@ -13,8 +13,8 @@ ROWS = """
 2   networks normalize lanes                    rlhf.model rlhf.bandit rlhf.losses rlhf.data rlhf.lora
 3   rollout envs                                rlhf.reward_model rlhf.generate rlhf.rewards
 4   algorithms objective                        rlhf.pretrained rlhf.scoring rlhf.sft rlhf.reward_training rlhf.dpo rlhf.policy_optimization
-5   checkpoint metrics manifest report                  rlhf.selection
-6   run
+5   checkpoint metrics manifest                 rlhf.selection
+6   run report
 7   train launch
 8   sweep interop                               rlhf.evaluation
 9   cli                                         rlhf.recipes

@@ -9,10 +9,9 @@ import pytest
 from rljax.envs import HARD_PLANT, Thermostat, ThermostatParams
 from rljax.envs.thermostat_exact import (
     action_values,
-    as_act,
+    best_act,
     grid,
     objective,
-    optimal_policy,
     optimal_values,
     policy_values,
 )
@@ -107,7 +106,7 @@ def test_the_optimum_solves_bellmans_equation_and_beats_every_threshold(plant):
 
 def test_the_optimal_policy_can_be_played(key):
     table = grid(HARD_PLANT)
-    act = as_act(table, optimal_policy(table, gamma=0.99))
+    act = best_act(table, HARD_PLANT, gamma=0.99)
     episodes = evaluate(
         key, Thermostat(), HARD_PLANT, act, num_episodes=512, max_steps=200
     )

@@ -164,7 +164,7 @@ class Thermostat:
         """A thermometer with the band, and the heater; see `rljax.shapes`."""
         temperature, time = float(state.temperature), int(state.time)
         middle, half_band = float(params.target), float(params.half_band)
-        scale = 0.05 * 2.0 / half_band  # picture units per degree F
+        scale = 0.16 / half_band  # picture units per degree F
 
         def height(degrees: float) -> float:
             return min(max(1.0 + scale * (degrees - middle), 0.1), 1.9)
@@ -172,7 +172,7 @@ class Thermostat:
         on, within = action == 1, abs(temperature - middle) <= half_band
         minutes = time * float(params.tau)
         shapes: list[Shape] = [
-            rectangle(0.0, 0.0, 1.7, 2.0, "#dceedd" if within else "#f2f2ee"),
+            rectangle(0.0, 0.0, 1.8, 2.0, "#dceedd" if within else "#f2f2ee"),
             rectangle(0.9, 0.1, 1.1, 1.9, "#ffffff"),  # the thermometer
             rectangle(
                 0.9, height(middle - half_band), 1.1, height(middle + half_band),
@@ -182,7 +182,7 @@ class Thermostat:
             Circle(1.0, 0.1, 0.09, "#c0392b"),
             Line([(0.86, 1.0), (1.14, 1.0)], "#1e7a34", 0.015),
             Text(0.83, 0.96, f"{middle:g} F", 0.13, "#1e7a34", "end"),
-            Text(1.2, height(temperature) - 0.05, f"{temperature:.1f} F", 0.16),
+            Text(1.2, height(temperature) - 0.05, f"{temperature:.1f} F", 0.15),
             rectangle(2.05, 0.35, 2.85, 1.05, "#e67e22" if on else "#c8c8c8"),
             *(
                 rectangle(x, 0.42, x + 0.06, 0.98, "#ffd9a0" if on else "#a8a8a8")

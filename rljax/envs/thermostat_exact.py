@@ -140,23 +140,66 @@ def optimal_values(
 
 def optimal_policy(table: Grid, *, gamma: float) -> np.ndarray:
     """Bool `[N]`: where the best policy of the continuing task has the heater on."""
-    off_value, on_value = action_values(
-        table, optimal_values(table, gamma=gamma), gamma
-    )
+    values = optimal_values(table, gamma=gamma)
+    off_value, on_value = action_values(table, values, gamma)
     return on_value > off_value
 
 
-def as_act(table: Grid, on: ArrayLike) -> Callable[[jax.Array, Any], jax.Array]:
-    """A policy of the grid, bool `[N]`, as `(observation, key) -> action`."""
-    lowest = jnp.float32(table.observation[0, 0])
-    highest = jnp.float32(table.observation[-1, 0])
-    choice = jnp.asarray(on, jnp.int32)
+def relative_error(
+    table: Grid, values: ArrayLike, predicted: ArrayLike, temperature: ArrayLike
+) -> float:
+    """Root mean square of (predicted - value) / value over visited temperatures.
+
+    Args:
+        table: the plant.
+        values: `[N]`.
+        predicted: `[N]`, a critic's at the same grid points.
+        temperature: temperatures that were visited, F, of any shape.
+    """
+    visited = np.ravel(temperature)
+    value, guess = (
+        np.interp(visited, table.temperature, np.asarray(v, np.float64))
+        for v in (values, predicted)
+    )
+    return float(np.sqrt(np.mean(((guess - value) / value) ** 2)))
+
+
+def best_act(
+    table: Grid, params: ThermostatParams, *, gamma: float
+) -> Callable[[jax.Array, Any], jax.Array]:
+    """The best policy of the continuing task, as `(observation, key) -> action`.
+
+    It looks one step ahead from where it is, not from the nearest point of the grid.
+    """
+    values = optimal_values(table, gamma=gamma)
+    ahead = jnp.asarray(gamma * _smoothed(values, table.kernel), jnp.float32)
+    temperature = jnp.asarray(table.temperature, jnp.float32)
+    certain = params.disturbance == 0
+    std = 1.0 if certain else params.disturbance
 
     def act(observation: jax.Array, key: Any = None) -> jax.Array:
         del key
-        share = (observation[..., 0] - lowest) / (highest - lowest)
-        nearest = jnp.round(share * (len(choice) - 1)).astype(jnp.int32)
-        return choice[jnp.clip(nearest, 0, len(choice) - 1)]
+        now = params.target + 10.0 * observation[..., 0]
+        off, on = (
+            now + params.tau * (heat - params.cooling * (now - params.outside))
+            for heat in (0.0, params.heating)
+        )
+
+        def value(mean):
+            above = mean - params.target
+            if certain:
+                reward = (jnp.abs(above) <= params.half_band).astype(jnp.float32)
+            else:
+                reward = jnp.diff(
+                    jax.scipy.stats.norm.cdf(
+                        jnp.array([-params.half_band, params.half_band]),
+                        above[..., None],
+                        std,
+                    )
+                )[..., 0]
+            return reward + jnp.interp(mean, temperature, ahead)
+
+        return (value(on) > value(off)).astype(jnp.int32)
 
     return act
 

@@ -1,0 +1,254 @@
+"""Replays: episodes seen again, side by side, as a page that needs nothing else.
+
+An environment that has `draw` (see `rljax.shapes`) can be watched: `rljax.record` keeps
+episodes, `rljax.episode` takes one out, `replay` draws it, and `save_html` puts the
+replays of one or several policies under a common clock. `rljax.report.paint` makes
+pixels and GIFs of the same.
+"""
+
+import dataclasses
+import html
+import importlib.resources
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rljax.files import dumps, write_atomically
+from rljax.rollout import Trajectory
+from rljax.shapes import Circle, Line, Picture, Polygon, Text, check_picture
+
+UNITS = 10_000  # a picture's width, in the whole numbers its shapes are placed on
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Replay:
+    """One episode of T steps, drawn.
+
+    Attributes:
+        title: what is seen, such as "after 100,000 steps".
+        pictures: `[T + 1]`, of one shape of view: the start and what each step led to.
+        rewards: `[T]`, finite.
+        actions: `[T]` whole numbers from 0, or None for actions of another kind.
+        ending: how it ended: "terminated", "truncated", or "" if it was cut off.
+
+    Raises:
+        ValueError: something of this cannot be shown.
+    """
+
+    title: str
+    pictures: Sequence[Picture]
+    rewards: Sequence[float]
+    actions: Sequence[int] | None = None
+    ending: str = ""
+
+    def __post_init__(self):
+        name, steps = f"replay {self.title!r}", len(self.rewards)
+        if not steps or len(self.pictures) != steps + 1:
+            raise ValueError(
+                f"{name} must have at least one step, and one picture more than "
+                f"rewards, got {len(self.pictures)} pictures and {steps} rewards. Draw "
+                f"the start and what each step led to."
+            )
+        if self.actions is not None and (
+            len(self.actions) != steps or min(self.actions) < 0
+        ):
+            raise ValueError(
+                f"{name} must have as many actions as its {steps} rewards, from 0 "
+                f"upwards, got {len(self.actions)} from {min(self.actions, default=0)}. "
+                f"Give None for actions of another kind."
+            )
+        if self.ending not in ("terminated", "truncated", ""):
+            raise ValueError(
+                f"{name} must have ended by 'terminated' or 'truncated', or by '' if "
+                f"it was cut off, got {self.ending!r}. Choose one of them."
+            )
+        for step, reward in enumerate(self.rewards, 1):
+            if not math.isfinite(reward):
+                raise ValueError(
+                    f"{name} must have finite rewards, got {reward} at step {step}. "
+                    f"Find out where the environment divides by zero or overflows."
+                )
+        for number, picture in enumerate(self.pictures):
+            check_picture(picture, f"{name}, picture {number}")
+            if not math.isclose(
+                height(picture), height(self.pictures[0]), rel_tol=1e-3
+            ):
+                raise ValueError(
+                    f"{name}, picture {number}: the view must keep its proportions, got "
+                    f"{height(picture):g} times as high as wide after "
+                    f"{height(self.pictures[0]):g}. Move it, or scale both sides alike."
+                )
+
+
+def replay(env: Any, params: Any, trajectory: Trajectory, title: str) -> Replay:
+    """Draws one episode.
+
+    Args:
+        env: an environment with `draw(state, action, params) -> Picture`.
+        params: its parameters.
+        trajectory: one episode, as `rljax.episode` takes it out of many.
+        title: what is seen.
+
+    Returns:
+        Its replay; with its actions, if each is one whole number from 0.
+
+    Raises:
+        ValueError: the environment cannot draw, the trajectory is not one episode, or a
+            picture cannot be shown.
+    """
+    if not callable(getattr(env, "draw", None)):
+        raise ValueError(
+            f"a replay is of an environment that can draw itself, got "
+            f"{type(env).__name__}, which has no `draw`. Give it a method "
+            f"draw(state, action, params) -> Picture; rljax.shapes says of what."
+        )
+    if np.ndim(trajectory.reward) != 1 or not np.all(trajectory.valid):
+        raise ValueError(
+            f"a replay is of one episode, cut at its end, got a trajectory whose rewards "
+            f"have the shape {np.shape(trajectory.reward)}, {np.sum(trajectory.valid)} of "
+            f"them valid. Take one out: episode(trajectories, lane)."
+        )
+    trajectory, params = jax.device_get((trajectory, params))
+
+    def at(tree: Any, index: int) -> Any:
+        return jax.tree.map(lambda x: x[index], tree)
+
+    pictures = [env.draw(at(trajectory.state, 0), None, params)]
+    for t in range(len(trajectory.reward)):
+        state, action = at(trajectory.state, t + 1), at(trajectory.action, t)
+        pictures.append(env.draw(state, action, params))
+    endings = {"terminated": trajectory.terminated, "truncated": trajectory.truncated}
+    return Replay(
+        title=title,
+        pictures=pictures,
+        rewards=trajectory.reward.tolist(),
+        actions=_whole_numbers(trajectory.action),
+        ending=next((name for name, flags in endings.items() if flags[-1:].any()), ""),
+    )
+
+
+def save_html(
+    path: Path,
+    replays: Sequence[Replay],
+    *,
+    title: str,
+    frames_per_second: float = 50.0,
+) -> None:
+    """Writes one page that plays the replays side by side, and loads nothing else.
+
+    Args:
+        path: where to write it.
+        replays: one panel each, under a common clock.
+        title: what the page is about.
+        frames_per_second: steps per second at speed 1.
+
+    Raises:
+        ValueError: no replay is given, or no speed.
+    """
+    check_some(replays)
+    if not 0 < frames_per_second < math.inf:
+        raise ValueError(
+            f"frames_per_second must be positive and finite, got {frames_per_second}. "
+            f"Use 1 / tau for real time."
+        )
+    page = importlib.resources.files(__package__) / "page.html"
+    data = {"frames_per_second": frames_per_second, **_table(replays)}
+    parts = {
+        "title": html.escape(title),
+        # Inside <script> only "<" could end the element; JSON can spell it otherwise.
+        "data": dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    # One pass, so that a title which reads "@data@" stays one.
+    whole = re.sub("@(title|data)@", lambda m: parts[m[1]], page.read_text("utf-8"))
+    write_atomically(path, whole)
+
+
+def check_some(replays: Sequence[Replay]) -> None:
+    """Raises a ValueError if there is no replay to show."""
+    if not replays:
+        raise ValueError(
+            "at least one replay must be given, got none. Make one: replay."
+        )
+
+
+def height(picture: Picture) -> float:
+    """How high a picture is, as a multiple of its width."""
+    return (picture.top - picture.bottom) / (picture.right - picture.left)
+
+
+def place(picture: Picture) -> Iterator[tuple[Any, ...]]:
+    """Yields each shape on a grid `UNITS` wide, its origin at the top left, y down.
+
+    A shape is `("line", color, width, x, y, x, y, ...)`, `("polygon", color, x, y, ...)`,
+    `("circle", color, radius, x, y)` or `("text", color, size, x, y, anchor, text)`.
+    """
+    scale = UNITS / (picture.right - picture.left)
+
+    def whole(length: float) -> int:
+        # What lies 1,000 views away may as well lie there: it is not seen.
+        return round(min(max(scale * length, -1e3 * UNITS), 1e3 * UNITS))
+
+    def spots(*points: tuple[float, float]) -> Iterator[int]:
+        for x, y in points:
+            yield from (whole(x - picture.left), whole(picture.top - y))
+
+    for shape in picture.shapes:
+        match shape:
+            case Line(points, color, width):
+                yield "line", color, max(whole(width), 1), *spots(*points)
+            case Polygon(points, color):
+                yield "polygon", color, *spots(*points)
+            case Circle(x, y, radius, color):
+                yield "circle", color, whole(radius), *spots((x, y))
+            case Text(x, y, text, size, color, anchor):
+                size = max(whole(size), 1)
+                yield "text", color, size, *spots((x, y)), anchor, text
+
+
+def decimals(replays: Sequence[Replay]) -> int:
+    """Digits after the point that sums of rewards need: none for whole numbers."""
+    totals = np.concatenate([np.cumsum(replay.rewards) for replay in replays])
+    if np.all(totals == np.rint(totals)):
+        return 0
+    return int(np.clip(3 - np.floor(np.log10(np.abs(totals).max())), 0, 6))
+
+
+def _table(replays: Sequence[Replay]) -> dict[str, Any]:
+    """What the page is told: every shape once, a picture as indices of shapes."""
+    shapes: dict[tuple[Any, ...], int] = {}
+    rewards = np.concatenate(
+        [np.asarray(replay.rewards, np.float32) for replay in replays]
+    )
+    return {
+        "decimals": decimals(replays),
+        "rewards": [rewards.min(), rewards.max()],
+        "units": UNITS,
+        "replays": [
+            {
+                "title": replay.title,
+                "height": round(UNITS * height(replay.pictures[0])),
+                "pictures": [
+                    [shapes.setdefault(shape, len(shapes)) for shape in place(picture)]
+                    for picture in replay.pictures
+                ],
+                "rewards": np.asarray(replay.rewards, np.float32),
+                "actions": replay.actions,
+                "ending": replay.ending,
+            }
+            for replay in replays
+        ],
+        "shapes": list(shapes),
+    }
+
+
+def _whole_numbers(action: Any) -> list[int] | None:
+    if not isinstance(action, np.ndarray) or action.ndim != 1:
+        return None
+    if action.dtype.kind not in "biu" or (action < 0).any():
+        return None
+    return action.astype(int).tolist()

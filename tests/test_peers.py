@@ -1,0 +1,90 @@
+"""Beside other libraries, each in a virtual environment of its own: `make test-peers`.
+
+A test's name begins with the environment in which it runs.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from rljax.envs import CartPole, CartPoleParams, Thermostat, ThermostatParams
+
+pytestmark = pytest.mark.peers
+
+CASES = [(CartPole(), CartPoleParams()), (Thermostat(), ThermostatParams())]
+
+
+@pytest.mark.parametrize(("env", "params"), CASES)
+@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+def test_sb3s_own_checks_pass(env, params, render_mode):
+    from stable_baselines3.common.env_checker import check_env
+
+    from rljax.interop.gymnasium import GymnasiumEnv
+
+    check_env(GymnasiumEnv(env, params, render_mode=render_mode))
+
+
+def test_sb3s_ppo_solves_our_cartpole():
+    """With RL Zoo's settings: 8 environments, 100,000 steps."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    from rljax.interop.gymnasium import GymnasiumEnv
+
+    def make():
+        return GymnasiumEnv(CartPole(), CartPoleParams())
+
+    learner = PPO(
+        "MlpPolicy",
+        make_vec_env(make, n_envs=8, seed=0),
+        n_steps=32,
+        batch_size=256,
+        n_epochs=20,
+        learning_rate=lambda left: 1e-3 * left,
+        clip_range=lambda left: 0.2 * left,
+        gamma=0.98,
+        gae_lambda=0.8,
+        ent_coef=0.0,
+        seed=0,
+        device="cpu",
+    )
+    learner.learn(100_000)
+    test = make_vec_env(make, n_envs=8, seed=1)
+    mean, _ = evaluate_policy(learner, test, n_eval_episodes=100)
+    assert mean >= 475
+
+
+def test_gymnaxs_cartpole_steps_as_ours():
+    assert_gymnax_steps_as_we_do()
+
+
+@pytest.mark.filterwarnings("ignore:jax.core.pytype_aval_mappings is deprecated")
+def test_rejaxs_cartpole_steps_as_ours():
+    """In the older gymnax with which rejax works."""
+    import rejax  # noqa: F401
+
+    assert_gymnax_steps_as_we_do()
+
+
+def assert_gymnax_steps_as_we_do():
+    import gymnax
+
+    theirs, their_params = gymnax.make("CartPole-v1")
+    env, params = CartPole(), CartPoleParams()
+    high = np.array([2.0, 3.0, 0.2, 3.0])
+    values = np.random.default_rng(0).uniform(-high, high, (1000, 4)).astype("f")
+    names = "x", "x_dot", "theta", "theta_dot"
+    placed = dict(zip(names, values.T, strict=True), time=np.full(1000, 3, np.int32))
+    keys = jax.random.split(jax.random.key(0), 6)
+    state = env.reset(keys[0], params)[0].replace(**placed)
+    their_state = theirs.reset_env(keys[1], their_params)[1].replace(**placed)
+    for action in (0, 1):
+        _, ours = jax.vmap(env.step, in_axes=(None, 0, None, None))(
+            keys[2 + action], state, action, params
+        )
+        observation, _, reward, *_ = jax.vmap(
+            theirs.step_env, in_axes=(None, 0, None, None)
+        )(keys[4 + action], their_state, action, their_params)
+        np.testing.assert_allclose(ours.observation, observation, atol=1e-5)
+        np.testing.assert_array_equal(ours.reward, reward)
