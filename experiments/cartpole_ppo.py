@@ -14,13 +14,14 @@ import jax
 
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, act, check_hyperparams, ppo
 from rljax.envs import CartPole, CartPoleParams
-from rljax.launch import launch
+from rljax.launch import check_counts, check_seed, launch
 from rljax.networks import ActorCritic
-from rljax.report.plots import learning_curve, require_matplotlib
+from rljax.report import watch
+from rljax.report.plots import learning_curve
 from rljax.report.statistics import summarize
 from rljax.rollout import greedy_and_sampled
 from rljax.run import Run, RunOptions
-from rljax.sweep import population, replicate
+from rljax.sweep import member, population, replicate
 from rljax.train import train
 
 SOLVED = 475.0
@@ -42,7 +43,7 @@ class Experiment:
     num_episodes: int = 128
     """Fresh episodes in an evaluation of each run."""
     stop_at_return: float | None = None
-    """Stop once every run's greedy mean return is at least this."""
+    """Stop once every run's greedy mean return is this or more."""
     config: PPOConfig = dataclasses.field(
         default_factory=lambda: PPOConfig(num_envs=16, num_steps=32, num_epochs=10)
     )
@@ -54,13 +55,8 @@ class Experiment:
     )
 
     def __post_init__(self):
-        for name in ("num_seeds", "num_evaluations", "num_episodes"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(
-                f"seed must lie in [0, 2**32), got {self.seed}. Change it."
-            )
+        check_seed(self.seed)
+        check_counts(self, "num_seeds", "num_evaluations", "num_episodes")
         if self.stop_at_return is not None and math.isnan(self.stop_at_return):
             raise ValueError("stop_at_return must be a number, got nan. Leave it out.")
         check_hyperparams(self.hyperparams)
@@ -92,7 +88,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         if run.result is not None:
             return run.result
         if options.out is not None:
-            require_matplotlib()
+            watch.require_pictures()
         env, task = CartPole(), CartPoleParams()
         network = ActorCritic(num_actions=env.action_space(task).n)
         agents = population(ppo(env, network, config))
@@ -113,23 +109,18 @@ def main(experiment: Experiment) -> dict[str, Any]:
         hyperparams = experiment.hyperparams
         if hyperparams.num_updates == math.inf:
             hyperparams = hyperparams.replace(num_updates=num_updates)
-        training_key, evaluation_key = jax.random.split(jax.random.key(experiment.seed))
-        states = run.start(
-            agents.init,
-            jax.random.split(training_key, seeds),  # row i is the same for any number
-            replicate(hyperparams, seeds),
-            task,
-        )
-        train(
+        keys = jax.random.split(jax.random.key(experiment.seed), 3)
+        start = jax.random.split(keys[0], seeds), replicate(hyperparams, seeds), task
+        states = train(
             agents,
-            states,
+            run.start(agents.init, *start),
             task,
             run.updates_left,
             log_every=log_every,
             on_log=run.on_log,
             evaluate=evaluate,
             evaluate_every=evaluate_every,
-            evaluation_key=evaluation_key,
+            evaluation_key=keys[1],
         )
         run.check_finished()
         if options.out is not None:
@@ -141,6 +132,18 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 title=f"PPO on CartPole-v1, {config.num_envs} environments a run",
                 target=SOLVED,
                 ceiling=task.max_steps,
+            )
+            first = {"untrained": jax.jit(agents.init)(*start), "trained": states}
+            policies = {
+                name: functools.partial(act, network, member(of_all, 0))
+                for name, of_all in first.items()
+            }
+            episodes = watch.play(
+                keys[2], env, task, policies, max_steps=task.max_steps
+            )
+            title = "CartPole, before and after learning"
+            watch.save(
+                options.out, env, task, episodes, title=title, steps_per_second=50.0
             )
         returns, sampled = run.last["greedy_return"], run.last["sampled_return"]
         more = {"returns_sampled": sampled, "solved": sum(x >= SOLVED for x in returns)}

@@ -62,6 +62,19 @@ def launch(
         sys.exit(1)
 
 
+def check_seed(seed: int) -> None:
+    """Raises a ValueError if a seed is not one that a key can be made of."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in [0, 2**32), got {seed}. Change it.")
+
+
+def check_counts(settings: Any, *names: str) -> None:
+    """Raises a ValueError if a field of these names is below 1."""
+    for name in names:
+        if (value := getattr(settings, name)) < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
+
+
 def use_compile_cache() -> None:
     """Turns JAX's persistent compilation cache on, for every program however small.
 

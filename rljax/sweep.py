@@ -32,3 +32,8 @@ def population(algorithm: Algorithm[State], task_axes: Any = None) -> Algorithm[
 def replicate(hyperparams: Any, num_members: int) -> Any:
     """Gives all members the same hyperparameters: scalars become float32 `[N]`."""
     return jax.tree.map(lambda x: jnp.full(num_members, x, jnp.float32), hyperparams)
+
+
+def member(tree: Any, index: int) -> Any:
+    """One member of a population's state, or of anything stacked like it."""
+    return jax.tree.map(lambda x: x[index], tree)

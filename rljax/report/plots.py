@@ -32,6 +32,7 @@ def learning_curve(
     title: str,
     ylabel: str = "return of the greedy policy",
     target: float | None = None,
+    target_name: str = "",
     ceiling: float | None = None,
 ) -> None:
     """Draws the interquartile mean over runs with its 95 % bootstrap band, as a PNG.
@@ -43,6 +44,7 @@ def learning_curve(
         title: what was trained on what.
         ylabel: what the returns are.
         target: a return to mark with a line.
+        target_name: what it is.
         ceiling: the largest return there is, for the axis.
     """
     require_matplotlib()
@@ -69,9 +71,8 @@ def learning_curve(
             label="95 % bootstrap interval",
         )
     if target is not None:
-        axes.axhline(
-            target, color="tab:red", linestyle="--", linewidth=1, label=f"{target:g}"
-        )
+        label = f"{target_name} {target:.4g}".strip()
+        axes.axhline(target, color="tab:red", linestyle="--", linewidth=1, label=label)
     axes.set_title(title)
     axes.set_xlabel("environment steps of one run")
     axes.set_ylabel(ylabel)
@@ -80,6 +81,11 @@ def learning_curve(
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a matplotlib figure as a PNG, whole or not at all."""
     beside = path.with_name(f".{path.name}")
     figure.savefig(beside, format="png")
     beside.replace(path)

@@ -1,0 +1,152 @@
+"""Trains a thermostat with PPO, and sets it beside the best that there can be.
+
+    python experiments/thermostat_ppo.py --hard --out runs/thermostat_hard
+
+The chapter's policy, "on below 70", is optimal in the default room. With --hard the
+heater is so strong that it is not. Expected: see the README's results.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+
+from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, act, check_hyperparams, ppo
+from rljax.envs import HARD_PLANT, Thermostat, ThermostatParams
+from rljax.launch import check_counts, check_seed, launch
+from rljax.networks import ActorCritic
+from rljax.report import thermostat, watch
+from rljax.report.plots import learning_curve
+from rljax.rollout import greedy_and_sampled
+from rljax.run import Run, RunOptions
+from rljax.sweep import population, replicate
+from rljax.train import train
+
+ENV, NETWORK = Thermostat(), ActorCritic(num_actions=2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What the command line can change."""
+
+    hard: bool = False
+    """The strong heater, with which "on below 70" overshoots."""
+    seed: int = 0
+    """Seeds everything; run i of several depends on it and i only."""
+    num_seeds: int = 10
+    """Independent runs, trained side by side in one program."""
+    total_steps: int = 100_000
+    """Environment steps of each run: a budget, never exceeded."""
+    num_evaluations: int = 20
+    """Evaluations during a run, about; beside one before it and one after."""
+    num_episodes: int = 1024
+    """Fresh episodes on which all policies are compared at the end."""
+    config: PPOConfig = dataclasses.field(
+        default_factory=lambda: PPOConfig(num_envs=16, num_steps=64, num_epochs=10)
+    )
+    hyperparams: PPOHyperparams = dataclasses.field(
+        default_factory=lambda: PPOHyperparams(learning_rate=1e-3, ent_coef=0.01)
+    )
+    run: RunOptions = dataclasses.field(
+        default_factory=RunOptions, metadata={"setting": False}
+    )
+
+    def __post_init__(self):
+        check_seed(self.seed)
+        check_counts(self, "num_seeds", "num_evaluations", "num_episodes")
+        check_hyperparams(self.hyperparams)
+        if not self.hyperparams.gamma < 1:
+            raise ValueError(
+                f"gamma must be below 1, as the task goes on for ever, got "
+                f"{self.hyperparams.gamma}. Lower it."
+            )
+        self.config.updates(self.total_steps)
+
+
+def main(experiment: Experiment) -> dict[str, Any]:
+    """Trains, or goes on, and returns the headline figures."""
+    config, seeds, folder = experiment.config, experiment.num_seeds, experiment.run.out
+    task = HARD_PLANT if experiment.hard else ThermostatParams()
+    num_updates = config.updates(experiment.total_steps)
+    log_every = max(1, num_updates // experiment.num_evaluations)
+    with Run(
+        "thermostat_ppo",
+        experiment,
+        experiment.run,
+        num_updates=num_updates,
+        steps_per_update=config.batch_size * seeds,
+        headline="greedy_return",
+    ) as run:
+        if run.result is not None:
+            thermostat.say_table(run.result)
+            return run.result
+        if folder is not None:
+            watch.require_pictures()
+
+        def test(states: Any, key: jax.Array) -> dict[str, jax.Array]:
+            def one(state, key):
+                returns = greedy_and_sampled(
+                    key,
+                    ENV,
+                    task,
+                    functools.partial(act, NETWORK, state),
+                    num_episodes=128,
+                    max_steps=task.max_steps,
+                )
+                on = thermostat.on_probability(NETWORK, state.params)
+                return returns | {"heater_on": on}
+
+            return jax.vmap(one)(states, jax.random.split(key, seeds))
+
+        keys = jax.random.split(jax.random.key(experiment.seed), 4)
+        agents = population(ppo(ENV, NETWORK, config))
+        hyperparams = experiment.hyperparams.replace(num_updates=num_updates)
+        start = jax.random.split(keys[0], seeds), replicate(hyperparams, seeds), task
+        states = train(
+            agents,
+            run.start(agents.init, *start),
+            task,
+            run.updates_left,
+            log_every=log_every,
+            on_log=run.on_log,
+            evaluate=test,
+            evaluate_every=log_every,
+            evaluation_key=keys[1],
+        )
+        run.check_finished()
+        gamma = float(hyperparams.gamma)
+        untrained = jax.jit(agents.init)(*start).params
+        result = thermostat.compare(
+            keys[2],
+            task,
+            NETWORK,
+            untrained,
+            states.params,
+            gamma=gamma,
+            num_episodes=experiment.num_episodes,
+        )
+        if folder is not None:
+            seen = [row for row in run.rows if "heater_on" in row]
+            steps = [row["env_steps"] / seeds for row in seen]
+            learning_curve(
+                folder / "learning_curve.png",
+                steps,
+                [row["sampled_return"] for row in seen],
+                title=f"PPO on the thermostat, {config.num_envs} environments a run",
+                ylabel="return (minutes within the band)",
+                target=result["return_bang_bang"],
+                target_name='"on below 70"',
+                ceiling=task.max_steps,
+            )
+            on = [row["heater_on"][0] for row in seen]
+            thermostat.draw_policy(folder / "policy.png", task, steps, on, gamma=gamma)
+            thermostat.draw_episodes(
+                folder, keys[3], task, NETWORK, untrained, states.params, gamma=gamma
+            )
+        thermostat.say_table(result)
+        return run.finish(result)
+
+
+if __name__ == "__main__":
+    launch(main, Experiment, __doc__)

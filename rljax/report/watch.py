@@ -1,0 +1,91 @@
+"""Watching policies: an episode of each from the same start, as a page and a GIF."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rljax.report.paint import require_pillow, save_gif
+from rljax.report.plots import require_matplotlib
+from rljax.report.replay import replay, save_html
+from rljax.rollout import Trajectory, episode, record
+
+_GIF_RATE = 25.0  # frames a second; a page shows every step, a GIF need not
+
+
+def require_pictures() -> None:
+    """Checks that pictures can be drawn, before a long run rather than after it.
+
+    Raises:
+        ImportError: matplotlib or Pillow is not installed.
+    """
+    require_matplotlib()
+    require_pillow()
+
+
+def play(
+    key: jax.Array,
+    env: Any,
+    params: Any,
+    policies: Mapping[str, Callable[[Any, jax.Array], Any]],
+    *,
+    max_steps: int,
+) -> dict[str, Trajectory]:
+    """Plays one episode of each policy, all from the same start.
+
+    Args:
+        key: consumed.
+        env: the environment.
+        params: its parameters.
+        policies: by name, `(observation, key) -> action` over all lanes at once.
+        max_steps: steps kept of each episode.
+    """
+    episodes = {}
+    for name, act in policies.items():
+        run = functools.partial(
+            record, env=env, params=params, act=act, num_episodes=1, max_steps=max_steps
+        )
+        # The same key on purpose: the same start, and the same luck.
+        episodes[name] = episode(jax.jit(run)(jax.random.clone(key)), 0)
+    return episodes
+
+
+def save(
+    folder: Path,
+    env: Any,
+    params: Any,
+    episodes: Mapping[str, Trajectory],
+    *,
+    title: str,
+    steps_per_second: float,
+) -> None:
+    """Writes `replay.html` and `replay.gif`, the episodes side by side.
+
+    Args:
+        folder: where.
+        env: the environment; it has `draw`.
+        params: its parameters.
+        episodes: by title, each as `rljax.episode` gives it.
+        title: what the page is about.
+        steps_per_second: how fast they play.
+
+    Raises:
+        ImportError: Pillow is not installed.
+    """
+    require_pillow()
+    replays = [replay(env, params, one, name) for name, one in episodes.items()]
+    save_html(
+        folder / "replay.html",
+        replays,
+        title=title,
+        frames_per_second=steps_per_second,
+    )
+    every = max(1, round(steps_per_second / _GIF_RATE))
+    save_gif(
+        folder / "replay.gif",
+        replays,
+        frames_per_second=steps_per_second / every,
+        every=every,
+    )
