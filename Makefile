@@ -36,7 +36,7 @@ check: .venv/test-installed  ## format, lint, types
 	.venv/bin/mypy
 
 clean:
-	rm -rf .venv .peers
+	rm -rf .venv .peers .pytest_cache
 
 .venv/run-installed: .venv/made pyproject.toml .ci/constraints.txt
 	$(PIP) -e '.[viz,log]'

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import cartpole_ppo
 import pytest
+import thermostat_ppo
+from PIL import Image
 
 from rljax.algorithms.ppo import PPOConfig
 from rljax.run import RunOptions
@@ -21,20 +23,14 @@ HEADLINE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def command(tmp_path_factory):
-    """Runs the CartPole script; all the processes share one compile cache."""
-    cache = str(tmp_path_factory.mktemp("cache"))
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "COLUMNS": "80"}
-
-    def run(*flags):
-        script = ROOT / "experiments" / "cartpole_ppo.py"
-        arguments = [sys.executable, script, *map(str, flags)]
-        return subprocess.run(
-            arguments, capture_output=True, text=True, env=environment, timeout=300
-        )
-
-    return run
+def command(*flags, script="cartpole_ppo"):
+    """Runs an experiment as its users do."""
+    path = ROOT / "experiments" / f"{script}.py"
+    arguments = [sys.executable, path, *map(str, flags)]
+    environment = os.environ | {"COLUMNS": "80"}
+    return subprocess.run(
+        arguments, capture_output=True, text=True, env=environment, timeout=300
+    )
 
 
 def test_cartpole_trains_and_draws(tmp_path):
@@ -51,7 +47,44 @@ def test_cartpole_trains_and_draws(tmp_path):
     assert result["env_steps"] == 2 * 64  # the largest number of updates in the budget
     assert len(result["returns"]) == 2
     assert (tmp_path / "learning_curve.png").stat().st_size > 10_000
+    assert "untrained" in (tmp_path / "replay.html").read_text()
+    with Image.open(tmp_path / "replay.gif") as replay:
+        assert replay.n_frames > 5
     assert cartpole_ppo.main(experiment) == result
+
+
+def test_the_thermostat_trains_compares_and_draws(tmp_path, capsys):
+    experiment = thermostat_ppo.Experiment(
+        hard=True,
+        config=TINY,
+        num_seeds=2,
+        total_steps=40,
+        num_evaluations=2,
+        num_episodes=3,
+        run=RunOptions(out=tmp_path),
+    )
+    result = thermostat_ppo.main(experiment)
+    assert result.keys() >= HEADLINE
+    assert result["env_steps"] == 2 * 32
+    for name in ("returns", "returns_untrained", "critic_errors"):
+        assert len(result[name]) == 2
+    best = [result["return_best_policy"], result["return_optimum"]]
+    assert best == [pytest.approx(196, abs=3)] * 2
+    table = capsys.readouterr().err
+    for row in (
+        "untrained",
+        "on below the target",
+        "learned",
+        "best",
+        "optimum, exact",
+    ):
+        assert row in table
+    assert max(map(len, table.splitlines())) <= 80
+    for name in ("learning_curve.png", "policy.png", "episodes.png", "replay.gif"):
+        assert (tmp_path / name).stat().st_size > 10_000
+    assert "on below the target" in (tmp_path / "replay.html").read_text()
+    assert thermostat_ppo.main(experiment) == result
+    assert capsys.readouterr().err == table[table.index("policy ") :]
 
 
 def test_it_stops_early_once_every_run_has_the_return_asked_for():
@@ -62,7 +95,7 @@ def test_it_stops_early_once_every_run_has_the_return_asked_for():
     assert cartpole_ppo.main(experiment)["env_steps"] == 0
 
 
-def test_the_last_line_is_the_result_and_progress_goes_to_stderr(command, tmp_path):
+def test_the_last_line_is_the_result_and_progress_goes_to_stderr(tmp_path):
     flags = [
         *("--num-envs", 2, "--num-steps", 8, "--num-minibatches", 1, "--num-seeds", 1),
         *("--total-steps", 64, "--num-episodes", 2, "--out", tmp_path / "run"),
@@ -100,7 +133,7 @@ def test_the_last_line_is_the_result_and_progress_goes_to_stderr(command, tmp_pa
         (["--checkpoint-every", "-1"], "checkpoint_every must be"),
     ],
 )
-def test_bad_usage_is_one_message_and_exit_status_2(command, flags, message):
+def test_bad_usage_is_one_message_and_exit_status_2(flags, message):
     done = command(*flags)
     assert done.returncode == 2
     assert message in done.stderr
@@ -108,14 +141,21 @@ def test_bad_usage_is_one_message_and_exit_status_2(command, flags, message):
     assert done.stdout == ""
 
 
-def test_a_directory_that_cannot_be_made_is_one_line_and_exit_status_1(command):
+def test_a_thermostat_that_never_ends_needs_discounting():
+    done = command("--gamma", "1", script="thermostat_ppo")
+    assert done.returncode == 2
+    assert "gamma must be below 1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_directory_that_cannot_be_made_is_one_line_and_exit_status_1():
     done = command("--out", "/proc/nothing/can/be/made/here")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_help_describes_every_flag(command):
+def test_help_describes_every_flag():
     text = command("--help").stdout
     for flag in ("--seed", "--num-envs", "--learning-rate", "--out", "--total-steps"):
         assert flag in text

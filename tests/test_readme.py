@@ -20,7 +20,21 @@ def test_the_quickstart_runs_and_solves_cartpole(capsys):
 @pytest.mark.parametrize("code", SNIPPETS[1:])
 def test_other_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    if "theirs" in names:
+        names["theirs"].reset(seed=0)
+        assert names["theirs"].render().std() > 0
+        assert (tmp_path / "replay.html").stat().st_size > 1000
+        assert (tmp_path / "replay.gif").stat().st_size > 1000
+
+
+def test_an_environment_takes_thirty_lines():
+    (code,) = (code for code in SNIPPETS if "class Walk:" in code)
+    lines = code[: code.index("\n# It is checked")].splitlines()
+    assert len([line for line in lines if line.strip()]) <= 30
+    for what in ("check_environment(", "train(", "watch.save(", "GymnasiumEnv("):
+        assert what in code
 
 
 def test_it_is_a_page():

@@ -105,8 +105,8 @@ def compare(
     optimum = exact.optimal_values(grid, gamma=1.0, num_steps=plant.max_steps)
     return summarize(returns) | {
         "returns_untrained": jax.jit(jax.vmap(examine_untrained))(untrained),
-        "return_bang_bang": jax.jit(lambda: mean_return(bang_bang))(),
-        "return_best_policy": jax.jit(lambda: mean_return(best))(),
+        "return_bang_bang": float(jax.jit(lambda: mean_return(bang_bang))()),
+        "return_best_policy": float(jax.jit(lambda: mean_return(best))()),
         "return_optimum": exact.objective(grid, optimum),
         "critic_errors": [
             exact.relative_error(
@@ -136,10 +136,11 @@ def say_table(result: Mapping[str, Any]) -> None:
     line("best that sees no clock", result["return_best_policy"])
     line("optimum, exact", optimum)
     errors = result["critic_errors"]
-    say(
-        f"critics' relative error: {np.median(errors):.2%} (median run), "
-        f"{max(errors):.2%} (worst)"
+    median, worst = (
+        f"{error:.2%}" if error < 1 else "over 100 %"  # of a value of about zero
+        for error in (np.median(errors), max(errors))
     )
+    say(f"critics' relative error: {median} (median run), {worst} (worst)")
 
 
 def draw_episodes(

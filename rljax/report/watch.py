@@ -12,7 +12,9 @@ from rljax.report.plots import require_matplotlib
 from rljax.report.replay import replay, save_html
 from rljax.rollout import Trajectory, episode, record
 
-_GIF_RATE = 25.0  # frames a second; a page shows every step, a GIF need not
+# A page shows every step; a GIF is for a quick look, and small.
+_GIF_RATE = 12.5  # frames a second
+_GIF_WIDTH = 960  # pixels, of two panels or three
 
 
 def require_pictures() -> None:
@@ -53,7 +55,7 @@ def play(
 
 
 def save(
-    folder: Path,
+    folder: Path | str,
     env: Any,
     params: Any,
     episodes: Mapping[str, Trajectory],
@@ -77,15 +79,16 @@ def save(
     require_pillow()
     replays = [replay(env, params, one, name) for name, one in episodes.items()]
     save_html(
-        folder / "replay.html",
+        Path(folder) / "replay.html",
         replays,
         title=title,
         frames_per_second=steps_per_second,
     )
     every = max(1, round(steps_per_second / _GIF_RATE))
     save_gif(
-        folder / "replay.gif",
+        Path(folder) / "replay.gif",
         replays,
+        width=max(_GIF_WIDTH // len(replays), 320),
         frames_per_second=steps_per_second / every,
         every=every,
     )
