@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, act, check_hyperparams, ppo
+from rljax.algorithms import ppo
 from rljax.envs import CartPole, CartPoleParams
 from rljax.launch import check_counts, check_seed, launch
 from rljax.networks import ActorCritic
@@ -25,6 +25,7 @@ from rljax.sweep import member, population, replicate
 from rljax.train import train
 
 SOLVED = 475.0
+ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,11 +45,11 @@ class Experiment:
     """Fresh episodes in an evaluation of each run."""
     stop_at_return: float | None = None
     """Stop once every run's greedy mean return is this or more."""
-    config: PPOConfig = dataclasses.field(
-        default_factory=lambda: PPOConfig(num_envs=16, num_steps=32, num_epochs=10)
+    config: ppo.PPOConfig = dataclasses.field(
+        default_factory=lambda: ppo.PPOConfig(num_envs=16, num_steps=32, num_epochs=10)
     )
-    hyperparams: PPOHyperparams = dataclasses.field(
-        default_factory=lambda: PPOHyperparams(learning_rate=1e-3)
+    hyperparams: ppo.PPOHyperparams = dataclasses.field(
+        default_factory=lambda: ppo.PPOHyperparams(learning_rate=1e-3)
     )
     run: RunOptions = dataclasses.field(
         default_factory=RunOptions, metadata={"setting": False}
@@ -59,7 +60,7 @@ class Experiment:
         check_counts(self, "num_seeds", "num_evaluations", "num_episodes")
         if self.stop_at_return is not None and math.isnan(self.stop_at_return):
             raise ValueError("stop_at_return must be a number, got nan. Leave it out.")
-        check_hyperparams(self.hyperparams)
+        ppo.check_hyperparams(self.hyperparams)
         self.num_updates()
 
     def num_updates(self) -> int:
@@ -89,32 +90,28 @@ def main(experiment: Experiment) -> dict[str, Any]:
             return run.result
         if options.out is not None:
             watch.require_pictures()
-        env, task = CartPole(), CartPoleParams()
-        network = ActorCritic(num_actions=env.action_space(task).n)
-        agents = population(ppo(env, network, config))
-        test = functools.partial(
-            greedy_and_sampled,
-            env=env,
-            params=task,
-            num_episodes=experiment.num_episodes,
-            max_steps=task.max_steps,
-        )
 
         def evaluate(states: Any, key: jax.Array) -> dict[str, jax.Array]:
             def one(state, key):
-                return test(key, act=functools.partial(act, network, state))
+                return greedy_and_sampled(
+                    key,
+                    ENV,
+                    TASK,
+                    functools.partial(ppo.act, NETWORK, state),
+                    num_episodes=experiment.num_episodes,
+                    max_steps=TASK.max_steps,
+                )
 
             return jax.vmap(one)(states, jax.random.split(key, seeds))
 
-        hyperparams = experiment.hyperparams
-        if hyperparams.num_updates == math.inf:
-            hyperparams = hyperparams.replace(num_updates=num_updates)
+        agents = population(ppo.ppo(ENV, NETWORK, config))
+        hyperparams = ppo.annealed(experiment.hyperparams, num_updates)
         keys = jax.random.split(jax.random.key(experiment.seed), 3)
-        start = jax.random.split(keys[0], seeds), replicate(hyperparams, seeds), task
+        start = jax.random.split(keys[0], seeds), replicate(hyperparams, seeds), TASK
         states = train(
             agents,
             run.start(agents.init, *start),
-            task,
+            TASK,
             run.updates_left,
             log_every=log_every,
             on_log=run.on_log,
@@ -131,20 +128,17 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 [row["greedy_return"] for row in seen],
                 title=f"PPO on CartPole-v1, {config.num_envs} environments a run",
                 target=SOLVED,
-                ceiling=task.max_steps,
+                ceiling=TASK.max_steps,
             )
-            first = {"untrained": jax.jit(agents.init)(*start), "trained": states}
+            first = member(jax.jit(agents.init)(*start), 0)
             policies = {
-                name: functools.partial(act, network, member(of_all, 0))
-                for name, of_all in first.items()
+                "untrained": functools.partial(ppo.act, NETWORK, first),
+                "trained": functools.partial(ppo.act, NETWORK, member(states, 0)),
             }
             episodes = watch.play(
-                keys[2], env, task, policies, max_steps=task.max_steps
+                keys[2], ENV, TASK, policies, max_steps=TASK.max_steps
             )
-            title = "CartPole, before and after learning"
-            watch.save(
-                options.out, env, task, episodes, title=title, steps_per_second=50.0
-            )
+            watch.save(options.out, ENV, TASK, episodes, steps_per_second=50.0)
         returns, sampled = run.last["greedy_return"], run.last["sampled_return"]
         more = {"returns_sampled": sampled, "solved": sum(x >= SOLVED for x in returns)}
         return run.finish(summarize(returns) | more)

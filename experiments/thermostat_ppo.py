@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, act, check_hyperparams, ppo
+from rljax.algorithms import ppo
 from rljax.envs import HARD_PLANT, Thermostat, ThermostatParams
 from rljax.launch import check_counts, check_seed, launch
 from rljax.networks import ActorCritic
@@ -42,11 +42,11 @@ class Experiment:
     """Evaluations during a run, about; beside one before it and one after."""
     num_episodes: int = 1024
     """Fresh episodes on which all policies are compared at the end."""
-    config: PPOConfig = dataclasses.field(
-        default_factory=lambda: PPOConfig(num_envs=16, num_steps=64, num_epochs=10)
+    config: ppo.PPOConfig = dataclasses.field(
+        default_factory=lambda: ppo.PPOConfig(num_envs=16, num_steps=64, num_epochs=10)
     )
-    hyperparams: PPOHyperparams = dataclasses.field(
-        default_factory=lambda: PPOHyperparams(learning_rate=1e-3, ent_coef=0.01)
+    hyperparams: ppo.PPOHyperparams = dataclasses.field(
+        default_factory=lambda: ppo.PPOHyperparams(learning_rate=1e-3, ent_coef=0.01)
     )
     run: RunOptions = dataclasses.field(
         default_factory=RunOptions, metadata={"setting": False}
@@ -55,7 +55,7 @@ class Experiment:
     def __post_init__(self):
         check_seed(self.seed)
         check_counts(self, "num_seeds", "num_evaluations", "num_episodes")
-        check_hyperparams(self.hyperparams)
+        ppo.check_hyperparams(self.hyperparams)
         if not self.hyperparams.gamma < 1:
             raise ValueError(
                 f"gamma must be below 1, as the task goes on for ever, got "
@@ -90,7 +90,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
                     key,
                     ENV,
                     task,
-                    functools.partial(act, NETWORK, state),
+                    functools.partial(ppo.act, NETWORK, state),
                     num_episodes=128,
                     max_steps=task.max_steps,
                 )
@@ -100,8 +100,8 @@ def main(experiment: Experiment) -> dict[str, Any]:
             return jax.vmap(one)(states, jax.random.split(key, seeds))
 
         keys = jax.random.split(jax.random.key(experiment.seed), 4)
-        agents = population(ppo(ENV, NETWORK, config))
-        hyperparams = experiment.hyperparams.replace(num_updates=num_updates)
+        agents = population(ppo.ppo(ENV, NETWORK, config))
+        hyperparams = ppo.annealed(experiment.hyperparams, num_updates)
         start = jax.random.split(keys[0], seeds), replicate(hyperparams, seeds), task
         states = train(
             agents,
@@ -115,16 +115,10 @@ def main(experiment: Experiment) -> dict[str, Any]:
             evaluation_key=keys[1],
         )
         run.check_finished()
-        gamma = float(hyperparams.gamma)
-        untrained = jax.jit(agents.init)(*start).params
+        gamma, episodes = float(hyperparams.gamma), experiment.num_episodes
+        runs = NETWORK, jax.jit(agents.init)(*start).params, states.params
         result = thermostat.compare(
-            keys[2],
-            task,
-            NETWORK,
-            untrained,
-            states.params,
-            gamma=gamma,
-            num_episodes=experiment.num_episodes,
+            keys[2], task, *runs, gamma=gamma, num_episodes=episodes
         )
         if folder is not None:
             seen = [row for row in run.rows if "heater_on" in row]
@@ -141,9 +135,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             )
             on = [row["heater_on"][0] for row in seen]
             thermostat.draw_policy(folder / "policy.png", task, steps, on, gamma=gamma)
-            thermostat.draw_episodes(
-                folder, keys[3], task, NETWORK, untrained, states.params, gamma=gamma
-            )
+            thermostat.draw_episodes(folder, keys[3], task, *runs, gamma=gamma)
         thermostat.say_table(result)
         return run.finish(result)
 

@@ -1,5 +1,1 @@
-"""Learning algorithms: one file each, read top to bottom."""
-
-from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, PPOState, ppo
-
-__all__ = ["PPOConfig", "PPOHyperparams", "PPOState", "ppo"]
+"""Learners: each module has one, as a pair of pure functions, and its policy `act`."""

@@ -159,6 +159,13 @@ def check_hyperparams(hyperparams: PPOHyperparams) -> None:
             )
 
 
+def annealed(hyperparams: PPOHyperparams, num_updates: int) -> PPOHyperparams:
+    """Lets the learning rate fall to 0 over a whole run, where no other number is set."""
+    if hyperparams.num_updates != math.inf:
+        return hyperparams
+    return hyperparams.replace(num_updates=num_updates)
+
+
 @functools.cache
 def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
     """Makes PPO for one environment, one actor-critic and one set of sizes.

@@ -60,8 +60,8 @@ def save(
     params: Any,
     episodes: Mapping[str, Trajectory],
     *,
-    title: str,
     steps_per_second: float,
+    title: str | None = None,
 ) -> None:
     """Writes `replay.html` and `replay.gif`, the episodes side by side.
 
@@ -70,8 +70,8 @@ def save(
         env: the environment; it has `draw`.
         params: its parameters.
         episodes: by title, each as `rljax.episode` gives it.
-        title: what the page is about.
         steps_per_second: how fast they play.
+        title: what the page is about; by default the environment and the episodes.
 
     Raises:
         ImportError: Pillow is not installed.
@@ -81,7 +81,7 @@ def save(
     save_html(
         Path(folder) / "replay.html",
         replays,
-        title=title,
+        title=title or f"{type(env).__name__}: {', '.join(episodes)}",
         frames_per_second=steps_per_second,
     )
     every = max(1, round(steps_per_second / _GIF_RATE))
