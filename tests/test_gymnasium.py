@@ -15,6 +15,7 @@ from gymnasium.error import ResetNeeded  # noqa: E402
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
 from rljax.interop.gymnasium import GymnasiumEnv, GymnasiumVectorEnv  # noqa: E402
+from rljax.report.paint import frame  # noqa: E402
 
 CASES = [(CartPole(), CartPoleParams()), (Thermostat(), ThermostatParams())]
 per_case = pytest.mark.parametrize(
@@ -101,6 +102,9 @@ def test_rendering_gives_pixels(env, params):
     assert first.shape == second.shape
     assert first.shape[2] == 3
     assert (first != second).any()
+    state = jax.device_get(adapted._state)
+    np.testing.assert_array_equal(second, frame(env.draw(state, 1, params)))
+    assert (second != frame(env.draw(state, 0, params))).any()
     assert GymnasiumEnv(env, params).render() is None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rljax.envs import CartPole, CartPoleParams
 from rljax.lanes import start
-from rljax.rollout import evaluate, unroll
+from rljax.rollout import episode, evaluate, record, unroll
 
 ENV, PARAMS = CartPole(), CartPoleParams(max_steps=13)
 
@@ -168,6 +168,52 @@ def test_evaluation_of_an_environment_that_pays_after_its_end_counts_nothing_mor
     )
     assert set(episodes.lengths.tolist()) == {1, 3}
     np.testing.assert_array_equal(episodes.returns, episodes.lengths)
+
+
+def test_a_record_keeps_every_state_and_stands_still_after_the_end():
+    run = functools.partial(
+        record, env=ENV, params=PARAMS, act=at_random, num_episodes=6, max_steps=20
+    )
+    kept = jax.jit(run)(jax.random.key(5))
+    lengths = np.asarray(kept.valid.sum(0))
+    assert lengths.max() == 13  # the clock
+    assert lengths.min() < 13  # a fall
+    step = jax.jit(ENV.step)
+    for lane in range(6):
+        one = episode(kept, lane)
+        assert len(one.reward) == lengths[lane]
+        assert one.state.time.tolist() == list(range(lengths[lane] + 1))
+        assert one.terminated[-1] | one.truncated[-1]
+        assert not (one.terminated | one.truncated)[:-1].any()
+        for t, action in enumerate(one.action):
+            before = jax.tree.map(lambda x, t=t: x[t], one.state)
+            after, seen = step(jax.random.key(0), before, action, PARAMS)
+            np.testing.assert_allclose(one.state.theta[t + 1], after.theta, atol=1e-6)
+            np.testing.assert_allclose(
+                one.observation[t + 1], seen.observation, atol=1e-6
+            )
+    np.testing.assert_array_equal(kept.reward.sum(0), lengths)
+    after_the_end = np.asarray(kept.observation)[-1]
+    for lane in range(6):
+        np.testing.assert_array_equal(
+            after_the_end[lane], kept.observation[lengths[lane], lane]
+        )
+
+
+def test_a_lane_that_was_not_recorded_is_refused():
+    kept = record(
+        jax.random.key(5), ENV, PARAMS, at_random, num_episodes=2, max_steps=3
+    )
+    with pytest.raises(ValueError, match=r"one of the 2 recorded, got 2\."):
+        episode(kept, 2)
+
+
+@pytest.mark.parametrize("play_some", [evaluate, record])
+def test_no_episodes_are_refused(play_some):
+    with pytest.raises(ValueError, match=f"{play_some.__name__} plays at least one"):
+        play_some(
+            jax.random.key(0), ENV, PARAMS, at_random, num_episodes=0, max_steps=3
+        )
 
 
 @pytest.mark.parametrize("key", [0, 1])
