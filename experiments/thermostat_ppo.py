@@ -2,8 +2,9 @@
 
     python experiments/thermostat_ppo.py --hard --out runs/thermostat_hard
 
-The chapter's policy, "on below 70", is optimal in the default room. With --hard the
-heater is so strong that it is not. Expected: see the README's results.
+"On below 70" is optimal in the default room; with --hard the heater is too strong.
+
+Expected: see the README's results.
 """
 
 import dataclasses

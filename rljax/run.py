@@ -344,9 +344,8 @@ class Run:
         def ask(number, frame):
             signal.signal(number, before[number])
             self.interrupted_by = signal.Signals(number).name
-            text = (
-                f"{self.interrupted_by}: stopping after this chunk; again to stop now"
-            )
+            what = "stopping after this chunk" if self.updates_left else "finishing"
+            text = f"{self.interrupted_by}: {what}; again to stop now"
             os.write(2, text.encode() + b"\n")  # print may be what was interrupted
 
         before = {}

@@ -12,7 +12,7 @@ the units of the world that is drawn; `y` points up. Colors are "#rrggbb".
 import math
 import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 
 class Line(NamedTuple):
@@ -80,11 +80,15 @@ def check_picture(picture: Picture, where: str) -> None:
             f"Return rljax.shapes.Picture(left, bottom, right, top, shapes)."
         )
     left, bottom, right, top, shapes = picture
-    finite = all(map(math.isfinite, (left, bottom, right, top)))
+    finite = all(map(_is_finite, (left, bottom, right, top)))
     if not (finite and left < right and bottom < top):
         raise ValueError(
             f"{where}: a view must be finite, left of its right and below its top, got "
             f"left={left}, bottom={bottom}, right={right}, top={top}. Swap or widen it."
+        )
+    if not isinstance(shapes, Sequence):
+        raise ValueError(
+            f"{where}: its shapes must be a list, got {type(shapes).__name__}. Use [...]."
         )
     for number, shape in enumerate(shapes):
         fault = _fault(shape, right - left)
@@ -108,20 +112,47 @@ def _fault(shape: Shape, view: float) -> str | None:
             least, points, lengths = 1, [(x, y)], (size,)
             if anchor not in ("start", "middle", "end"):
                 return f"the anchor must be 'start', 'middle' or 'end', got {anchor!r}."
-            if size > view:
+            if not isinstance(text, str):
+                return f"a text is a string, got {text!r}. Use str(...)."
+            if _is_finite(size) and size > view:
                 return f"a text must not be larger than the view, got size={size}."
             if "\n" in text:
                 return f"a text is one line, got {text!r}. Make a Text of each line."
         case _:
             return "a shape must be a Line, Polygon, Circle or Text of rljax.shapes."
-    if len(points) < least:
-        return f"it must have {least} points or more, got {len(points)}. Leave it out."
+    if _length(points) < least:
+        return (
+            f"it must have {least} points (x, y) or more, got {points!r}. Leave it out."
+        )
     for point in points:
-        if not all(map(math.isfinite, point)):
-            return f"coordinates must be finite, got {point}. Leave it out or clip it."
+        if _length(point) != 2:
+            return f"a point is a pair (x, y), got {point!r}."
+        if not all(map(_is_finite, point)):
+            return (
+                f"coordinates must be finite numbers, got {point}. Leave it out or clip "
+                f"it."
+            )
     for length in lengths:
-        if not 0 <= length < math.inf:
-            return f"width, radius and size are finite and not negative, got {length}."
-    if not re.fullmatch("#[0-9a-fA-F]{6}", shape.color):
+        if not (_is_finite(length) and length >= 0):
+            return (
+                f"width, radius and size are finite and not negative, got {length!r}."
+            )
+    if not re.fullmatch("#[0-9a-fA-F]{6}", str(shape.color)):
         return f"a color is '#rrggbb', as '#c0392b' is, got {shape.color!r}."
     return None
+
+
+def _length(value: Any) -> int:
+    """Of a list, a tuple or an array; -1 of what has none."""
+    try:
+        return len(value)
+    except TypeError:
+        return -1
+
+
+def _is_finite(number: Any) -> bool:
+    """Whether it is one number, of Python, NumPy or JAX, and finite."""
+    try:
+        return not isinstance(number, str) and math.isfinite(float(number))
+    except (TypeError, ValueError):
+        return False

@@ -85,12 +85,17 @@ class WithDensity(Walk):
 
 @dataclasses.dataclass(frozen=True)
 class Drawn(Walk):
-    picture: Callable = lambda state: Picture(
+    picture: Callable = lambda state, action: Picture(
         -1, -1, 1, 1, [Circle(state.position, 0, 0.1)]
     )
 
     def draw(self, state, action, params):
-        return self.picture(state)
+        return self.picture(state, action)
+
+
+class DrawnWithoutParams(Walk):
+    def draw(self, state, action):
+        return Picture(-1, -1, 1, 1, [])
 
 
 class NoStep(Walk):
@@ -302,14 +307,26 @@ BROKEN = {
         r"finite floating scalar",
     ),
     "no_picture": (
-        Drawn(picture=lambda state: "a walk"),
+        Drawn(picture=lambda state, action: "a walk"),
         r"`draw` must return a Picture, got str",
         r"[Cc]orrect draw",
     ),
     "bad_picture": (
-        Drawn(picture=lambda state: Picture(0, 0, 1, 1, [Circle(np.nan, 0, 1)])),
+        Drawn(
+            picture=lambda state, action: Picture(0, 0, 1, 1, [Circle(np.nan, 0, 1)])
+        ),
         r"shape 0 \(Circle\): coordinates must be finite",
         r"[Cc]orrect draw",
+    ),
+    "draws_without_an_action": (
+        Drawn(picture=lambda state, action: [action * 1.0]),
+        r"cannot draw a start: TypeError: unsupported operand",
+        r"None at the start",
+    ),
+    "draws_with_two_arguments": (
+        DrawnWithoutParams(),
+        r"cannot draw a start: TypeError: .*positional arguments",
+        r"draw\(state, action, params\)",
     ),
     "missing_method": (
         NoStep(),

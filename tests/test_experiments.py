@@ -155,8 +155,9 @@ def test_a_directory_that_cannot_be_made_is_one_line_and_exit_status_1():
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_help_describes_every_flag():
-    text = command("--help").stdout
+@pytest.mark.parametrize("script", ["cartpole_ppo", "thermostat_ppo"])
+def test_help_describes_every_flag(script):
+    text = command("--help", script=script).stdout
     for flag in ("--seed", "--num-envs", "--learning-rate", "--out", "--total-steps"):
         assert flag in text
     assert max(len(line) for line in text.splitlines()) <= 84

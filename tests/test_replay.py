@@ -6,12 +6,13 @@ import re
 import sys
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from rljax.report.paint import frame, save_gif
-from rljax.report.replay import UNITS, Replay, replay, save_html
+from rljax.report.replay import UNITS, Replay, place, replay, save_html
 from rljax.rollout import Trajectory
 from rljax.shapes import Circle, Line, Picture, Polygon, Text, rectangle
 
@@ -315,10 +316,18 @@ def test_other_numbers_out_of_range_are_refused(tmp_path, option):
     [
         (Circle(0, math.nan, 1), r"shape 3 \(Circle\): coordinates must be finite"),
         (Circle(0, 0, -1), "not negative"),
-        (Line([(0, 0)]), "2 points or more, got 1"),
+        (Line([(0, 0)]), r"2 points \(x, y\) or more, got \[\(0, 0\)\]"),
+        (Line([0, 0, 1, 1]), r"a point is a pair \(x, y\), got 0"),
+        (Line([(0, 0, 0), (1, 1, 1)]), r"a point is a pair \(x, y\)"),
+        (Line(3), r"2 points \(x, y\) or more, got 3"),
+        (Circle("1", 0, 1), "coordinates must be finite numbers"),
+        (Circle(np.zeros(2), 0, 1), "coordinates must be finite numbers"),
+        (Circle(0, 0, None), "not negative, got None"),
+        (Circle(0, 0, 1, None), "'#rrggbb'.*got None"),
+        (Text(0, 0, 1.0, 0.1), "a text is a string, got 1.0"),
         (Line([(0, 0), (math.inf, 0)]), "finite"),
         (Line([(0, 0), (1, 1)], width=math.nan), "not negative"),
-        (Polygon([(0, 0), (1, 0)]), "3 points or more"),
+        (Polygon([(0, 0), (1, 0)]), "3 points"),
         (Circle(0, 0, 1, "red"), "'#rrggbb'.*got 'red'"),
         (Circle(0, 0, 1, "#1234567"), "#rrggbb"),
         (Text(0, 0, "a", 0.1, anchor="center"), "got 'center'"),
@@ -333,6 +342,28 @@ def test_a_shape_that_cannot_be_painted_is_named(shape, words):
         Replay("bad", pictures, [0.0, 0.0])
     with pytest.raises(ValueError, match=words):
         frame(pictures[2])
+
+
+def test_coordinates_may_be_of_numpy_or_jax():
+    one = jnp.float32(1)
+    shapes = [
+        Circle(one, 0, np.float32(0.1)),
+        Line(np.array([[0, 0], [1, 1]])),
+        Polygon([(0, 0), (one, 0), (0, one)]),
+    ]
+    seen = Replay("good", [Picture(0, 0, 2, 2, shapes)] * 2, [0.0])
+    plain = Picture(
+        0, 0, 2, 2,
+        [Circle(1, 0, 0.1), Line([(0, 0), (1, 1)]), Polygon([(0, 0), (1, 0), (0, 1)])],
+    )  # fmt: skip
+    assert [hash(shape) for shape in place(seen.pictures[0])] == [
+        hash(shape) for shape in place(plain)
+    ]
+
+
+def test_shapes_that_are_no_list_are_refused():
+    with pytest.raises(ValueError, match="its shapes must be a list, got NoneType"):
+        Replay("bad", [Picture(0, 0, 1, 1, None)] * 2, [0.0])
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,9 @@ class PPOHyperparams(struct.PyTreeNode):
     ent_coef: float = 0.0
     """Weight of the entropy bonus."""
     num_updates: float = math.inf
-    """Updates over which the learning rate falls to 0; infinite: it stays. Not how many
-    are taken."""
+    """Updates over which the learning rate falls to 0; not how many are taken. Where it
+    is infinite an experiment takes its own length, and the bare algorithm keeps the
+    rate."""
 
 
 class PPOState(struct.PyTreeNode):

@@ -70,12 +70,23 @@ def check_log_probs(check: "Checker", start: Any, action: Any, next_state: Any) 
 def check_draw(check: "Checker", start: Any, action: Any, next_state: Any) -> None:
     """Pictures of a start and of what followed can be painted."""
     for state, last in ((start, None), (next_state, action)):
-        picture = check.env.draw(*jax.device_get((state, last)), check.params)
+        # NumPy scalars and arrays, as a replay passes them.
+        host = jax.tree.map(lambda x: np.asarray(x)[()], jax.device_get((state, last)))
+        try:
+            picture = check.env.draw(*host, check.params)
+        except Exception as error:
+            check.fail(
+                f"cannot draw {'a start' if last is None else 'a step'}: "
+                f"{type(error).__name__}: {error}",
+                "draw(state, action, params) takes one state, and the action that led to "
+                "it or None at the start",
+                "correct draw",
+            )
         try:
             check_picture(picture, "the picture")
         except ValueError as error:
             check.fail(
-                f"draws what cannot be painted: {error}",
+                f"draws what cannot be painted: {str(error).removesuffix('.')}",
                 "a picture has a window and shapes of rljax.shapes",
                 "correct draw",
             )

@@ -139,10 +139,14 @@ def optimal_values(
 
 
 def optimal_policy(table: Grid, *, gamma: float) -> np.ndarray:
-    """Bool `[N]`: where the best policy of the continuing task has the heater on."""
+    """`[N]` probabilities with which the best policy of the continuing task heats.
+
+    One or zero; a half where either is best.
+    """
     values = optimal_values(table, gamma=gamma)
     off_value, on_value = action_values(table, values, gamma)
-    return on_value > off_value
+    either = np.abs(on_value - off_value) < 1e-5  # the values' own error is 1e-6
+    return np.where(either, 0.5, on_value > off_value)
 
 
 def relative_error(

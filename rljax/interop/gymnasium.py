@@ -105,7 +105,8 @@ class GymnasiumEnv(gymnasium.Env):
             return None
         if self._state is None:
             raise ResetNeeded("there is nothing to render yet. Call reset().")
-        return frame(self._env.draw(_numpy(self._state), self._action, self._params))
+        state, params = _numpy((self._state, self._params))
+        return frame(self._env.draw(state, self._action, params))
 
 
 class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
@@ -229,12 +230,12 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
             return None
         if self._lanes is None:
             raise ResetNeeded("there is nothing to render yet. Call reset().")
-        states = _numpy(self._lanes.state)
+        states, params = _numpy((self._lanes.state, self._params))
 
         def picture(lane: int) -> Any:
             state, action = jax.tree.map(lambda x: x[lane], (states, self._actions))
             last = action if self._acted[lane] else None
-            return self._env.draw(state, last, self._params)
+            return self._env.draw(state, last, params)
 
         return tuple(frame(picture(lane)) for lane in range(self.num_envs))
 

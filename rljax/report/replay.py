@@ -191,7 +191,7 @@ def place(picture: Picture) -> Iterator[tuple[Any, ...]]:
 
     def whole(length: float) -> int:
         # What lies 1,000 views away may as well lie there: it is not seen.
-        return round(min(max(scale * length, -1e3 * UNITS), 1e3 * UNITS))
+        return round(min(max(scale * float(length), -1e3 * UNITS), 1e3 * UNITS))
 
     def spots(*points: tuple[float, float]) -> Iterator[int]:
         for x, y in points:

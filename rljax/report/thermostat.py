@@ -253,14 +253,15 @@ def draw_policy(
 
     steps, shares = np.asarray(env_steps, np.float64), np.asarray(on, np.float64)
     grid = exact.grid(plant)
-    where_on = exact.optimal_policy(grid, gamma=gamma).astype(np.float64)
-    best = np.interp(plant.target + _DEGREES, grid.temperature, where_on)
+    best_on = exact.optimal_policy(grid, gamma=gamma)
+    best = np.interp(plant.target + _DEGREES, grid.temperature, best_on)
+    between = (steps[1:] + steps[:-1]) / 2
     half = (_DEGREES[1] - _DEGREES[0]) / 2
     edges = plant.target + np.append(_DEGREES - half, _DEGREES[-1] + half)
     figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
     left, right = axes = figure.subplots(1, 2, sharey=True, width_ratios=[12, 1])
     for panel, columns, share in (
-        (left, np.append(steps, 2 * steps[-1] - steps[-2:][0]), shares),
+        (left, np.concatenate([steps[:1], between, steps[-1:]]), shares),
         (right, np.arange(2), best[None]),
     ):
         mesh = panel.pcolormesh(
@@ -280,7 +281,7 @@ def draw_policy(
     left.set_ylabel("temperature (°F)")
     left.xaxis.set_major_formatter("{x:,.0f}")
     left.legend(loc="upper right")
-    right.set_title("best")
+    right.set_title("best\n(white: either)")
     right.set_xticks([])
     save_figure(figure, path)
 

@@ -23,8 +23,8 @@ def require_pictures() -> None:
     Raises:
         ImportError: matplotlib or Pillow is not installed.
     """
+    require_pillow()  # without which matplotlib does not import either
     require_matplotlib()
-    require_pillow()
 
 
 def play(
@@ -43,7 +43,14 @@ def play(
         params: its parameters.
         policies: by name, `(observation, key) -> action` over all lanes at once.
         max_steps: steps kept of each episode.
+
+    Raises:
+        ValueError: there is no policy.
     """
+    if not isinstance(policies, Mapping) or not policies:
+        raise ValueError(
+            f"play needs policies by name, got {policies!r}. Use {{'trained': act}}, say."
+        )
     episodes = {}
     for name, act in policies.items():
         run = functools.partial(
@@ -77,11 +84,12 @@ def save(
         ImportError: Pillow is not installed.
     """
     require_pillow()
-    replays = [replay(env, params, one, name) for name, one in episodes.items()]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    replays = [replay(env, params, one, str(name)) for name, one in episodes.items()]
     save_html(
         Path(folder) / "replay.html",
         replays,
-        title=title or f"{type(env).__name__}: {', '.join(episodes)}",
+        title=title or f"{type(env).__name__}: {', '.join(map(str, episodes))}",
         frames_per_second=steps_per_second,
     )
     every = max(1, round(steps_per_second / _GIF_RATE))
