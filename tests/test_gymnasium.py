@@ -89,6 +89,19 @@ def test_what_it_returns_is_the_callers():
     assert np.abs(kept).max() < 2
 
 
+@pytest.mark.parametrize("kind", [np.array, jnp.array, list])
+def test_actions_may_be_of_jax_or_a_list(kind):
+    many = GymnasiumVectorEnv(*CASES[0], 2)
+    many.reset(seed=0)
+    expected = GymnasiumVectorEnv(*CASES[0], 2)
+    expected.reset(seed=0)
+    np.testing.assert_array_equal(
+        many.step(kind([0, 1]))[0], expected.step(np.array([0, 1]))[0]
+    )
+    if kind is not list:
+        assert started().step(kind(1))[1] == 1.0
+
+
 @per_case
 def test_rendering_gives_pixels(env, params):
     adapted = GymnasiumEnv(env, params, render_mode="rgb_array")
@@ -194,6 +207,11 @@ def test_nested_spaces_and_continuous_actions(mode):
             r"one of \[None\] for Nested",
         ),
         (lambda: GymnasiumVectorEnv(*CASES[0], 0), ValueError, "at least 1, got 0"),
+        (
+            lambda: GymnasiumVectorEnv(*CASES[0], 2, autoreset_mode="never"),
+            ValueError,
+            "one of NextStep, SameStep, Disabled, got 'never'",
+        ),
         (
             lambda: GymnasiumVectorEnv(*CASES[0], 2).step(np.zeros(2, int)),
             ResetNeeded,

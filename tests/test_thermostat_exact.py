@@ -128,6 +128,8 @@ def test_inside_the_band_for_ever_is_worth_the_geometric_sum():
         (lambda: grid(ThermostatParams(cooling=0.0)), "0 < cooling \\* tau <= 1, got 0.0"),
         (lambda: grid(ThermostatParams(tau=60.0)), "0 < cooling \\* tau <= 1"),
         (lambda: grid(ThermostatParams(), 1), "two points, got 1"),
+        (lambda: grid(ThermostatParams(disturbance=-1.0)), "disturbance >= 0 .* got -1.0"),
+        (lambda: grid(ThermostatParams(start_low=90.0)), "start_low <= start_high"),
         (
             lambda: optimal_values(grid(ThermostatParams(), 101), gamma=1.0),
             "discount factor in \\[0, 1\\), got gamma=1.0",

@@ -52,8 +52,9 @@ def grid(params: ThermostatParams, num_points: int = 40001) -> Grid:
         num_points: number of grid points N.
 
     Raises:
-        ValueError: there are fewer than two points, or the room's temperature has no
-            bound: its Euler step is unstable (`0 < cooling * tau <= 1` is not).
+        ValueError: there are fewer than two points; the room's temperature has no bound,
+            as its Euler step is unstable (`0 < cooling * tau <= 1` is not); or another
+            parameter is out of its range.
     """
     if num_points < 2:
         raise ValueError(f"a grid needs two points, got {num_points}. Use more.")
@@ -62,6 +63,12 @@ def grid(params: ThermostatParams, num_points: int = 40001) -> Grid:
         raise ValueError(
             f"a grid needs bounded temperatures, 0 < cooling * tau <= 1, got "
             f"{params.cooling} * {params.tau}. Change either."
+        )
+    if not 0 <= params.disturbance < math.inf or params.start_low > params.start_high:
+        raise ValueError(
+            f"a grid needs disturbance >= 0 and start_low <= start_high, got "
+            f"{params.disturbance}, {params.start_low} and {params.start_high}. Correct "
+            f"them."
         )
     hottest = params.outside + max(0.0, params.heating / params.cooling)
     coldest = params.outside + min(0.0, params.heating / params.cooling)

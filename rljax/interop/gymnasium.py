@@ -85,7 +85,7 @@ class GymnasiumEnv(gymnasium.Env):
         """
         if self._over:
             raise ResetNeeded("the episode is over, or none was started. Call reset().")
-        _check_action(self.action_space, action)
+        action = _checked(self.action_space, action)
         self._key, self._state, timestep = _step(
             self._env, self._key, self._state, action, self._params
         )
@@ -143,7 +143,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
         self.single_action_space = _space(env.action_space(params))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        mode = AutoresetMode(autoreset_mode)
+        mode = _mode(autoreset_mode)
         self.metadata = GymnasiumEnv.metadata | {"autoreset_mode": mode}
         self._mode = mode
         self._env, self._params = env, jax.tree.map(jnp.asarray, params)
@@ -205,7 +205,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
                 f"the episodes of lanes {np.flatnonzero(self._done).tolist()} are over. "
                 f"Call reset(options={{'reset_mask': terminated | truncated}})."
             )
-        _check_action(self.action_space, actions)
+        actions = _checked(self.action_space, actions)
         self._key, self._lanes, timestep, valid = _step_lanes(
             self._env, self._key, self._params, self._lanes, actions, _MODES[self._mode]
         )
@@ -346,11 +346,28 @@ def _numpy(tree: Any) -> Any:
     return jax.tree.map(plain, tree)
 
 
-def _check_action(space: gymnasium.Space, action: Any) -> None:
+def _checked(space: gymnasium.Space, action: Any) -> Any:
+    """The action in NumPy, if it lies in its space."""
+
+    def of_numpy(x):
+        return np.asarray(x)[()] if isinstance(x, jax.Array) else x
+
+    action = jax.tree.map(of_numpy, action)
     if not space.contains(action):
         raise ValueError(
             f"actions lie in {space}, got {action!r}. Use action_space.sample(), say."
         )
+    return _fit(space, action)
+
+
+def _mode(mode: AutoresetMode | str) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        names = ", ".join(mode.value for mode in AutoresetMode)
+        raise ValueError(
+            f"autoreset_mode must be one of {names}, got {mode!r}. Choose one."
+        ) from None
 
 
 def _check_render_mode(env: Any, render_mode: str | None) -> None:
