@@ -141,6 +141,12 @@ def test_errors_say_what_to_do(call, message):
         call()
 
 
+def test_a_policy_that_diverged_is_worth_nan():
+    table = grid(ThermostatParams(), 101)
+    values = policy_values(table, np.full(101, np.nan), gamma=0.99)
+    assert np.isnan(values).all()
+
+
 def test_it_takes_numbers_of_jax_too():
     swept = jax.tree.map(np.float32, ThermostatParams())
     assert np.isfinite(optimal_values(grid(swept, 101), gamma=0.9)).all()

@@ -244,7 +244,7 @@ def _iterate(
         change = following - values
         low, high = ahead * change.min(), ahead * change.max()
         values = following
-        if high - low < 1e-6:
+        if not high - low >= 1e-6:  # or NaN, as of a policy that diverged
             return values + (low + high) / 2
 
 
