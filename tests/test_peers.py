@@ -26,11 +26,14 @@ def test_sb3s_own_checks_pass(env, params, render_mode):
 
 def test_sb3s_ppo_solves_our_cartpole():
     """With RL Zoo's settings: 8 environments, 100,000 steps."""
+    import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
     from rljax.interop.gymnasium import GymnasiumEnv
+
+    torch.set_num_threads(1)  # more of them wait for one another on nets this small
 
     def make():
         return GymnasiumEnv(CartPole(), CartPoleParams())
