@@ -11,7 +11,7 @@ PEERS := sb3 gymnax rejax
 
 run: .venv/run-installed  ## trains a policy on CartPole; a second time shows the result
 	.venv/bin/python experiments/cartpole_ppo.py --out runs/cartpole_ppo
-	@echo "The learning curve is runs/cartpole_ppo/learning_curve.png" >&2
+	@echo "Open runs/cartpole_ppo/replay.html; the learning curve is learning_curve.png beside it" >&2
 
 test: .venv/test-installed  ## the default tests
 	.venv/bin/python -m pytest -n 2
