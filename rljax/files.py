@@ -52,3 +52,28 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file of a folder that somebody else wrote; it need not exist.
+
+    Raises:
+        ValueError: it lies outside the folder, by its name or by a link. Links into the
+            `blobs` of a Hugging Face cache, of which the folder is a snapshot, are fine.
+    """
+    folder = Path(folder)
+    path, root = folder / name, folder.resolve()
+    allowed = [root]
+    if root.parent.name == "snapshots":
+        allowed.append(root.parent.parent / "blobs")
+    real = path.resolve()
+    if (
+        Path(name).is_absolute()
+        or ".." in Path(name).parts
+        or not any(real.is_relative_to(place) for place in allowed)
+    ):
+        raise ValueError(
+            f"{name!r} lies outside the folder {folder}, and nothing outside is read. "
+            f"Put the file into the folder itself."
+        )
+    return path

@@ -8,9 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = """
-0   base files spaces shapes sharding             rlhf.tokenizer
-1   returns losses distributions                rlhf.logps rlhf.tokens
-2   networks normalize lanes                    rlhf.model rlhf.bandit rlhf.losses rlhf.data rlhf.lora
+0   base files spaces shapes sharding
+1   returns losses distributions                rlhf.logps rlhf.tokenizer
+2   networks normalize lanes                    rlhf.tokens rlhf.model rlhf.bandit rlhf.losses rlhf.data rlhf.lora
 3   rollout envs                                rlhf.reward_model rlhf.generate rlhf.rewards
 4   algorithms objective                        rlhf.pretrained rlhf.scoring rlhf.sft rlhf.reward_training rlhf.dpo rlhf.policy_optimization
 5   checkpoint metrics manifest                 rlhf.selection
@@ -18,7 +18,7 @@ ROWS = """
 7   train launch
 8   sweep interop                               rlhf.evaluation
 9   cli                                         rlhf.recipes
-10  __init__
+10  __init__                                   rlhf
 """
 RANK = {
     unit: int(line.split()[0])

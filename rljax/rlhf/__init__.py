@@ -1,0 +1,1 @@
+"""Reinforcement learning from human feedback: rewards from a model, of whole completions."""

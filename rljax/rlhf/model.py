@@ -1,0 +1,314 @@
+"""One transformer decoder, by configuration: Llama 3, Qwen2, Qwen3, SmolLM2, GPT-2."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Rotary position embedding, with Llama 3.1's stretching if `factor` is not 1.
+
+    References:
+        Su et al. (2021), https://arxiv.org/abs/2104.09864; Llama Team (2024),
+        https://arxiv.org/abs/2407.21783, section 3.2.
+    """
+
+    theta: float = 10_000.0
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_length: int = 8192
+
+    def frequencies(self, head_dim: int) -> np.ndarray:
+        """`[head_dim / 2]` angles per position, in radians."""
+        powers = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+        frequency = 1.0 / np.float32(self.theta) ** powers
+        if self.factor == 1.0:
+            return frequency
+        # Long waves are stretched by the factor, short ones kept, those between blended.
+        waves = self.original_max_length * frequency / (2 * math.pi)
+        low, high = self.low_freq_factor, self.high_freq_factor
+        keep = np.clip((waves - low) / (high - low), 0.0, 1.0)
+        blended = (1 - keep) * frequency / self.factor + keep * frequency
+        return blended.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """The shape of a decoder. Static.
+
+    Attributes:
+        vocab_size: number of token ids V.
+        hidden_size: width of the residual stream D.
+        intermediate_size: width of the MLP.
+        num_layers: number of blocks.
+        num_heads: query heads.
+        num_kv_heads: key and value heads; a divisor of `num_heads`.
+        head_dim: width of a head.
+        max_length: longest row, in tokens.
+        rope: rotary positions, or None for learned ones (GPT-2).
+        norm_eps: added to the variance.
+        layer_norm: LayerNorm with a bias (GPT-2) rather than RMSNorm.
+        gated_mlp: SwiGLU rather than GELU (GPT-2).
+        qkv_bias: biases of queries, keys and values (Qwen2, GPT-2).
+        out_bias: bias of attention's output (GPT-2).
+        mlp_bias: biases of the MLP (GPT-2).
+        qk_norm: RMSNorm of each head's queries and keys (Qwen3).
+        tie_embeddings: logits from the embedding's transpose.
+        dtype: of the matrix products: float32 or bfloat16. Parameters are float32, and
+            so are norms, logits and heads.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_length: int
+    rope: Rope | None = dataclasses.field(default_factory=Rope)
+    norm_eps: float = 1e-5
+    layer_norm: bool = False
+    gated_mlp: bool = True
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    tie_embeddings: bool = False
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and not (isinstance(value, int) and value >= 1):
+                raise ValueError(
+                    f"{field.name} must be a whole number of at least 1, got {value!r}."
+                )
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_kv_heads must divide num_heads, got {self.num_kv_heads} and "
+                f"{self.num_heads}. Choose a divisor."
+            )
+        if self.rope is not None and self.head_dim % 2:
+            raise ValueError(
+                f"head_dim must be even for rotary positions, got {self.head_dim}."
+            )
+
+
+class Transformer(nn.Module):
+    """A causal decoder. The blocks' parameters are stacked: leaves `[num_layers, ...]`.
+
+    Rows may be padded on the right, freely: what comes later changes nothing before it.
+    Rows padded on the left need their mask.
+    """
+
+    config: TransformerConfig
+
+    def setup(self):
+        """Makes the embeddings, the blocks and the norm after them."""
+        config = self.config
+        init = nn.initializers.normal(0.02)
+        self.embed = nn.Embed(
+            config.vocab_size, config.hidden_size, embedding_init=init
+        )
+        if config.rope is None:
+            self.position_embed = nn.Embed(
+                config.max_length, config.hidden_size, embedding_init=init
+            )
+        self.layers = self.param("layers", self._init_layers)
+        self.norm = _norm(config)
+        if not config.tie_embeddings:
+            # Made only where `logits` is what initializes: a reward model has none.
+            self.lm_head = nn.Dense(config.vocab_size, use_bias=False, kernel_init=init)
+
+    def __call__(self, ids: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Hidden states after the last norm, `[B, L, D]` float32.
+
+        Args:
+            ids: `[B, L]` int32.
+            mask: `[B, L]` bool, true at real tokens; None if padding is on the right.
+        """
+        x, positions, visible = self._embed(ids, mask)
+        x = self._run(self.layers, x, positions, visible)
+        return self.norm(x)
+
+    def last(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
+        """Hidden states of each row's last token alone, `[B, D]` float32.
+
+        The same as `self(ids)[row, lengths - 1]`, for less: of the last block only the
+        keys and values are computed for every token.
+
+        Args:
+            ids: `[B, L]` int32, padded on the right.
+            lengths: `[B]` int32, at least 1.
+        """
+        at = lengths - 1
+        x, positions, visible = self._embed(ids, None)
+        first, final = (
+            jax.tree.map(lambda p: p[:-1], self.layers),
+            jax.tree.map(lambda p: p[-1], self.layers),
+        )
+        x = self._run(first, x, positions, visible)
+        x = self._block(final, x, positions, positions <= at[:, None], at)
+        return self.norm(x)[:, 0]
+
+    def logits(self, ids: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Logits of each next token, `[B, L, V]` float32; arguments as of a call."""
+        hidden = self(ids, mask)
+        if self.config.tie_embeddings:
+            return self.embed.attend(hidden)
+        return self.lm_head(hidden)
+
+    def _embed(self, ids, mask):
+        if mask is None:
+            positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+        else:
+            positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+        x = self.embed(ids)
+        if self.config.rope is None:
+            x = x + self.position_embed(positions)
+        return x.astype(self.config.dtype), positions, mask
+
+    def _run(self, layers, x, positions, visible):
+        def body(x, layer):
+            return self._block(layer, x, positions, visible), None
+
+        return jax.lax.scan(body, x, layers)[0]
+
+    def _block(self, layer, *args):
+        return Block(self.config, parent=None).apply({"params": layer}, *args)
+
+    def _init_layers(self, key: jax.Array):
+        block = Block(self.config, parent=None)
+        x = jnp.zeros((1, 1, self.config.hidden_size))
+
+        def init(key):
+            return block.init(key, x, jnp.zeros((1, 1), jnp.int32), None)["params"]
+
+        return jax.vmap(init)(jax.random.split(key, self.config.num_layers))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each after a norm and added to what came in."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        visible: jax.Array | None,
+        at: jax.Array | None = None,
+    ) -> jax.Array:
+        """Maps `[B, L, D]` to `[B, L, D]`, or to `[B, 1, D]`: the tokens `at` alone.
+
+        Args:
+            x: the residual stream.
+            positions: `[B, L]` int32.
+            visible: `[B, L]` bool, the tokens that may be looked at (by those after
+                them); None if all.
+            at: `[B]` int32, or None for every token.
+        """
+        config = self.config
+        dense = functools.partial(
+            nn.Dense, dtype=config.dtype, kernel_init=nn.initializers.normal(0.02)
+        )
+
+        def heads(name, count, y):
+            width = count * config.head_dim
+            y = dense(width, use_bias=config.qkv_bias, name=name)(y)
+            y = y.reshape(*y.shape[:-1], count, config.head_dim)
+            if config.qk_norm and name != "v":
+                y = nn.RMSNorm(epsilon=config.norm_eps, name=f"{name}_norm")(y)
+            return y
+
+        y = _norm(config, name="attention_norm")(x)
+        k = heads("k", config.num_kv_heads, y)
+        v = heads("v", config.num_kv_heads, y)
+        query_positions = positions
+        if at is not None:
+            x, y, query_positions = (
+                jnp.take_along_axis(array, index, axis=1)
+                for array, index in (
+                    (x, at[:, None, None]),
+                    (y, at[:, None, None]),
+                    (positions, at[:, None]),
+                )
+            )
+        q = heads("q", config.num_heads, y)
+        if config.rope is not None:
+            frequencies = config.rope.frequencies(config.head_dim)
+            q = _rotate(q, query_positions, frequencies)
+            k = _rotate(k, positions, frequencies)
+        a = attention(
+            q.astype(config.dtype),
+            k.astype(config.dtype),
+            v,
+            visible,
+            causal=at is None,
+        )
+        a = a.reshape(*a.shape[:-2], -1)
+        x = x + dense(config.hidden_size, use_bias=config.out_bias, name="o")(a)
+
+        y = _norm(config, name="mlp_norm")(x)
+        up = dense(config.intermediate_size, use_bias=config.mlp_bias, name="up")(y)
+        if config.gated_mlp:
+            gate = dense(
+                config.intermediate_size, use_bias=config.mlp_bias, name="gate"
+            )(y)
+            up = nn.silu(gate) * up
+        else:
+            up = nn.gelu(up, approximate=True)
+        return x + dense(config.hidden_size, use_bias=config.mlp_bias, name="down")(up)
+
+
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    visible: jax.Array | None,
+    *,
+    causal: bool,
+) -> jax.Array:
+    """Grouped-query attention, softmax in float32.
+
+    Args:
+        query: `[B, T, H, K]`.
+        key: `[B, S, G, K]`; G divides H, and head h reads group `h // (H / G)`.
+        value: `[B, S, G, K]`.
+        visible: `[B, S]` bool, the tokens that may be looked at; None if all.
+        causal: whether token t looks at tokens up to t only.
+
+    Returns:
+        `[B, T, H, K]`.
+
+    References:
+        Vaswani et al. (2017), https://arxiv.org/abs/1706.03762; Ainslie et al. (2023),
+        https://arxiv.org/abs/2305.13245.
+    """
+    mask = None if visible is None else visible[:, None, None, :]
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
+
+
+def _norm(config: TransformerConfig, name: str | None = None) -> nn.Module:
+    kind = nn.LayerNorm if config.layer_norm else nn.RMSNorm
+    return kind(epsilon=config.norm_eps, dtype=jnp.float32, name=name)
+
+
+def _rotate(x: jax.Array, positions: jax.Array, frequencies: np.ndarray) -> jax.Array:
+    """Turns the halves of each head `[B, L, H, K]` by position times frequency."""
+    angles = (
+        positions[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None]
+    )
+    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
