@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PIP := .venv/bin/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 
-PEERS := sb3 gymnax rejax
+PEERS := sb3 gymnax rejax transformers
 
 .PHONY: run test test-slow test-browser peers test-peers check clean
 .DELETE_ON_ERROR:
@@ -51,7 +51,7 @@ clean:
 	$(PYTHON) -m venv .peers/$*
 	grep -v '^gymnasium' .ci/constraints.txt > .peers/$*/constraints.txt
 	.peers/$*/bin/pip install --quiet --disable-pip-version-check \
-	  -c .peers/$*/constraints.txt -r .ci/peers/$*.txt -e '.[viz]' pytest hypothesis
+	  -c .peers/$*/constraints.txt -r .ci/peers/$*.txt -e '.[viz,lm]' pytest hypothesis
 	@touch $@
 
 .venv/made:

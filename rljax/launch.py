@@ -1,10 +1,11 @@
 """Experiments as commands: flags in, one JSON line out, an exit status."""
 
+import contextlib
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,27 +31,43 @@ def launch(
     """
     import tyro
 
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    try:
+    with exit_on_errors(
+        disk="Make room, or make it writable, or choose another --out; the same command "
+        "goes on from the newest checkpoint.",
+        memory="Use fewer seeds or environments.",
+    ):
         parsed = tyro.cli(
             settings, description=description, config=(tyro.conf.OmitArgPrefixes,)
         )
         use_compile_cache()
         result = main(parsed)
         print(dumps(result), flush=True)  # noqa: T201
+
+
+@contextlib.contextmanager
+def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
+    """Makes what a user can cause one line on stderr and an exit status.
+
+    1: the run failed; 2: bad usage. What nobody foresaw keeps its traceback. Warnings
+    become one line each, too.
+
+    Args:
+        disk: what to do about a file that cannot be read or written.
+        memory: what to do where the device's memory does not suffice.
+    """
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        yield
     except (CheckpointError, RunError, ImportError, MemoryError) as error:
         say(f"error: {error}")
         sys.exit(1)
     except OSError as error:
-        say(
-            f"error: {error}. Make room, or make it writable, or choose another --out; "
-            f"the same command goes on from the newest checkpoint."
-        )
+        say(f"error: {error}. {disk}")
         sys.exit(1)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        say(f"error: out of memory: {error}. Use fewer seeds or environments.")
+        say(f"error: out of memory: {error}. {memory}")
         sys.exit(1)
     except ValueError as error:
         if not _is_ours(error):

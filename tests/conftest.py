@@ -6,6 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
+collect_ignore_glob = ["golden/*.py"]  # what makes them needs torch
+
 # Compiling is most of the tests' time: what one process compiled, the others, those that
 # tests start, and the next run take from here.
 CACHE = Path(__file__).parent.parent / ".pytest_cache" / "xla"

@@ -14,9 +14,9 @@ ROWS = """
 3   rollout envs                                rlhf.reward_model rlhf.generate rlhf.rewards
 4   algorithms objective                        rlhf.pretrained rlhf.scoring rlhf.sft rlhf.reward_training rlhf.dpo rlhf.policy_optimization
 5   checkpoint metrics manifest                 rlhf.selection
-6   run report
-7   train launch
-8   sweep interop                               rlhf.evaluation
+6   run report ticker                           rlhf.score_tally
+7   train launch                                rlhf.score_rows
+8   sweep interop                               rlhf.evaluation rlhf.score_file
 9   cli                                         rlhf.recipes
 10  __init__                                   rlhf
 """

@@ -3,6 +3,9 @@
 A test's name begins with the environment in which it runs.
 """
 
+import json
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -91,3 +94,43 @@ def assert_gymnax_steps_as_we_do():
         )(keys[4 + action], their_state, action, their_params)
         np.testing.assert_allclose(ours.observation, observation, atol=1e-5)
         np.testing.assert_array_equal(ours.reward, reward)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "llama3", "qwen2", "qwen3"])
+def test_transformers_reads_what_we_write(family, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from rljax.rlhf import pretrained
+
+    golden = Path(__file__).parent / "golden" / "pretrained"
+    for kind, load, save, auto in (
+        (
+            "lm",
+            pretrained.load_language_model,
+            pretrained.save_language_model,
+            AutoModelForCausalLM,
+        ),
+        (
+            "reward",
+            pretrained.load_reward_model,
+            pretrained.save_reward_model,
+            AutoModelForSequenceClassification,
+        ),
+    ):
+        save(tmp_path / kind, *load(golden / f"{family}-{kind}"))
+        expected = json.loads((golden / f"{family}-{kind}" / "golden.json").read_text())
+        model, report = auto.from_pretrained(
+            tmp_path / kind, output_loading_info=True, dtype=torch.float32
+        )
+        assert not any(report.values())
+        with torch.inference_mode():
+            if kind == "lm":
+                out = model.eval()(torch.tensor([expected["ids"]])).logits[0].numpy()
+            else:
+                rows = zip(expected["ids"], expected["lengths"], strict=True)
+                out = [
+                    model.eval()(torch.tensor([ids[:n]])).logits.item()
+                    for ids, n in rows
+                ]
+        np.testing.assert_allclose(out, expected["out"], rtol=0, atol=2e-5)

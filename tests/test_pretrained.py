@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from rljax.rlhf import pretrained
 from rljax.rlhf.model import Transformer
 from rljax.rlhf.pretrained import PretrainedError
+from rljax.rlhf.reward_model import stack
 
 GOLDEN = Path(__file__).parent / "golden" / "pretrained"
 FAMILIES = ["gpt2", "llama", "llama3", "qwen2", "qwen3"]
@@ -230,6 +231,28 @@ def test_a_harmed_folder_is_refused_in_words(folder, harm, message):
 def test_what_transformers_has_no_class_for_is_not_written(tmp_path):
     module, variables = pretrained.load_reward_model(GOLDEN / "llama-reward")
     scaled = variables | {"scale": {"mean": jnp.float32(1), "std": jnp.float32(2)}}
-    with pytest.raises(PretrainedError, match="normalizes"):
-        pretrained.save_reward_model(tmp_path / "saved", module, scaled)
-    assert not (tmp_path / "saved").exists()
+    many = stack([variables, variables])
+    for given, reason in ((scaled, "normalizes"), (many, "ensemble")):
+        with pytest.raises(PretrainedError, match=reason):
+            pretrained.save_reward_model(tmp_path / "saved", module, given)
+        assert not (tmp_path / "saved").exists()
+        pretrained.save(tmp_path / reason, module, given)
+        again, read = pretrained.load_reward_model(tmp_path / reason)
+        assert again == module
+        jax.tree.map(np.testing.assert_array_equal, read, given)
+
+
+def test_our_own_format_is_read_strictly(tmp_path):
+    module, variables = pretrained.load_reward_model(GOLDEN / "gpt2-reward")
+    pretrained.save(tmp_path, module, variables)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save(tmp_path, {n: t for n, t in tensors.items() if "head" not in n})
+    with pytest.raises(PretrainedError, match="no weight params/head/kernel"):
+        pretrained.load_reward_model(tmp_path)
+    save(tmp_path, tensors | {"params/head/kernel": np.ones((2, 2), "f")})
+    with pytest.raises(PretrainedError, match=r"\[2, 2\], not \[16, 1\]"):
+        pretrained.load_reward_model(tmp_path)
+    save(tmp_path, tensors)
+    (tmp_path / "rljax.json").write_text('{"format": 2}')
+    with pytest.raises(PretrainedError, match="format must be 1, got 2"):
+        pretrained.load_reward_model(tmp_path)

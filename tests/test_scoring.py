@@ -170,6 +170,13 @@ def test_an_ensembles_members_score_as_they_do_alone():
     for member, scores in zip([variables, halved], together, strict=True):
         alone = module.apply(member, ids, lengths)
         np.testing.assert_allclose(scores, alone, rtol=0, atol=1e-5)
+    ensemble = stack([variables, halved])
+    mean = Scorer(module, ensemble, ByteTokenizer(), ENCODING).score([("a", "b")])
+    each = [
+        Scorer(module, member, ByteTokenizer(), ENCODING).score([("a", "b")])
+        for member in (variables, halved)
+    ]
+    np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=0, atol=1e-5)
 
 
 def test_a_cut_trunk_is_the_first_layers():

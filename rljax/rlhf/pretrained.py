@@ -4,6 +4,7 @@ Only `config.json`, safetensors and their index are read, and nothing outside th
 no pickle, no code.
 """
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ import numpy as np
 from rljax.files import inside
 from rljax.rlhf.model import Rope, Transformer, TransformerConfig
 from rljax.rlhf.reward_model import RewardModel
+
+OWN_FORMAT = "rljax.json"
 
 
 class PretrainedError(ValueError):
@@ -58,7 +61,7 @@ def load_language_model(folder: Path | str) -> tuple[Transformer, Any]:
 
 
 def load_reward_model(folder: Path | str) -> tuple[RewardModel, Any]:
-    """Reads a `*ForSequenceClassification` folder with one label.
+    """Reads a `*ForSequenceClassification` folder with one label, or one of `save`.
 
     Returns:
         The module and its variables, float32.
@@ -67,8 +70,9 @@ def load_reward_model(folder: Path | str) -> tuple[RewardModel, Any]:
         PretrainedError: the folder does not hold such a model, whole and finite.
     """
     folder = Path(folder)
+    if inside(folder, OWN_FORMAT).exists():
+        return _load_own(folder)
     raw = _read_config(folder)
-    # No scores without a scoring head: the logits' one does not count.
     config = _config(raw, folder)
     tensors = _read_tensors(folder)
     if "score.weight" not in tensors:
@@ -116,8 +120,8 @@ def save_reward_model(folder: Path | str, module: RewardModel, variables: Any) -
         reason = f"it normalizes (mean {scale['mean']}, deviation {scale['std']})"
     if reason is not None:
         raise PretrainedError(
-            f"transformers has no class for this reward model: {reason}. Save the "
-            f"variables with rljax.checkpoint instead."
+            f"transformers has no class for this reward model: {reason}. Use `save`, "
+            f"which writes it in a format of our own."
         )
     tensors = _give(module.config, params["trunk"], _weights(module.config))
     tensors["score.weight"] = np.asarray(params["head"]["kernel"]).T
@@ -125,6 +129,61 @@ def save_reward_model(folder: Path | str, module: RewardModel, variables: Any) -
     # So that no id is taken for padding where transformers looks for a row's end.
     labels = {"num_labels": 1, "id2label": {"0": "score"}, "label2id": {"score": 0}}
     _write(Path(folder), config | labels, tensors)
+
+
+def save(folder: Path | str, module: RewardModel, variables: Any) -> None:
+    """Writes any reward model, ensembles too, for `load_reward_model` alone.
+
+    transformers refuses such a folder rather than reading half of it.
+    """
+    config = dataclasses.asdict(module.config)
+    config["dtype"] = jnp.dtype(module.config.dtype).name
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    tensors = {_path_name(path): np.asarray(leaf) for path, leaf in leaves}
+    own = {"format": 1, "use_bias": module.use_bias, "config": config}
+    _write(Path(folder), own, tensors, config_name=OWN_FORMAT)
+
+
+def _load_own(folder: Path) -> tuple[RewardModel, Any]:
+    path = inside(folder, OWN_FORMAT)
+    own = _read_json(path)
+    try:
+        if own["format"] != 1:
+            raise ValueError(f"format must be 1, got {own['format']!r}")
+        config = dict(own["config"])
+        config["dtype"] = jnp.dtype(config["dtype"]).type
+        config["rope"] = config["rope"] and Rope(**config["rope"])
+        module = RewardModel(TransformerConfig(**config), use_bias=own["use_bias"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PretrainedError(
+            f"{path} is not one that `save` wrote: {error}."
+        ) from error
+    ids = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *ids))
+    tensors = _read_tensors(folder)
+    mean = tensors.get("scale/mean")
+    members = np.shape(mean()) if mean else ()  # of an ensemble every leaf has them
+
+    def read(place: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = _path_name(place)
+        if name not in tensors:
+            raise PretrainedError(f"{folder} has no weight {name}: it is not whole.")
+        array = tensors.pop(name)()
+        _check_finite(array, name, folder)
+        if array.shape != members + leaf.shape:
+            raise PretrainedError(
+                f"{name} in {folder} does not have the shape that {OWN_FORMAT} asks "
+                f"for: {list(array.shape)}, not {list(members + leaf.shape)}."
+            )
+        return jnp.asarray(array, leaf.dtype)
+
+    variables = jax.tree_util.tree_map_with_path(read, shapes)
+    _none_left(tensors, folder)
+    return module, variables
+
+
+def _path_name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 # Configurations
@@ -514,14 +573,17 @@ def _open(path: Path) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
 
 
 def _write(
-    folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray]
+    folder: Path,
+    config: dict[str, Any],
+    tensors: dict[str, np.ndarray],
+    config_name: str = "config.json",
 ) -> None:
     from safetensors.numpy import save_file
 
     from rljax.files import sync, write_atomically
 
     folder.mkdir(parents=True, exist_ok=True)
-    whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    whole = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     beside = folder / ".model.safetensors.part"
     try:
         save_file(whole, beside, metadata={"format": "pt"})
@@ -529,4 +591,4 @@ def _write(
         beside.replace(folder / "model.safetensors")
     finally:
         beside.unlink(missing_ok=True)
-    write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_atomically(folder / config_name, json.dumps(config, indent=2) + "\n")

@@ -99,7 +99,8 @@ class Scorer:
 
         Args:
             module: the reward model.
-            variables: its variables.
+            variables: its variables; of an ensemble, stacked, whose members' mean is
+                the score.
             tokenizer: makes token ids of text.
             encoding: how a pair becomes a row; its `max_length` is the longest one.
             max_tokens: tokens in a batch, padding included, for each device; a row
@@ -273,7 +274,11 @@ class Scorer:
             def shape(*sizes):
                 return jax.ShapeDtypeStruct(sizes, jnp.int32, sharding=self._rows)
 
-            program = jax.jit(self._module.apply, out_shardings=self._rows)
+            score: Any = self._module.apply
+            if np.ndim(self._variables["scale"]["mean"]):
+                members = jax.vmap(score, in_axes=(0, None, None))
+                score = lambda *arguments: members(*arguments).mean(axis=0)  # noqa: E731
+            program = jax.jit(score, out_shardings=self._rows)
             self._programs[bucket] = program.lower(
                 self._variables, shape(rows, bucket), shape(rows)
             ).compile()
