@@ -76,7 +76,7 @@ def score(command: Score) -> dict[str, Any]:
     """
     from rljax.rlhf.pretrained import load_reward_model
     from rljax.rlhf.score_file import check_paths, score_file
-    from rljax.rlhf.scoring import WINDOW, Scorer
+    from rljax.rlhf.scoring import Scorer
     from rljax.rlhf.tokenizer import load_tokenizer
     from rljax.rlhf.tokens import encoding_for
 
@@ -102,7 +102,7 @@ def score(command: Score) -> dict[str, Any]:
         tokenizer,
         encoding,
         max_tokens=command.max_tokens,
-        window=command.window or WINDOW,
+        window=command.window,
     )
     return score_file(
         scorer,

@@ -1,5 +1,6 @@
 """Every experiment runs, as a function and as a command."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -7,12 +8,14 @@ import sys
 from pathlib import Path
 
 import cartpole_ppo
+import numpy as np
 import pytest
+import score_completions
 import thermostat_ppo
 from PIL import Image
 
 from rljax.algorithms.ppo import PPOConfig
-from rljax.run import RunOptions
+from rljax.run import RunError, RunOptions
 
 ROOT = Path(__file__).parent.parent
 
@@ -161,3 +164,33 @@ def test_help_describes_every_flag(script):
     for flag in ("--seed", "--num-envs", "--learning-rate", "--out", "--total-steps"):
         assert flag in text
     assert max(len(line) for line in text.splitlines()) <= 84
+
+
+def test_completions_are_scored_and_drawn(tmp_path):
+    experiment = score_completions.Experiment(num_pairs=40, out=tmp_path)
+    result = score_completions.main(experiment)
+    assert result.keys() >= {
+        "device", "seconds_compile", "seconds_run", "pairs", "tokens",
+        "tokens_per_second", "compile_count", "padding_share", "length_correlation",
+    }  # fmt: skip
+    lines = (tmp_path / "scores.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == result["pairs"] == 40
+    scores = [row["score"] for row in rows]
+    lengths = [len(row["completion"]) for row in rows]
+    expected = np.corrcoef(scores, lengths)[0, 1]
+    assert result["length_correlation"] == pytest.approx(expected)
+    assert (tmp_path / "scores.png").stat().st_size > 10_000
+    assert score_completions.main(experiment) == result
+    with pytest.raises(RunError, match="num_pairs is 40 there and 41 here"):
+        score_completions.main(dataclasses.replace(experiment, num_pairs=41))
+
+
+def test_pairs_are_judged(tmp_path):
+    row = {"prompt": "is it warm", "chosen": "not very", "rejected": "very"}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row))
+    result = score_completions.main(
+        score_completions.Experiment(input=tmp_path / "in.jsonl")
+    )
+    assert result["pairs"] == 2
+    assert result["pair_accuracy"] in (0, 1)

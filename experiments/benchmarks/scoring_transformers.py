@@ -4,6 +4,7 @@ python scoring_transformers.py FOLDER TEXTS.json
 """
 
 import json
+import os
 import resource
 import sys
 import time
@@ -19,7 +20,7 @@ def main(folder: Path, name: str) -> None:
         PreTrainedTokenizerFast,
     )
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(os.cpu_count() or 1)
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="sdpa"
     ).eval()

@@ -30,8 +30,6 @@ from rljax.rlhf.tokens import EncodedPair, Encoding, Prompt, encode_pairs
 
 Pair = tuple[Prompt, str]
 
-WINDOW = 16_384
-
 
 class Scored(NamedTuple):
     """What became of one pair.
@@ -92,7 +90,7 @@ class Scorer:
         encoding: Encoding,
         *,
         max_tokens: int | None = None,
-        window: int = WINDOW,
+        window: int | None = None,
         devices: Sequence[jax.Device] | None = None,
     ):
         """Places the model on the devices.
@@ -105,7 +103,8 @@ class Scorer:
             encoding: how a pair becomes a row; its `max_length` is the longest one.
             max_tokens: tokens in a batch, padding included, for each device; a row
                 longer than that is a batch of its own. By default what is fast here.
-            window: how many pairs are sorted together.
+            window: how many pairs are sorted together. By default 16,384, or as many as
+                a processor scores in minutes.
             devices: those to share the rows of a batch; all by default.
 
         Raises:
@@ -137,9 +136,13 @@ class Scorer:
         )
         self._num_devices = len(devices)
         self._max_tokens = max_tokens or default_max_tokens(devices[0].platform)
-        self._buckets = buckets(encoding.max_length)
+        self._grids = [
+            buckets(encoding.max_length, density) for density in (8, 4, 2, 1)
+        ]
         self._programs: dict[int, Any] = {}
-        self.window = window
+        num_params = sum(leaf.size for leaf in jax.tree.leaves(variables))
+        self._compile_tokens = default_compile_tokens(devices[0].platform, num_params)
+        self.window = window or default_window(devices[0].platform, num_params)
         self.pairs = self.tokens = self.padded_tokens = self.compile_count = 0
         self.seconds_compile = 0.0
 
@@ -199,9 +202,10 @@ class Scorer:
                 yield self._score_window(found[1])
 
     def compile(self) -> None:
-        """Compiles the program of every bucket now, rather than when one is needed."""
-        for length in self._buckets:
-            self._program(length)
+        """Compiles the program of every bucket now, and pads as little as they allow."""
+        self._compile_tokens = 0.0
+        for bucket in self._grids[0]:  # the others' lengths are among these
+            self._program(bucket)
 
     def num_rows(self, bucket: int) -> int:
         """Rows in a batch of a length, over all devices."""
@@ -217,6 +221,7 @@ class Scorer:
         return {
             "weights": weights.hexdigest(),
             "config": repr(self._module.config),
+            "tokenizer": self._tokenizer.fingerprint,
             "encoding": repr(self._encoding),
         }
 
@@ -229,6 +234,7 @@ class Scorer:
         ]
         good = [i for i, row in enumerate(rows) if isinstance(row, EncodedPair)]
         good.sort(key=lambda i: len(rows[i].ids), reverse=True)
+        grid = self._grid(np.array([len(rows[i].ids) for i in good], np.int32))
         waiting: collections.deque[tuple[list[int], int, jax.Array]] = (
             collections.deque()
         )
@@ -242,7 +248,7 @@ class Scorer:
         while good:
             # The longest row left chooses the length; shorter ones fill its batch, so
             # that only a window's last batch has empty rows.
-            bucket = self._bucket(len(rows[good[0]].ids))
+            bucket = grid[np.searchsorted(grid, len(rows[good[0]].ids))]
             size = self.num_rows(bucket)
             batch, good = good[:size], good[size:]
             ids = np.zeros((size, bucket), np.int32)
@@ -263,8 +269,21 @@ class Scorer:
             finish()
         return results
 
-    def _bucket(self, length: int) -> int:
-        return next(bucket for bucket in self._buckets if bucket >= length)
+    def _grid(self, lengths: np.ndarray) -> list[int]:
+        """The lengths to pad a window to that cost least: padding and compiling.
+
+        It follows from the window alone, so that the same rows meet the same programs
+        whatever was scored before, or by a process that was killed.
+        """
+        # After a full window others are likely to come, and to share its programs.
+        windows = 8 if len(lengths) >= self.window else 1
+
+        def cost(grid):
+            used = np.searchsorted(grid, lengths)
+            compiled = len(np.unique(used)) * self._compile_tokens / windows
+            return np.take(grid, used).sum() + compiled
+
+        return min(self._grids, key=cost)
 
     def _program(self, bucket: int) -> Any:
         if bucket not in self._programs:
@@ -287,23 +306,37 @@ class Scorer:
         return self._programs[bucket]
 
 
-def buckets(max_length: int) -> list[int]:
-    """The lengths that rows are padded to: multiples of 8, then eight an octave.
+def buckets(max_length: int, density: int = 8) -> list[int]:
+    """The lengths that rows are padded to: so many an octave, and multiples of 8.
 
     Example:
         >>> buckets(100)
         [8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 100]
+        >>> buckets(100, density=2)
+        [8, 16, 24, 32, 48, 64, 96, 100]
     """
     found, length = [], 8
     while length < max_length:
         found.append(length)
-        length += max(8, 2 ** (length.bit_length() - 1) // 8)
+        length += max(8, 2 ** (length.bit_length() - 1) // density)
     return [*found, max_length]
 
 
 def default_max_tokens(platform: str) -> int:
     """Tokens in a batch for each device: enough to keep it busy, few enough to fit."""
     return 1024 if platform == "cpu" else 65_536
+
+
+def default_compile_tokens(platform: str, num_params: int) -> float:
+    """How many tokens are scored in the time that compiling a program takes, about."""
+    # A second or two, of a processor's 1e11 FLOP/s or of an accelerator's 1e14.
+    return (1e11 if platform == "cpu" else 1e14) / (2 * num_params)
+
+
+def default_window(platform: str, num_params: int) -> int:
+    """Pairs to sort together; scores are handed on, and saved, a window at a time."""
+    most = 2**36 // num_params if platform == "cpu" else 16_384
+    return min(max(most, 512), 16_384)
 
 
 def _windows(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:

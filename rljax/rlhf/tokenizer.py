@@ -1,6 +1,7 @@
 """Text to token ids: bytes, or a Hugging Face `tokenizer.json`."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ class Tokenizer(Protocol):
         chat_template: Jinja source that writes chat messages as text, or None.
         bos_token: how BOS is written in text, or "".
         eos_token: how EOS is written in text, or "".
+        fingerprint: differs between tokenizers that make other ids of a text.
     """
 
     @property
@@ -36,6 +38,8 @@ class Tokenizer(Protocol):
     def bos_token(self) -> str: ...  # noqa: D102
     @property
     def eos_token(self) -> str: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens added."""
@@ -60,6 +64,7 @@ class ByteTokenizer:
     chat_template: str | None = dataclasses.field(default=None, init=False)
     bos_token: str = dataclasses.field(default="", init=False)
     eos_token: str = dataclasses.field(default="", init=False)
+    fingerprint: str = dataclasses.field(default="bytes", init=False)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text."""
@@ -86,6 +91,12 @@ class HFTokenizer:
     def vocab_size(self) -> int:
         """Ids lie below this, those of added tokens too."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that makes ids of text."""
+        parts = self.backend.to_str(), repr((self.bos_id, self.eos_id))
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text; special tokens written in it count as such."""
