@@ -30,8 +30,6 @@ from rljax.rlhf import (
     Scorer,
     TransformerConfig,
     encoding_for,
-    load_reward_model,
-    load_tokenizer,
 )
 from rljax.rlhf.score_file import check_paths, score_file
 from rljax.rlhf.score_rows import read_row
@@ -113,13 +111,11 @@ def main(experiment: Experiment) -> dict[str, Any]:
 def make_scorer(experiment: Experiment) -> Scorer:
     """The model that was asked for, ready to score."""
     if experiment.model is not None:
-        module, variables = load_reward_model(experiment.model)
-        tokenizer: Any = load_tokenizer(experiment.model)
-    else:
-        module, tokenizer = RewardModel(SMALL), ByteTokenizer()
-        row = jnp.zeros((1, 8), jnp.int32), jnp.ones(1, jnp.int32)
-        variables = jax.jit(module.init)(jax.random.key(experiment.seed), *row)
-    encoding = encoding_for(tokenizer, max_length=module.config.max_length)
+        return Scorer.load(experiment.model)
+    module, tokenizer = RewardModel(SMALL), ByteTokenizer()
+    row = jnp.zeros((1, 8), jnp.int32), jnp.ones(1, jnp.int32)
+    variables = jax.jit(module.init)(jax.random.key(experiment.seed), *row)
+    encoding = encoding_for(tokenizer, max_length=SMALL.max_length)
     return Scorer(module, variables, tokenizer, encoding)
 
 

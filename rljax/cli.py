@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg, create_mutex_group
 
-from rljax.files import dumps
+from rljax.files import FolderError, dumps
 from rljax.launch import check_counts, exit_on_errors, use_compile_cache
 from rljax.run import RunError
 
@@ -74,36 +74,25 @@ def score(command: Score) -> dict[str, Any]:
     Returns:
         The figures of `score_file`.
     """
-    from rljax.rlhf.pretrained import load_reward_model
     from rljax.rlhf.score_file import check_paths, score_file
     from rljax.rlhf.scoring import Scorer
-    from rljax.rlhf.tokenizer import load_tokenizer
-    from rljax.rlhf.tokens import encoding_for
 
     check_paths(command.input, command.output)
     use_compile_cache()
     try:
-        module, variables = load_reward_model(command.model)
-        tokenizer = load_tokenizer(command.model)
+        scorer = Scorer.load(
+            command.model,
+            max_length=command.max_length,
+            template=command.template == "auto",
+            bos=_choice(command.bos, command.no_bos),
+            eos=_choice(command.eos, command.no_eos),
+            max_tokens=command.max_tokens,
+            window=command.window,
+        )
     except OSError as error:
         raise RunError(f"{error}. Give a --model that can be read.") from error
-    except ValueError as error:  # a folder that holds something else
+    except FolderError as error:
         raise RunError(str(error)) from error
-    encoding = encoding_for(
-        tokenizer,
-        max_length=command.max_length or module.config.max_length,
-        template=command.template == "auto",
-        bos=_choice(command.bos, command.no_bos),
-        eos=_choice(command.eos, command.no_eos),
-    )
-    scorer = Scorer(
-        module,
-        variables,
-        tokenizer,
-        encoding,
-        max_tokens=command.max_tokens,
-        window=command.window,
-    )
     return score_file(
         scorer,
         command.input,

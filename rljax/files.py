@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 
+class FolderError(ValueError):
+    """A folder does not hold what was asked of it; the message says why."""
+
+
 def dumps(value: Any, **options: Any) -> str:
     """Strict JSON: numbers that are not finite become null, arrays become lists."""
     return json.dumps(_plain(value), allow_nan=False, **options)
@@ -58,7 +62,7 @@ def inside(folder: Path, name: str) -> Path:
     """The path of a file of a folder that somebody else wrote; it need not exist.
 
     Raises:
-        ValueError: it lies outside the folder, by its name or by a link. Links into the
+        FolderError: it lies outside the folder, by its name or by a link. Links into the
             `blobs` of a Hugging Face cache, of which the folder is a snapshot, are fine.
     """
     folder = Path(folder)
@@ -72,7 +76,7 @@ def inside(folder: Path, name: str) -> Path:
         or ".." in Path(name).parts
         or not any(real.is_relative_to(place) for place in allowed)
     ):
-        raise ValueError(
+        raise FolderError(
             f"{name!r} lies outside the folder {folder}, and nothing outside is read. "
             f"Put the file into the folder itself."
         )

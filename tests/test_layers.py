@@ -12,8 +12,8 @@ ROWS = """
 1   returns losses distributions                rlhf.logps rlhf.tokenizer
 2   networks normalize lanes                    rlhf.tokens rlhf.model rlhf.bandit rlhf.losses rlhf.data rlhf.lora
 3   rollout envs                                rlhf.reward_model rlhf.generate rlhf.rewards
-4   algorithms objective                        rlhf.pretrained rlhf.scoring rlhf.sft rlhf.reward_training rlhf.dpo rlhf.policy_optimization
-5   checkpoint metrics manifest                 rlhf.selection
+4   algorithms objective                        rlhf.pretrained rlhf.sft rlhf.reward_training rlhf.dpo rlhf.policy_optimization
+5   checkpoint metrics manifest                 rlhf.scoring rlhf.selection
 6   run report ticker                           rlhf.score_tally
 7   train launch                                rlhf.score_rows
 8   sweep interop                               rlhf.evaluation rlhf.score_file

@@ -1,6 +1,7 @@
 """The README's code runs, and its claims about the project hold."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,26 @@ def test_the_quickstart_runs_and_solves_cartpole(capsys):
 @pytest.mark.parametrize("code", SNIPPETS[1:])
 def test_other_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {}
+    names = {"DIR": write_model(tmp_path) if "DIR" in code else None}
     exec(compile(code, "README.md", "exec"), names)
     if "theirs" in names:
         names["theirs"].reset(seed=0)
         assert names["theirs"].render().std() > 0
         assert (tmp_path / "replay.html").stat().st_size > 1000
         assert (tmp_path / "replay.gif").stat().st_size > 1000
+
+
+def write_model(folder):
+    """A Hugging Face folder of a reward model whose tokens are words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    golden = ROOT / "tests" / "golden" / "pretrained" / "llama-reward"
+    for path in golden.iterdir():
+        shutil.copy(path, folder)
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, "it": 1}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
 
 
 def test_an_environment_takes_thirty_lines():

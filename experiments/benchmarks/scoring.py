@@ -23,12 +23,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scoring_problem import MIXES, SHAPE, count_flops, make_texts, write_model
+from scoring_problem import MIXES, count_flops, make_texts, write_model
 
 from rljax.files import dumps
 from rljax.launch import check_counts, check_seed, launch
 from rljax.manifest import device
-from rljax.rlhf import Scorer, encoding_for, load_reward_model, load_tokenizer
+from rljax.rlhf import Scorer
 from rljax.run import RunError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,10 +59,7 @@ class Benchmark:
 
 def measure_ours(folder: Path) -> dict[str, Any]:
     """Scores other texts, which compiles what is needed, and then the texts."""
-    module, variables = load_reward_model(folder)
-    tokenizer = load_tokenizer(folder)
-    encoding = encoding_for(tokenizer, max_length=SHAPE.max_length)
-    scorer = Scorer(module, variables, tokenizer, encoding)
+    scorer = Scorer.load(folder)
     texts, others = (json.loads((folder / f"{i}.json").read_text()) for i in range(2))
     started = time.perf_counter()
     first = scorer.detail(others)

@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.files import inside
+from rljax.files import FolderError, inside
 from rljax.rlhf.model import Rope, Transformer, TransformerConfig
 from rljax.rlhf.reward_model import RewardModel
 
 OWN_FORMAT = "rljax.json"
 
 
-class PretrainedError(ValueError):
+class PretrainedError(FolderError):
     """A folder that cannot be read, or a model that cannot be written, as asked."""
 
 

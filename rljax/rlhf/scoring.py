@@ -4,10 +4,7 @@ Rows are sorted by length within a window, cut into batches that hold about the 
 number of tokens, and padded to one of a few lengths, so that few programs are compiled
 and little padding is computed. A text's score does not depend on the others'.
 
-    module, variables = pretrained.load_reward_model(folder)
-    tokenizer = load_tokenizer(folder)
-    encoding = encoding_for(tokenizer, max_length=module.config.max_length)
-    scorer = Scorer(module, variables, tokenizer, encoding)
+    scorer = Scorer.load(folder)
     scores = scorer.score([("a prompt", "a completion"), ...])
 """
 
@@ -17,6 +14,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -24,9 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from rljax.rlhf.pretrained import load_reward_model
 from rljax.rlhf.reward_model import RewardModel
-from rljax.rlhf.tokenizer import Tokenizer
-from rljax.rlhf.tokens import EncodedPair, Encoding, Prompt, encode_pairs
+from rljax.rlhf.tokenizer import Tokenizer, load_tokenizer
+from rljax.rlhf.tokens import (
+    EncodedPair,
+    Encoding,
+    Prompt,
+    encode_pairs,
+    encoding_for,
+)
 
 Pair = tuple[Prompt, str]
 
@@ -145,6 +150,41 @@ class Scorer:
         self.window = window or default_window(devices[0].platform, num_params)
         self.pairs = self.tokens = self.padded_tokens = self.compile_count = 0
         self.seconds_compile = 0.0
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        max_length: int | None = None,
+        template: bool = True,
+        bos: bool | None = None,
+        eos: bool | None = None,
+        **options: Any,
+    ) -> "Scorer":
+        """A scorer of the model and the tokenizer in a Hugging Face folder.
+
+        Args:
+            folder: as transformers writes it, or `pretrained.save`.
+            max_length: longest row, in tokens; by default the model's context.
+            template: whether to use the tokenizer's chat template, if it has one.
+            bos: whether rows begin with BOS; by default as `encoding_for` has it.
+            eos: whether rows end with EOS; likewise.
+            options: as of a `Scorer`.
+
+        Raises:
+            ValueError: the folder holds something else.
+        """
+        module, variables = load_reward_model(folder)
+        tokenizer = load_tokenizer(folder)
+        encoding = encoding_for(
+            tokenizer,
+            max_length=max_length or module.config.max_length,
+            template=template,
+            bos=bos,
+            eos=eos,
+        )
+        return cls(module, variables, tokenizer, encoding, **options)
 
     def score(self, pairs: Iterable[Pair]) -> np.ndarray:
         """`[N]` float32 scores, in the pairs' order.

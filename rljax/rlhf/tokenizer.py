@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rljax.files import inside
+from rljax.files import FolderError, inside
 
 
 class Tokenizer(Protocol):
@@ -112,7 +112,7 @@ def load_tokenizer(folder: Path | str) -> HFTokenizer:
     """Reads the tokenizer of a Hugging Face folder: JSON and a template, no code.
 
     Raises:
-        ValueError: a file is missing, malformed, or outside the folder.
+        FolderError: a file is missing, malformed, or outside the folder.
     """
     try:
         from tokenizers import Tokenizer as Backend
@@ -124,11 +124,13 @@ def load_tokenizer(folder: Path | str) -> HFTokenizer:
     folder = Path(folder)
     path = inside(folder, "tokenizer.json")
     if not path.exists():
-        raise ValueError(f"{path} is missing. Give a folder that has a tokenizer.json.")
+        raise FolderError(
+            f"{path} is missing. Give a folder that has a tokenizer.json."
+        )
     try:
         backend: Any = Backend.from_file(str(path))
     except Exception as error:  # it raises nothing narrower
-        raise ValueError(f"{path} is not a tokenizer.json: {error}.") from error
+        raise FolderError(f"{path} is not a tokenizer.json: {error}.") from error
     backend.no_truncation()
     backend.no_padding()
     settings = _read(folder, "special_tokens_map.json")
@@ -140,7 +142,7 @@ def load_tokenizer(folder: Path | str) -> HFTokenizer:
         token = token.get("content", "") if isinstance(token, dict) else token
         ids[name], tokens[name] = backend.token_to_id(token) if token else None, token
         if token and ids[name] is None:
-            raise ValueError(
+            raise FolderError(
                 f"{name}_token in {folder} is {token!r}, which {path} does not have."
             )
     adds_bos = settings.get("add_bos_token")
@@ -167,10 +169,10 @@ def _template(folder: Path, settings: dict[str, Any]) -> str | None:
     if isinstance(template, list):
         named = {one.get("name"): one.get("template") for one in template}
         if "default" not in named:
-            raise ValueError(f"chat_template in {folder} has none called default.")
+            raise FolderError(f"chat_template in {folder} has none called default.")
         template = named["default"]
     if template is not None and not isinstance(template, str):
-        raise ValueError(f"chat_template in {folder} must be text, got {template!r}.")
+        raise FolderError(f"chat_template in {folder} must be text, got {template!r}.")
     return template
 
 
@@ -181,7 +183,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
+        raise FolderError(f"{path} is not JSON: {error}.") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object.")
+        raise FolderError(f"{path} must hold a JSON object.")
     return found
