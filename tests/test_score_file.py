@@ -601,7 +601,7 @@ def test_killed_for_real_it_goes_on(work):
     with start(work, seconds=0) as process:
         out = process.communicate(timeout=60)[0]
     assert process.returncode == 0
-    assert 0 < int(out) <= 180
+    assert 0 < int(out) < 190  # the last window may not have been noted
     assert work.output.read_bytes() == want
 
 
