@@ -179,6 +179,18 @@ def test_an_ensembles_members_score_as_they_do_alone():
     np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=0, atol=1e-5)
 
 
+def test_bfloat16_scores_are_near():
+    module, variables = model()
+    ids = jax.random.randint(jax.random.key(0), (8, 12), 0, 258)
+    lengths = jnp.arange(5, 13)
+    expected = jax.jit(module.apply)(variables, ids, lengths)
+    half = RewardModel(dataclasses.replace(CONFIG, dtype=jnp.bfloat16))
+    scores = jax.jit(half.apply)(variables, ids, lengths)
+    assert scores.dtype == jnp.float32
+    assert np.abs(scores - expected).max() > 1e-6  # or it was float32 all along
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=0.1)
+
+
 def test_a_cut_trunk_is_the_first_layers():
     module, variables = model()
     config, shorter = cut(module.config, variables, 1)

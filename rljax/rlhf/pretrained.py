@@ -7,6 +7,7 @@ no pickle, no code.
 import dataclasses
 import functools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -592,3 +593,4 @@ def _write(
     finally:
         beside.unlink(missing_ok=True)
     write_atomically(folder / config_name, json.dumps(config, indent=2) + "\n")
+    shutil.copymode(folder / config_name, folder / "model.safetensors")  # not ours alone
