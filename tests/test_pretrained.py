@@ -5,6 +5,7 @@ import shutil
 import struct
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +75,25 @@ def assert_names_are_theirs(saved, folder):
     raw = (saved / "model.safetensors").read_bytes()
     (size,) = struct.unpack("<Q", raw[:8])
     assert json.loads(raw[8 : 8 + size])["__metadata__"] == {"format": "pt"}
+
+
+@pytest.mark.parametrize("name", ["gpt2-lm", "llama3-lm", "qwen3-reward"])
+def test_names_may_lack_the_familys_prefix(name, tmp_path):
+    """As those of openai-community/gpt2 do, and those of every bare trunk."""
+    folder = shutil.copytree(GOLDEN / name, tmp_path / name)
+    tensors = load_file(folder / "model.safetensors")
+    bare = {
+        k.removeprefix("transformer.").removeprefix("model."): v
+        for k, v in tensors.items()
+    }
+    assert bare.keys() != tensors.keys()
+    save_file(bare, folder / "model.safetensors")
+    load = (
+        pretrained.load_reward_model
+        if "reward" in name
+        else pretrained.load_language_model
+    )
+    chex.assert_trees_all_equal(load(folder)[1], load(GOLDEN / name)[1])
 
 
 def test_shards_are_read(folder):

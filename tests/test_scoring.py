@@ -141,7 +141,9 @@ def test_nothing_gives_nothing():
     assert scorer().score([]).shape == (0,)
 
 
-@pytest.mark.parametrize("pair", [("p", ""), ("p", "c" * 50), ("p", "\ud800")])
+@pytest.mark.parametrize(
+    "pair", [("p", ""), ("p", "c" * 50), ("p", "\ud800"), "pc", ("p",)]
+)
 def test_a_pair_that_cannot_be_scored_is_named(pair):
     with pytest.raises(ValueError, match="pair 9: "):
         scorer().score([("p", "c")] * 9 + [pair])

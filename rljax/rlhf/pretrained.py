@@ -55,7 +55,7 @@ def load_language_model(folder: Path | str) -> tuple[Transformer, Any]:
     folder = Path(folder)
     raw = _read_config(folder)
     config = _config(raw, folder)
-    tensors = _read_tensors(folder)
+    tensors = _prefixed(config, _read_tensors(folder))
     params = _take(config, tensors, _weights(config, head="lm_head"), folder)
     _none_left(tensors, folder)
     return Transformer(config), {"params": params}
@@ -75,7 +75,7 @@ def load_reward_model(folder: Path | str) -> tuple[RewardModel, Any]:
         return _load_own(folder)
     raw = _read_config(folder)
     config = _config(raw, folder)
-    tensors = _read_tensors(folder)
+    tensors = _prefixed(config, _read_tensors(folder))
     if "score.weight" not in tensors:
         kind = ", ".join(raw.get("architectures") or ["unknown"])
         raise PretrainedError(
@@ -377,6 +377,18 @@ def _weights(config: TransformerConfig, head: str | None = None) -> list[_Weight
     return found
 
 
+def _prefixed(config: TransformerConfig, tensors: dict[str, Any]) -> dict[str, Any]:
+    """Names with their family's prefix, which a folder of a bare trunk leaves out."""
+    prefix = "transformer." if config.rope is None else "model."
+    if any(name.startswith(prefix) for name in tensors):
+        return tensors
+    heads = ("lm_head.", "score.")
+    return {
+        name if name.startswith(heads) else prefix + name: reader
+        for name, reader in tensors.items()
+    }
+
+
 def _gpt2_weights(config: TransformerConfig, head: str | None) -> list[_Weight]:
     # Conv1D keeps [inputs, outputs], so nothing is transposed.
     found = [
@@ -593,4 +605,6 @@ def _write(
     finally:
         beside.unlink(missing_ok=True)
     write_atomically(folder / config_name, json.dumps(config, indent=2) + "\n")
-    shutil.copymode(folder / config_name, folder / "model.safetensors")  # not ours alone
+    shutil.copymode(
+        folder / config_name, folder / "model.safetensors"
+    )  # not ours alone

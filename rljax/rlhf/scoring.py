@@ -315,8 +315,8 @@ class Scorer:
         It follows from the window alone, so that the same rows meet the same programs
         whatever was scored before, or by a process that was killed.
         """
-        # After a full window others are likely to come, and to share its programs.
-        windows = 8 if len(lengths) >= self.window else 1
+        # Others are likely to come, more so after a full one, and to share its programs.
+        windows = 8 if len(lengths) >= self.window else 2
 
         def cost(grid):
             used = np.searchsorted(grid, lengths)

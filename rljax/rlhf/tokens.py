@@ -139,22 +139,26 @@ def encode_pairs(
 ) -> list[EncodedPair | EncodingError]:
     """As `encode_pair`, in one call of the tokenizer; errors stay with their pair."""
     texts: list[tuple[str, str] | EncodingError] = []
-    for prompt, completion in pairs:
+    for pair in pairs:
         try:
-            texts.append(_texts(tokenizer, prompt, completion, encoding))
+            if isinstance(pair, str) or len(pair) != 2:
+                raise EncodingError(
+                    f"a pair must be a prompt and its completion, got {pair!r:.80}."
+                )
+            texts.append(_texts(tokenizer, *pair, encoding))
         except EncodingError as error:
             texts.append(error)
     distinct = dict.fromkeys(
-        text for pair in texts if not isinstance(pair, EncodingError) for text in pair
+        text for both in texts if not isinstance(both, EncodingError) for text in both
     )
     ids = dict(zip(distinct, tokenizer.encode(list(distinct)), strict=True))
     found: list[EncodedPair | EncodingError] = []
-    for pair in texts:
-        if isinstance(pair, EncodingError):
-            found.append(pair)
+    for both in texts:
+        if isinstance(both, EncodingError):
+            found.append(both)
             continue
         try:
-            found.append(_join(tokenizer, ids[pair[0]], ids[pair[1]], encoding))
+            found.append(_join(tokenizer, ids[both[0]], ids[both[1]], encoding))
         except EncodingError as error:
             found.append(error)
     return found
