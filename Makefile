@@ -6,7 +6,7 @@ PIP := .venv/bin/pip install --quiet --disable-pip-version-check -c .ci/constrai
 
 PEERS := sb3 gymnax rejax transformers
 
-.PHONY: run test test-slow test-browser peers test-peers check clean
+.PHONY: run test test-slow test-browser peers test-peers bench check clean
 .DELETE_ON_ERROR:
 
 run: .venv/run-installed  ## trains a policy on CartPole; a second time shows the result
@@ -29,6 +29,9 @@ peers: $(PEERS:%=.peers/%/installed)  ## environments with other libraries, to c
 test-peers: peers  ## the tests beside those libraries: minutes
 	for peer in $(PEERS); do \
 	  .peers/$$peer/bin/python -m pytest -m peers -k test_$$peer tests/test_peers.py || exit 1; done
+
+bench: .venv/test-installed peers  ## all benchmarks of control, into experiments/results: minutes
+	.venv/bin/python experiments/benchmarks/bench.py
 
 check: .venv/test-installed  ## format, lint, types
 	.venv/bin/ruff format --check

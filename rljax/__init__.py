@@ -12,6 +12,7 @@ from rljax.base import (
     TimeStep,
     Transition,
 )
+from rljax.engine import Totals, simulate
 from rljax.envs.cartpole import CartPole, CartPoleParams, CartPoleState
 from rljax.envs.checks import check_environment
 from rljax.envs.thermostat import (
@@ -49,6 +50,7 @@ __all__ = [
     "ThermostatParams",
     "ThermostatState",
     "TimeStep",
+    "Totals",
     "Trajectory",
     "Transition",
     "bang_bang",
@@ -58,5 +60,6 @@ __all__ = [
     "population",
     "ppo",
     "record",
+    "simulate",
     "unroll",
 ]

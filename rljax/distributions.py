@@ -1,7 +1,9 @@
 """Distributions over actions: a policy network's output, with what learners need of it.
 
 Each is a pytree of parameters whose leading axes are batch axes, and four pure functions
-of it: `sample`, `log_prob`, `entropy` and `kl`; `mode` is the greedy action.
+of it: `sample`, `log_prob`, `entropy` and `kl`; `mode` is the greedy action. A sample is a
+function, `sample_from`, of `noise` that does not depend on the parameters, so that a rollout
+draws the noise of all its steps in one go.
 """
 
 import math
@@ -22,7 +24,15 @@ class Categorical(struct.PyTreeNode):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """`[...]` int32 actions; consumes `key`."""
-        return jax.random.categorical(key, self.logits).astype(jnp.int32)
+        return self.sample_from(self.noise(key))
+
+    def noise(self, key: jax.Array) -> jax.Array:
+        """`[..., A]` Gumbel noise; only the shape of the logits matters."""
+        return jax.random.gumbel(key, self.logits.shape, self.logits.dtype)
+
+    def sample_from(self, noise: jax.Array) -> jax.Array:
+        """`[...]` int32 actions of noise that was drawn before; the Gumbel-max trick."""
+        return jnp.argmax(self.logits + noise, axis=-1).astype(jnp.int32)
 
     def mode(self) -> jax.Array:
         """`[...]` int32: the most probable actions; the first where several tie."""
@@ -36,7 +46,9 @@ class Categorical(struct.PyTreeNode):
             0.25
         """
         log_probs = jax.nn.log_softmax(self.logits)
-        return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
+        # By comparison: the gradient of a gather is a scatter, which is slow.
+        taken = jax.nn.one_hot(action, log_probs.shape[-1], dtype=bool)
+        return jnp.sum(jnp.where(taken, log_probs, 0.0), axis=-1)
 
     def entropy(self) -> jax.Array:
         """`[...]` entropies, in nats."""
@@ -73,7 +85,14 @@ class Normal(struct.PyTreeNode):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """`[..., D]` actions; consumes `key`."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.sample_from(self.noise(key))
+
+    def noise(self, key: jax.Array) -> jax.Array:
+        """`[..., D]` standard normal noise; only the shape of the mean matters."""
+        return jax.random.normal(key, self.mean.shape, self.mean.dtype)
+
+    def sample_from(self, noise: jax.Array) -> jax.Array:
+        """`[..., D]` actions of noise that was drawn before."""
         return self.mean + jnp.exp(self.log_std) * noise
 
     def mode(self) -> jax.Array:

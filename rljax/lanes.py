@@ -37,7 +37,7 @@ class Lanes(struct.PyTreeNode):
 
 def start(key: jax.Array, env: Any, params: Any, num_envs: int) -> Lanes:
     """Starts an episode on each of `num_envs` lanes; consumes `key`."""
-    state, observation = _reset(key, env, params, num_envs)
+    state, observation = reset_drawn(draw_reset(key, env, num_envs), env, params)
     return Lanes(
         state=state,
         observation=observation,
@@ -55,7 +55,7 @@ def restart(
     Consumes `key`. The other lanes stay as they are.
     """
     fresh = start(key, env, params, lanes.done.shape[0])
-    return _where(mask, fresh, lanes)
+    return choose(mask, fresh, lanes)
 
 
 def step(
@@ -123,7 +123,7 @@ def step(
         terminated=jnp.zeros_like(timestep.terminated),
         truncated=jnp.zeros_like(timestep.truncated),
     )
-    after, timestep = _where(lanes.done, (waiting, idle), (after, timestep))
+    after, timestep = choose(lanes.done, (waiting, idle), (after, timestep))
     return after, timestep, ~lanes.done
 
 
@@ -140,27 +140,47 @@ def step_all(
         params: its parameters.
     """
     num_envs = jax.tree.leaves(state)[0].shape[0]
+    return step_drawn(draw_step(key, env, num_envs), env, state, action, params)
+
+
+def draw_step(key: jax.Array, env: Any, num_envs: int) -> jax.Array:
+    """What `step_drawn` consumes: numbers if the environment takes them, else keys."""
     if hasattr(env, "step_from_noise"):
-        noise = jax.random.uniform(key, (num_envs, env.step_noise))
-        step = jax.vmap(env.step_from_noise, in_axes=(0, 0, 0, None))
-        return step(noise, state, action, params)
-    keys = jax.random.split(key, num_envs)
-    return jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state, action, params)
+        return jax.random.uniform(key, (num_envs, env.step_noise))
+    return jax.random.split(key, num_envs)
 
 
-def _reset(key: jax.Array, env: Any, params: Any, num_envs: int) -> tuple[Any, Any]:
-    """Start states and observations of `num_envs` lanes; consumes `key`."""
+def step_drawn(
+    drawn: jax.Array, env: Any, state: Any, action: Any, params: Any
+) -> tuple[Any, TimeStep]:
+    """`step_all`, of what was drawn before."""
+    one = getattr(env, "step_from_noise", env.step)
+    return jax.vmap(one, in_axes=(0, 0, 0, None))(drawn, state, action, params)
+
+
+def draw_ahead(key: jax.Array, num_envs: int, num_steps: int, size: int) -> jax.Array:
+    """`[T, B, size]` numbers in [0, 1); a lane's do not depend on how many there are."""
+    numbers = jax.random.uniform(key, (num_envs, num_steps, size))
+    return jnp.moveaxis(numbers, 1, 0)
+
+
+def draw_reset(key: jax.Array, env: Any, num_envs: int) -> jax.Array:
+    """What `reset_drawn` consumes: numbers if the environment takes them, else keys."""
     if hasattr(env, "reset_from_noise"):
-        noise = jax.random.uniform(key, (num_envs, env.num_noise))
-        return jax.vmap(env.reset_from_noise, in_axes=(0, None))(noise, params)
-    keys = jax.random.split(key, num_envs)
-    return jax.vmap(env.reset, in_axes=(0, None))(keys, params)
+        return jax.random.uniform(key, (num_envs, env.num_noise))
+    return jax.random.split(key, num_envs)
 
 
-def _where(mask: jax.Array, if_true: Any, otherwise: Any) -> Any:
+def reset_drawn(drawn: jax.Array, env: Any, params: Any) -> tuple[Any, Any]:
+    """Start states and observations of all lanes, of what was drawn before."""
+    one = getattr(env, "reset_from_noise", env.reset)
+    return jax.vmap(one, in_axes=(0, None))(drawn, params)
+
+
+def choose(mask: jax.Array, if_true: Any, otherwise: Any) -> Any:
     """Chooses whole lanes of a pytree by the `[B]` bools `mask`."""
 
-    def choose(a, b):
+    def one(a, b):
         return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
 
-    return jax.tree.map(choose, if_true, otherwise)
+    return jax.tree.map(one, if_true, otherwise)

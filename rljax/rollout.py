@@ -14,7 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Mean, Metrics, Transition
-from rljax.lanes import Lanes, start, step, step_all
+from rljax.lanes import (
+    Lanes,
+    choose,
+    draw_ahead,
+    draw_reset,
+    draw_step,
+    reset_drawn,
+    start,
+    step,
+    step_all,
+    step_drawn,
+)
 
 
 def unroll(
@@ -22,14 +33,17 @@ def unroll(
     env: Any,
     params: Any,
     lanes: Lanes,
-    act: Callable[[Any, jax.Array], tuple[Any, Any]],
+    act: Callable[[Any, Any], tuple[Any, Any]],
     num_steps: int,
+    *,
+    act_noise: Any = None,
 ) -> tuple[Lanes, Transition, Metrics]:
     """Steps every lane `num_steps` times, restarting each as its episode ends.
 
     A lane whose episode ended shows its next episode's first observation already in the
     next step (Gymnasium's same-step auto-reset); the ended episode's final observation
-    is kept in `Transition.next_observation`.
+    is kept in `Transition.next_observation`. Numbers are drawn before the first step, as
+    far as environment and policy take numbers: drawing costs more than stepping.
 
     Args:
         key: consumed.
@@ -38,19 +52,35 @@ def unroll(
         lanes: where the last rollout left off, or `start(...)`.
         act: `(observation, key) -> (action, extras)` over all lanes at once.
         num_steps: number of steps T.
+        act_noise: leaves `[T, ...]`; if given, `act` gets a row of it, not a key.
 
     Returns:
         The lanes afterwards; transitions, leaves `[T, B, ...]`; and over the episodes
         that ended, the means `episode_return` and `episode_length`.
     """
+    num_envs = lanes.done.shape[0]
+    key, step_ahead_key, reset_ahead_key = jax.random.split(key, 3)
+    steps = resets = None
+    if hasattr(env, "step_from_noise"):
+        steps = draw_ahead(step_ahead_key, num_envs, num_steps, env.step_noise)
+    if hasattr(env, "reset_from_noise"):
+        resets = draw_ahead(reset_ahead_key, num_envs, num_steps, env.num_noise)
 
-    def one_step(carry, _):
-        key, lanes = carry
-        key, act_key, step_key = jax.random.split(key, 3)
-        action, extras = act(lanes.observation, act_key)
-        after, timestep, _ = step(step_key, env, params, lanes, action)
+    def one_step(carry, drawn):
+        key, state, observation = carry
+        key, act_key, step_key, reset_key = jax.random.split(key, 4)
+        for_act, for_step, for_reset = drawn
+        if act_noise is None:
+            for_act = act_key
+        if for_step is None:
+            for_step = draw_step(step_key, env, num_envs)
+        if for_reset is None:
+            for_reset = draw_reset(reset_key, env, num_envs)
+        action, extras = act(observation, for_act)
+        after, timestep = step_drawn(for_step, env, state, action, params)
+        done = timestep.terminated | timestep.truncated
         transition = Transition(
-            observation=lanes.observation,
+            observation=observation,
             action=action,
             reward=timestep.reward,
             terminated=timestep.terminated,
@@ -58,24 +88,46 @@ def unroll(
             next_observation=timestep.observation,
             extras=extras,
         )
-        done = timestep.terminated | timestep.truncated
-        episode_return = lanes.episode_return + timestep.reward
-        ended = (
-            done.sum(dtype=jnp.float32),
-            jnp.where(done, episode_return, 0.0).sum(),
-            jnp.where(done, lanes.episode_length + 1, 0).sum(dtype=jnp.float32),
-        )
-        return (key, after), (transition, ended)
+        fresh = reset_drawn(for_reset, env, params)
+        state, observation = choose(done, fresh, (after, timestep.observation))
+        return (key, state, observation), transition
 
-    (_, lanes), (transitions, ended) = jax.lax.scan(
-        one_step, (key, lanes), length=num_steps
+    (_, state, observation), transitions = jax.lax.scan(
+        one_step,
+        (key, lanes.state, lanes.observation),
+        (act_noise, steps, resets),
+        num_steps,
     )
-    episodes, return_sum, length_sum = (x.sum() for x in ended)
-    metrics = {
-        "episode_return": Mean(return_sum, episodes),
-        "episode_length": Mean(length_sum, episodes),
-    }
+    lanes = lanes.replace(state=state, observation=observation)
+    lanes, metrics = _count_episodes(lanes, transitions)
     return lanes, transitions, metrics
+
+
+def _count_episodes(lanes: Lanes, steps: Transition) -> tuple[Lanes, Metrics]:
+    """Adds a rollout to the running returns and lengths; means over what ended."""
+    done = steps.terminated | steps.truncated
+    time = jnp.arange(len(done))[:, None]
+    ended = jax.lax.cummax(jnp.where(done, time, -1))  # the last end until then
+    before = jnp.concatenate([jnp.full_like(ended[:1], -1), ended[:-1]])
+
+    def since_start(so_far, each):
+        total = so_far[None] + jnp.cumsum(each, axis=0, dtype=so_far.dtype)
+        earlier = jnp.take_along_axis(total, jnp.maximum(before, 0), axis=0)
+        return total - jnp.where(before < 0, 0, earlier)
+
+    returns = since_start(lanes.episode_return, steps.reward)
+    lengths = since_start(lanes.episode_length, jnp.ones_like(time))
+    count = done.sum(dtype=jnp.float32)
+    lanes = lanes.replace(
+        episode_return=jnp.where(done[-1], 0, returns[-1]),
+        episode_length=jnp.where(done[-1], 0, lengths[-1]),
+    )
+    return lanes, {
+        "episode_return": Mean(jnp.where(done, returns, 0).sum(), count),
+        "episode_length": Mean(
+            jnp.where(done, lengths, 0).sum(dtype=jnp.float32), count
+        ),
+    }
 
 
 class Episodes(NamedTuple):

@@ -8,10 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = """
-0   base files spaces shapes sharding
+0   base files spaces shapes sharding sincos noise
 1   returns losses distributions                rlhf.logps rlhf.tokenizer
 2   networks normalize lanes                    rlhf.tokens rlhf.model rlhf.bandit rlhf.losses rlhf.data rlhf.lora
-3   rollout envs                                rlhf.reward_model rlhf.generate rlhf.rewards
+3   rollout envs engine                                rlhf.reward_model rlhf.generate rlhf.rewards
 4   algorithms objective                        rlhf.pretrained rlhf.sft rlhf.reward_training rlhf.dpo rlhf.policy_optimization
 5   checkpoint metrics manifest                 rlhf.scoring rlhf.selection
 6   run report ticker                           rlhf.score_tally

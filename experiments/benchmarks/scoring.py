@@ -20,9 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from peaks import matrix_peak
 from scoring_problem import MIXES, count_flops, make_texts, write_model
 
 from rljax.files import dumps
@@ -86,17 +85,6 @@ def measure_peer(python: Path, folder: Path) -> list[dict[str, Any]]:
     if done.returncode:
         raise RunError(f"{PEER} failed:\n{done.stderr}")
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def matrix_peak() -> float:
-    """FLOP/s of a large float32 matrix product here: the best of ten."""
-    a, product = jnp.ones((2048, 2048)), jax.jit(jnp.matmul)
-    seconds = []
-    for _ in range(11):
-        started = time.perf_counter()
-        product(a, a).block_until_ready()
-        seconds.append(time.perf_counter() - started)
-    return 2 * 2048**3 / min(seconds)
 
 
 def main(settings: Benchmark) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
 from rljax.lanes import Lanes, start
@@ -193,7 +194,9 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             key=key,
             step=jnp.int32(0),
             params=params,
-            opt_state=_optimizer(hyperparams, hyperparams.learning_rate).init(params),
+            opt_state=_optimizer(hyperparams, hyperparams.learning_rate).init(
+                ravel_pytree(params)[0]
+            ),
             lanes=lanes,
             hyperparams=jax.tree.map(
                 lambda x: jnp.asarray(x, jnp.float32), hyperparams
@@ -201,44 +204,58 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         )
 
     def step(state: PPOState, task: Any) -> tuple[PPOState, Metrics]:
-        key, rollout_key, update_key = jax.random.split(state.key, 3)
+        key, rollout_key, noise_key, update_key = jax.random.split(state.key, 4)
         hyperparams = state.hyperparams
         fraction_left = jnp.maximum(0.0, 1.0 - state.step / hyperparams.num_updates)
         learning_rate = hyperparams.learning_rate * fraction_left
         optimizer = _optimizer(hyperparams, learning_rate)
 
-        def act_on(observation, key):
-            policy = network.apply(state.params, observation, method="policy")
-            action = policy.sample(key)
-            return action, policy.log_prob(action)
+        def policy(observation):
+            return network.apply(state.params, observation, method="policy")
 
-        lanes, transitions, episodes = unroll(
-            rollout_key, env, task, state.lanes, act_on, config.num_steps
+        def act_on(observation, noise):
+            return policy(observation).sample_from(noise), None
+
+        # Lanes first, so that a lane's noise does not depend on how many there are.
+        ahead = jax.tree.map(
+            lambda x: jnp.broadcast_to(
+                x[:, None], (len(x), config.num_steps, *x.shape[1:])
+            ),
+            state.lanes.observation,
         )
+        noise = jax.eval_shape(policy, ahead).noise(noise_key)
+        lanes, transitions, episodes = unroll(
+            rollout_key, env, task, state.lanes, act_on, config.num_steps,
+            act_noise=jnp.moveaxis(noise, 1, 0),
+        )  # fmt: skip
         batch = _with_advantages(network, state.params, transitions, hyperparams)
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+        # As one vector, the optimizer's step is a few operations instead of as many for
+        # each layer.
+        vector, as_params = ravel_pytree(state.params)
 
-        def epoch(carry, _):
-            key, learner = carry
-            key, shuffle_key = jax.random.split(key)
-            minibatches = _shuffle(shuffle_key, batch, config)
-            learner, metrics = jax.lax.scan(update, learner, minibatches)
-            return (key, learner), metrics
+        def epoch(learner, order):
+            return jax.lax.scan(update, learner, _deal(batch, order, config))
 
         def update(learner, minibatch):
-            params, opt_state = learner
-            grads, metrics = jax.grad(_loss, has_aux=True)(
-                params, network, minibatch, hyperparams, config
-            )
-            metrics["grad_norm"] = optax.tree.norm(grads)
-            updates, opt_state = optimizer.update(grads, opt_state)
-            return (optax.apply_updates(params, updates), opt_state), metrics
+            vector, opt_state = learner
 
-        carry = update_key, (state.params, state.opt_state)
-        (_, (params, opt_state)), losses = jax.lax.scan(
-            epoch, carry, length=config.num_epochs
+            def loss(vector):
+                return _loss(as_params(vector), network, minibatch, hyperparams)
+
+            gradient, means = jax.grad(loss, has_aux=True)(vector)
+            norm = optax.tree.norm(gradient)
+            updates, opt_state = optimizer.update(gradient, opt_state)
+            return (optax.apply_updates(vector, updates), opt_state), (means, norm)
+
+        shuffle = functools.partial(jax.random.permutation, x=config.batch_size)
+        orders = jax.vmap(shuffle)(jax.random.split(update_key, config.num_epochs))
+        (vector, opt_state), (means, norms) = jax.lax.scan(
+            epoch, (vector, state.opt_state), orders
         )
-        metrics = {name: _mean(x) for name, x in losses.items()} | {
+        params = as_params(vector)
+        metrics = {name: _mean(means[..., i]) for i, name in enumerate(_LOSSES)} | {
+            "grad_norm": _mean(norms),
             "explained_variance": _mean(_explained_variance(batch)),
             "learning_rate": _mean(learning_rate),
         }
@@ -290,8 +307,8 @@ def _with_advantages(
     transitions: Transition,
     hyperparams: PPOHyperparams,
 ) -> _Batch:
-    """Adds values, advantages and value targets, `[T, B]`, to a rollout."""
-    value = network.apply(params, transitions.observation, method="value")
+    """Adds what the networks say, advantages and value targets, `[T, B]`."""
+    policy, value = network.apply(params, transitions.observation)
     next_value = network.apply(params, transitions.next_observation, method="value")
     estimate = functools.partial(
         gae, gamma=hyperparams.gamma, gae_lambda=hyperparams.gae_lambda
@@ -306,52 +323,57 @@ def _with_advantages(
     return _Batch(
         observation=transitions.observation,
         action=transitions.action,
-        log_prob=transitions.extras,
+        log_prob=policy.log_prob(transitions.action),
         value=value,
         advantage=advantage,
         target=advantage + value,
     )
 
 
-def _shuffle(key: jax.Array, batch: _Batch, config: PPOConfig) -> _Batch:
-    """Deals a batch `[T * B, ...]` into `[num_minibatches, size, ...]` at random."""
-    order = jax.random.permutation(key, config.batch_size)
+def _deal(batch: _Batch, order: jax.Array, config: PPOConfig) -> _Batch:
+    """Cuts a batch `[T * B, ...]`, put in order, into `[num_minibatches, size, ...]`.
+
+    Advantages are normalized in each minibatch, if they are to be.
+    """
     order = order.reshape(config.num_minibatches, -1)
-    return jax.tree.map(lambda x: x[order], batch)
+    dealt = jax.tree.map(lambda x: x[order], batch)
+    if not config.normalize_advantages:
+        return dealt
+    advantage = dealt.advantage
+    mean, std = (f(advantage, axis=1, keepdims=True) for f in (jnp.mean, jnp.std))
+    return dealt.replace(advantage=(advantage - mean) / (std + 1e-8))
+
+
+_LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
 
 def _loss(
-    params: Params,
-    network: Network,
-    batch: _Batch,
-    hyperparams: PPOHyperparams,
-    config: PPOConfig,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The scalar loss of one minibatch, and its diagnostics."""
+    params: Params, network: Network, batch: _Batch, hyperparams: PPOHyperparams
+) -> tuple[jax.Array, jax.Array]:
+    """The scalar loss of one minibatch, and the means of what `_LOSSES` names."""
     policy, value = network.apply(params, batch.observation)
     log_prob = policy.log_prob(batch.action)
-    advantage = batch.advantage
-    if config.normalize_advantages:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    policy_loss = clipped_surrogate(
-        log_prob, batch.log_prob, advantage, clip_eps=hyperparams.clip_eps
-    ).mean()
-    value_loss = clipped_value_loss(
-        value, batch.value, batch.target, clip_eps=hyperparams.vf_clip_eps
-    ).mean()
-    entropy = policy.entropy().mean()
+    log_ratio = log_prob - batch.log_prob
+    change = jnp.expm1(log_ratio)
+    means = jnp.stack(
+        [
+            clipped_surrogate(
+                log_prob, batch.log_prob, batch.advantage, clip_eps=hyperparams.clip_eps
+            ),
+            clipped_value_loss(
+                value, batch.value, batch.target, clip_eps=hyperparams.vf_clip_eps
+            ),
+            policy.entropy(),
+            # Schulman (2020), "Approximating KL divergence": k3, of the old policy.
+            change - log_ratio,
+            (jnp.abs(change) > hyperparams.clip_eps).astype(jnp.float32),
+        ]
+    ).mean(axis=1)
+    policy_loss, value_loss, entropy, *_ = means
     loss = (
         policy_loss + hyperparams.vf_coef * value_loss - hyperparams.ent_coef * entropy
     )
-    # Schulman (2020), "Approximating KL divergence": k3, of samples from the old policy.
-    log_ratio = log_prob - batch.log_prob
-    return loss, {
-        "policy_loss": policy_loss,
-        "value_loss": value_loss,
-        "entropy": entropy,
-        "approx_kl": (jnp.expm1(log_ratio) - log_ratio).mean(),
-        "clip_fraction": (jnp.abs(jnp.expm1(log_ratio)) > hyperparams.clip_eps).mean(),
-    }
+    return loss, means
 
 
 def _optimizer(

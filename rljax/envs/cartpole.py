@@ -14,6 +14,7 @@ from flax import struct
 
 from rljax.base import TimeStep
 from rljax.shapes import Circle, Line, Picture, Polygon, Shape, Text, rectangle
+from rljax.sincos import sincos
 from rljax.spaces import Box, Discrete
 
 
@@ -79,7 +80,7 @@ class CartPole:
         del params
         # The difference is exact, so that a fused multiply-add, which some programs
         # would use and others not, cannot change a start state's last bit.
-        x, x_dot, theta, theta_dot = 0.1 * (noise - 0.5)
+        x, x_dot, theta, theta_dot = (0.1 * (number - 0.5) for number in noise)
         state = CartPoleState(x, x_dot, theta, theta_dot, time=jnp.int32(0))
         return state, _observe(state)
 
@@ -107,18 +108,16 @@ class CartPole:
         dtype = state.x.dtype
         physics = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
         force = jnp.where(action == 1, physics.force_mag, -physics.force_mag)
-        sin, cos = jnp.sin(state.theta), jnp.cos(state.theta)
+        sin, cos = sincos(state.theta)
 
         # Florian (2007), "Correct equations for the dynamics of the cart-pole system",
         # eqs. 23 and 24 without friction.
-        push = (
-            force + physics.polemass_length * state.theta_dot**2 * sin
-        ) / physics.total_mass
+        per_mass = 1.0 / physics.total_mass
+        push = (force + physics.polemass_length * state.theta_dot**2 * sin) * per_mass
         theta_acc = (physics.gravity * sin - cos * push) / (
-            physics.length
-            * (4.0 / 3.0 - physics.masspole * cos**2 / physics.total_mass)
+            physics.length * (4.0 / 3.0 - physics.masspole * per_mass * cos**2)
         )
-        x_acc = push - physics.polemass_length * theta_acc * cos / physics.total_mass
+        x_acc = push - physics.polemass_length * per_mass * theta_acc * cos
 
         x_dot = state.x_dot + physics.tau * x_acc
         theta_dot = state.theta_dot + physics.tau * theta_acc

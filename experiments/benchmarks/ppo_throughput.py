@@ -1,0 +1,150 @@
+"""Times PPO on CartPole beside rejax and Stable-Baselines3, at the same hyperparameters.
+
+    make peers
+    python experiments/benchmarks/ppo_throughput.py
+
+Steps a second after compiling, the best of three runs, one agent on one device; and eight
+agents, ours with a device a core. The last line is our speed over theirs. Minutes.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from peaks import matrix_peak
+
+from rljax import (
+    ActorCritic,
+    CartPole,
+    CartPoleParams,
+    PPOConfig,
+    PPOHyperparams,
+    population,
+    ppo,
+)
+from rljax.files import dumps
+from rljax.launch import check_counts, launch
+from rljax.manifest import device
+from rljax.run import RunError
+from rljax.sweep import replicate
+from rljax.train import train
+
+HERE = Path(__file__).parent
+SIZES = {
+    "4x128": PPOConfig(num_envs=4, num_steps=128, num_epochs=4, num_minibatches=4),
+    "256x32": PPOConfig(num_envs=256, num_steps=32, num_epochs=4, num_minibatches=8),
+}
+HYPERPARAMS = PPOHyperparams(learning_rate=2.5e-4, ent_coef=0.01)
+AGENTS = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What the command line can change."""
+
+    sizes: tuple[str, ...] = tuple(SIZES)
+    """Which numbers of environments and steps."""
+    total_steps: int = 500_000
+    """Environment steps of a run of ours and rejax's."""
+    sb3_steps: int = 20_000
+    """Environment steps of a run of Stable-Baselines3's."""
+    peers: Path = HERE.parent.parent / ".peers"
+    """Where `make peers` put the other libraries."""
+
+    def __post_init__(self):
+        check_counts(self, "total_steps", "sb3_steps")
+        if unknown := set(self.sizes) - set(SIZES):
+            raise ValueError(
+                f"sizes must be of {', '.join(SIZES)}, got {', '.join(unknown)}."
+            )
+
+
+def measure_ours(
+    config: PPOConfig, total_steps: int, num_agents: int
+) -> dict[str, Any]:
+    """Steps a second of one agent, or of several over all devices."""
+    network, task = ActorCritic(num_actions=2), CartPoleParams()
+    learner, hyperparams = ppo(CartPole(), network, config), HYPERPARAMS
+    key = jax.random.key(0)
+    if num_agents > 1:
+        learner, hyperparams = population(learner), replicate(hyperparams, num_agents)
+        key = jax.random.split(key, num_agents)
+    state = jax.jit(learner.init)(key, hyperparams, task)
+    if num_agents > 1:
+        mesh = jax.make_mesh(
+            (jax.device_count(),), ("population",), axis_types=(AxisType.Auto,)
+        )
+        state = jax.device_put(state, NamedSharding(mesh, PartitionSpec("population")))
+    num_updates = config.updates(total_steps)
+    times: list[float] = []
+    for i in range(4):
+        started = time.perf_counter()
+        jax.block_until_ready(train(learner, state, task, num_updates if i else 1))
+        times.append(time.perf_counter() - started)
+    steps = num_updates * config.batch_size * num_agents
+    return {
+        "system": "rljax",
+        "num_agents": num_agents,
+        "steps_per_second": steps / min(times[1:]),
+        "seconds_compile": times[0],
+    }
+
+
+def count_flops(config: PPOConfig) -> float:
+    """Of one environment step: matrix products of both networks only."""
+    forward = 2 * (2 * (4 * 64 + 64 * 64) + 64 * 2 + 64)
+    return forward * (0.5 + 1.5 + 3 * config.num_epochs)
+
+
+def main(settings: Benchmark) -> dict[str, Any]:
+    """Prints a line for each measurement, and returns the ratios."""
+    pythons = {x: settings.peers / x / "bin" / "python" for x in ("rejax", "sb3")}
+    for python in pythons.values():
+        if not python.exists():
+            raise RunError(f"{python} is missing. Make it: make peers")
+    peak, ratios = matrix_peak(), {}
+    for name in settings.sizes:
+        config = SIZES[name]
+        rows = [measure_ours(config, settings.total_steps, n) for n in (1, AGENTS)]
+        for peer, python in pythons.items():
+            steps = settings.sb3_steps if peer == "sb3" else settings.total_steps
+            for num_agents in (1,) if peer == "sb3" else (1, AGENTS):
+                setting = dataclasses.asdict(config) | {
+                    name: float(x)
+                    for name, x in dataclasses.asdict(HYPERPARAMS).items()
+                }
+                setting |= {"total_steps": steps, "num_agents": num_agents}
+                rows.append(run_peer(python, peer, setting))
+        found = {}
+        for row in rows:
+            found[row["system"], row["num_agents"]] = row["steps_per_second"]
+            flops = count_flops(config) * row["steps_per_second"]
+            row |= {"sizes": name, "dtype": "float32", "share_of_peak": flops / peak}
+            print(dumps(row), flush=True)
+        ratios[name] = {
+            "rejax": found["rljax", 1] / found["rejax", 1],
+            "rejax_8_agents": found["rljax", AGENTS] / found["rejax", AGENTS],
+            "sb3": found["rljax", 1] / found["sb3", 1],
+        }
+    return {"device": device(), "peak_gflops": peak / 1e9, "ratios": ratios}
+
+
+def run_peer(python: Path, peer: str, setting: dict[str, Any]) -> dict[str, Any]:
+    """One measurement of another library, in its own environment."""
+    script = str(HERE / "ppo_throughput_peers.py")
+    command = [str(python), "-W", "ignore", script, peer, json.dumps(setting)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RunError(f"{peer} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    launch(main, Benchmark, __doc__)

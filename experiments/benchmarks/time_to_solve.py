@@ -1,0 +1,153 @@
+"""Times whole processes that learn CartPole, beside Stable-Baselines3 and rejax.
+
+    make peers
+    python experiments/benchmarks/time_to_solve.py
+
+From the start of a process to its end: imports, compiling, 100,000 steps, one evaluation of
+128 greedy episodes. Cold is with an empty compilation cache, warm with that of another seed's
+run; the others have no use for one. Stable-Baselines3 runs with RL Zoo's settings, rejax
+with the same. The last line is their seconds over ours. Minutes.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rljax.files import dumps
+from rljax.launch import check_counts, launch
+from rljax.manifest import device
+from rljax.run import RunError
+
+HERE = Path(__file__).parent
+SYSTEMS = ("rljax_cold", "rljax_warm", "rejax", "sb3")
+SOLVED = 475.0
+TOTAL_STEPS = 100_000
+EPISODES = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What the command line can change."""
+
+    seeds: int = 3
+    """Processes of each system; seconds are their median."""
+    peers: Path = HERE.parent.parent / ".peers"
+    """Where `make peers` put the other libraries."""
+    ours: int = -1
+    """Learn here, with this seed; what the benchmark's children do."""
+
+    def __post_init__(self):
+        check_counts(self, "seeds")
+
+
+def learn(seed: int) -> dict[str, Any]:
+    """What a child does: learns, and says what came of it."""
+    import jax
+
+    from rljax import (
+        ActorCritic,
+        CartPole,
+        CartPoleParams,
+        PPOConfig,
+        PPOHyperparams,
+        evaluate,
+        ppo,
+    )
+    from rljax.algorithms.ppo import act, annealed
+    from rljax.train import compiled, train
+
+    env, task, network = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
+    config = PPOConfig(num_envs=16, num_steps=32, num_epochs=10, num_minibatches=4)
+    learner, num_updates = ppo(env, network, config), config.updates(TOTAL_STEPS)
+    hyperparams = annealed(PPOHyperparams(learning_rate=1e-3), num_updates)
+    keys = jax.random.split(jax.random.key(seed), 2)
+
+    def mean_return(state, key):
+        policy = functools.partial(act, network, state, greedy=True)
+        return evaluate(
+            key, env, task, policy, num_episodes=EPISODES, max_steps=500
+        ).returns.mean()
+
+    state = jax.jit(learner.init)(keys[0], hyperparams, task)
+    test, _ = compiled(jax.jit(mean_return), state, keys[1])
+    times: list[float] = []
+    report = lambda state, report: times.append(report.seconds_run)  # noqa: E731
+    state = train(learner, state, task, num_updates, on_log=report)
+    started = time.perf_counter()
+    mean = float(test(state, keys[1]))
+    times.append(time.perf_counter() - started)
+    return {"return": mean, "seconds_run": sum(times)}
+
+
+def main(settings: Benchmark) -> dict[str, Any]:
+    """Prints a line for each process, and returns the ratios of median seconds."""
+    if settings.ours >= 0:
+        return learn(settings.ours)
+    rows: dict[str, list[dict[str, Any]]] = {system: [] for system in SYSTEMS}
+    with tempfile.TemporaryDirectory() as folder:
+        _run(settings, "rljax_warm", settings.seeds, folder)
+        for seed in range(settings.seeds):
+            for system in SYSTEMS:
+                row = _run(settings, system, seed, folder)
+                print(dumps(row), flush=True)
+                rows[system].append(row)
+
+    def median(system: str, name: str) -> float:
+        return float(np.median([row[name] for row in rows[system]]))
+
+    cold, warm = (median(f"rljax_{how}", "seconds") for how in ("cold", "warm"))
+    run = median("rljax_warm", "seconds_run")
+    return {
+        "device": device(),
+        "solved": {
+            system: sum(row["return"] >= SOLVED for row in found)
+            for system, found in rows.items()
+        },
+        "seeds": settings.seeds,
+        "seconds": {system: median(system, "seconds") for system in SYSTEMS},
+        "ratios": {
+            "sb3_warm": median("sb3", "seconds") / warm,
+            "sb3_cold": median("sb3", "seconds") / cold,
+            "rejax_warm": median("rejax", "seconds") / warm,
+            "rejax_cold": median("rejax", "seconds") / cold,
+            "rejax_run_after_compiling": median("rejax", "seconds_run") / run,
+        },
+    }
+
+
+def _run(settings: Benchmark, system: str, seed: int, cache: str) -> dict[str, Any]:
+    """One process, timed from outside."""
+    with tempfile.TemporaryDirectory() as empty:
+        if system.startswith("rljax"):
+            command = [sys.executable, __file__, "--ours", str(seed)]
+            folder = empty if system == "rljax_cold" else cache
+            environment = {"JAX_COMPILATION_CACHE_DIR": folder}
+        else:
+            python = settings.peers / system / "bin" / "python"
+            if not python.exists():
+                raise RunError(f"{python} is missing. Make it: make peers")
+            script = str(HERE / "time_to_solve_peers.py")
+            command = [str(python), "-W", "ignore", script, system, str(seed)]
+            environment = {}
+        started = time.perf_counter()
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | environment
+        )
+        seconds = time.perf_counter() - started
+    if done.returncode:
+        raise RunError(f"{system} failed:\n{done.stderr}")
+    row = json.loads(done.stdout.splitlines()[-1])
+    return {"system": system, "seed": seed, "seconds": seconds} | row
+
+
+if __name__ == "__main__":
+    launch(main, Benchmark, __doc__)
