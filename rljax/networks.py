@@ -68,8 +68,8 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[..., D]` to `[..., outputs]`."""
         for width in self.hidden:
-            x = nn.tanh(nn.Dense(width, kernel_init=orthogonal(math.sqrt(2)))(x))
-        return nn.Dense(self.outputs, kernel_init=orthogonal(self.output_scale))(x)
+            x = nn.tanh(_dense(width, math.sqrt(2))(x))
+        return _dense(self.outputs, self.output_scale)(x)
 
 
 class ActorCritic(nn.Module):
@@ -133,3 +133,43 @@ class NormalActorCritic(nn.Module):
     def __call__(self, observation: jax.Array) -> tuple[Normal, jax.Array]:
         """Policy and value of `[..., D]` observations."""
         return self.policy(observation), self.value(observation)
+
+
+def _dense(width: int, scale: float) -> nn.Dense:
+    init = orthogonal(scale)
+    return nn.Dense(width, kernel_init=init, dot_general=_product)
+
+
+def _product(x, kernel, dimension_numbers, precision=None, **_):
+    """The `dot_general` of `nn.Dense`, which contracts the last axis with the first."""
+    del dimension_numbers, precision
+    return _matmul(x, kernel)
+
+
+@jax.custom_vjp
+def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A product with a backward pass that CPUs are good at, too."""
+    return x @ kernel
+
+
+def _matmul_forward(x, kernel):
+    return x @ kernel, (x, kernel)
+
+
+def _matmul_backward(saved, gradient):
+    x, kernel = saved
+    rows, by_row = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
+
+    def apart(rows, by_row):
+        # XLA would fold the transposition into a product, for which it has no fast
+        # kernel on a CPU: a fifth of the whole time of PPO.
+        return jax.lax.optimization_barrier(rows.T) @ by_row
+
+    def folded(rows, by_row):
+        return rows.T @ by_row
+
+    of_kernel = jax.lax.platform_dependent(rows, by_row, cpu=apart, default=folded)
+    return gradient @ kernel.T, of_kernel
+
+
+_matmul.defvjp(_matmul_forward, _matmul_backward)

@@ -71,7 +71,7 @@ def measure_ours(
     """Steps a second of one agent, or of several over all devices."""
     network, task = ActorCritic(num_actions=2), CartPoleParams()
     learner, hyperparams = ppo(CartPole(), network, config), HYPERPARAMS
-    key = jax.random.key(0)
+    key = jax.random.key(0, impl="philox4x32")  # fuses where threefry is a loop
     if num_agents > 1:
         learner, hyperparams = population(learner), replicate(hyperparams, num_agents)
         key = jax.random.split(key, num_agents)
@@ -146,5 +146,6 @@ def run_peer(python: Path, peer: str, setting: dict[str, Any]) -> dict[str, Any]
 
 
 if __name__ == "__main__":
+    os.environ["PJRT_NPROC"] = "1"  # threads of a device would wait for one another
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     launch(main, Benchmark, __doc__)

@@ -228,7 +228,9 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             rollout_key, env, task, state.lanes, act_on, config.num_steps,
             act_noise=jnp.moveaxis(noise, 1, 0),
         )  # fmt: skip
-        batch = _with_advantages(network, state.params, transitions, hyperparams)
+        batch = _with_advantages(
+            network, state.params, transitions, lanes.observation, hyperparams
+        )
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
         # As one vector, the optimizer's step is a few operations instead of as many for
         # each layer.
@@ -248,8 +250,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             updates, opt_state = optimizer.update(gradient, opt_state)
             return (optax.apply_updates(vector, updates), opt_state), (means, norm)
 
-        shuffle = functools.partial(jax.random.permutation, x=config.batch_size)
-        orders = jax.vmap(shuffle)(jax.random.split(update_key, config.num_epochs))
+        orders = _orders(update_key, config.num_epochs, config.batch_size)
         (vector, opt_state), (means, norms) = jax.lax.scan(
             epoch, (vector, state.opt_state), orders
         )
@@ -305,11 +306,12 @@ def _with_advantages(
     network: Network,
     params: Params,
     transitions: Transition,
+    last: Any,
     hyperparams: PPOHyperparams,
 ) -> _Batch:
     """Adds what the networks say, advantages and value targets, `[T, B]`."""
     policy, value = network.apply(params, transitions.observation)
-    next_value = network.apply(params, transitions.next_observation, method="value")
+    next_value = _next_values(network, params, transitions, value, last)
     estimate = functools.partial(
         gae, gamma=hyperparams.gamma, gae_lambda=hyperparams.gae_lambda
     )
@@ -328,6 +330,39 @@ def _with_advantages(
         advantage=advantage,
         target=advantage + value,
     )
+
+
+def _next_values(
+    network: Network, params: Params, steps: Transition, value: jax.Array, last: Any
+) -> jax.Array:
+    """`[T, B]` values of what the actions led to, before any reset.
+
+    Those are the values of the next step's observations, which are known, except where
+    an episode was cut off, whose final observation nobody else looks at.
+    """
+    last_value = network.apply(params, last, method="value")
+    following = jnp.concatenate([value[1:], last_value[None]])
+    cut = steps.truncated & ~steps.terminated
+
+    def with_final():
+        final = network.apply(params, steps.next_observation, method="value")
+        return jnp.where(cut, final, following)
+
+    return jax.lax.cond(cut.any(), with_final, lambda: following)
+
+
+def _orders(key: jax.Array, count: int, size: int) -> jax.Array:
+    """`count` random orders of `size` indices: int32 `[count, size]`."""
+    low = (size - 1).bit_length()
+    if low > 16:
+        shuffle = functools.partial(jax.random.permutation, x=size)
+        return jax.vmap(shuffle)(jax.random.split(key, count))
+    # Random words with their index in the low bits: sorting one array of integers takes
+    # a CPU a tenth of the time of sorting one by another. At least 16 bits are random.
+    high = jax.random.bits(key, (count, size)) >> low << low
+    words = high | jnp.arange(size, dtype=jnp.uint32)[None]
+    ordered = jax.lax.sort(words, dimension=1, is_stable=False)
+    return (ordered & jnp.uint32((1 << low) - 1)).astype(jnp.int32)
 
 
 def _deal(batch: _Batch, order: jax.Array, config: PPOConfig) -> _Batch:
