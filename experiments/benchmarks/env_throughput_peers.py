@@ -41,7 +41,10 @@ def gymnax(num_envs, seconds):
 
     def measure(num_devices):
         mesh = jax.make_mesh(
-            (num_devices,), ("d",), devices=jax.devices()[:num_devices]
+            (num_devices,),
+            ("d",),
+            axis_types=(jax.sharding.AxisType.Auto,),
+            devices=jax.devices()[:num_devices],
         )
         spec = jax.sharding.PartitionSpec("d")
 

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ class Benchmark:
     """Environment steps of a run of Stable-Baselines3's."""
     peers: Path = HERE.parent.parent / ".peers"
     """Where `make peers` put the other libraries."""
+    ours: int = 0
+    """Measure so many agents of ours here; what the benchmark's children do."""
 
     def __post_init__(self):
         check_counts(self, "total_steps", "sb3_steps")
@@ -71,7 +74,7 @@ def measure_ours(
     """Steps a second of one agent, or of several over all devices."""
     network, task = ActorCritic(num_actions=2), CartPoleParams()
     learner, hyperparams = ppo(CartPole(), network, config), HYPERPARAMS
-    key = jax.random.key(0, impl="philox4x32")  # fuses where threefry is a loop
+    key = jax.random.key(0)
     if num_agents > 1:
         learner, hyperparams = population(learner), replicate(hyperparams, num_agents)
         key = jax.random.split(key, num_agents)
@@ -104,6 +107,12 @@ def count_flops(config: PPOConfig) -> float:
 
 def main(settings: Benchmark) -> dict[str, Any]:
     """Prints a line for each measurement, and returns the ratios."""
+    if settings.ours:
+        jax.config.update(
+            "jax_num_cpu_devices", min(settings.ours, os.cpu_count() or 1)
+        )
+        config = SIZES[settings.sizes[0]]
+        return measure_ours(config, settings.total_steps, settings.ours)
     pythons = {x: settings.peers / x / "bin" / "python" for x in ("rejax", "sb3")}
     for python in pythons.values():
         if not python.exists():
@@ -111,7 +120,9 @@ def main(settings: Benchmark) -> dict[str, Any]:
     peak, ratios = matrix_peak(), {}
     for name in settings.sizes:
         config = SIZES[name]
-        rows = [measure_ours(config, settings.total_steps, n) for n in (1, AGENTS)]
+        size = ["--sizes", name, "--total-steps", str(settings.total_steps)]
+        command = [sys.executable, __file__, *size, "--ours"]
+        rows = [run([*command, str(n)]) for n in (1, AGENTS)]
         for peer, python in pythons.items():
             steps = settings.sb3_steps if peer == "sb3" else settings.total_steps
             for num_agents in (1,) if peer == "sb3" else (1, AGENTS):
@@ -120,7 +131,9 @@ def main(settings: Benchmark) -> dict[str, Any]:
                     for name, x in dataclasses.asdict(HYPERPARAMS).items()
                 }
                 setting |= {"total_steps": steps, "num_agents": num_agents}
-                rows.append(run_peer(python, peer, setting))
+                script = str(HERE / "ppo_throughput_peers.py")
+                more = ["-W", "ignore", script, peer, json.dumps(setting)]
+                rows.append(run([str(python), *more]))
         found = {}
         for row in rows:
             found[row["system"], row["num_agents"]] = row["steps_per_second"]
@@ -135,17 +148,15 @@ def main(settings: Benchmark) -> dict[str, Any]:
     return {"device": device(), "peak_gflops": peak / 1e9, "ratios": ratios}
 
 
-def run_peer(python: Path, peer: str, setting: dict[str, Any]) -> dict[str, Any]:
-    """One measurement of another library, in its own environment."""
-    script = str(HERE / "ppo_throughput_peers.py")
-    command = [str(python), "-W", "ignore", script, peer, json.dumps(setting)]
-    done = subprocess.run(command, capture_output=True, text=True)
+def run(command: list[str]) -> dict[str, Any]:
+    """One measurement, in a process of its own."""
+    # The threads of a CPU device would only wait for one another.
+    environment = os.environ | {"PJRT_NPROC": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise RunError(f"{peer} failed:\n{done.stderr}")
+        raise RunError(f"{' '.join(command)} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":
-    os.environ["PJRT_NPROC"] = "1"  # threads of a device would wait for one another
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     launch(main, Benchmark, __doc__)

@@ -40,7 +40,7 @@ def measure(num_agents: int, num_devices: int, num_updates: int) -> dict[str, An
     """Steps a second of all agents together, and their memory."""
     config, task = SIZES["4x128"], CartPoleParams()
     agents = population(ppo(CartPole(), ActorCritic(num_actions=2), config))
-    keys = jax.random.split(jax.random.key(0, impl="philox4x32"), num_agents)
+    keys = jax.random.split(jax.random.key(0), num_agents)
     state = jax.jit(agents.init)(keys, replicate(HYPERPARAMS, num_agents), task)
     mesh = jax.make_mesh(
         (num_devices,),

@@ -69,7 +69,7 @@ def learn(seed: int) -> dict[str, Any]:
     config = PPOConfig(num_envs=16, num_steps=32, num_epochs=10, num_minibatches=4)
     learner, num_updates = ppo(env, network, config), config.updates(TOTAL_STEPS)
     hyperparams = annealed(PPOHyperparams(learning_rate=1e-3), num_updates)
-    keys = jax.random.split(jax.random.key(seed, impl="philox4x32"), 2)
+    keys = jax.random.split(jax.random.key(seed), 2)
 
     def mean_return(state, key):
         policy = functools.partial(act, network, state, greedy=True)
