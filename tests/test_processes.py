@@ -1,4 +1,4 @@
-"""What only fresh processes can show: no deadlock, and nothing lost to SIGKILL."""
+"""What only fresh processes can show: no deadlock, nothing lost, nothing compiled twice."""
 
 import json
 import os
@@ -122,3 +122,30 @@ def arrays(out):
 def bits(x):
     is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(x) if is_key else x).tobytes()
+
+
+def test_programs_are_compiled_once_and_for_all(tmp_path):
+    """Evaluations, checkpoints, logs and updates add none; a second start misses none.
+
+    Every program that is compiled leaves a file in the cache.
+    """
+
+    def programs(name, cache, *flags):
+        folder = tmp_path / cache
+        subprocess.run(
+            [
+                sys.executable, SCRIPT, "--num-seeds", "2", "--num-episodes", "4",
+                "--checkpoint-every", "0.01", "--out", tmp_path / name, *flags,
+            ],
+            check=True,
+            capture_output=True,
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder)},
+        )  # fmt: skip
+        return {path.name for path in folder.iterdir() if path.name.endswith("-cache")}
+
+    short = ("--total-steps", "5000", "--num-evaluations", "2")
+    first = programs("first", "a", *short)
+    assert first
+    assert programs("second", "a", *short) == first
+    longer = ("--total-steps", "20000", "--num-evaluations", "10")
+    assert len(programs("third", "b", *longer)) == len(first)
