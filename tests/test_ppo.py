@@ -13,6 +13,7 @@ from rljax.algorithms.ppo import (
     PPOConfig,
     PPOHyperparams,
     _optimizer,
+    _orders,
     act,
     check_hyperparams,
     ppo,
@@ -205,3 +206,19 @@ def test_making_the_same_learner_twice_gives_the_same_functions():
     assert ppo(CartPole(), ActorCritic(2), make()) is ppo(
         CartPole(), ActorCritic(2), make()
     )
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 512, 2**16, 2**16 + 1])
+def test_orders_are_permutations(size):
+    orders = jax.jit(_orders, static_argnums=(1, 2))(jax.random.key(0), 3, size)
+    np.testing.assert_array_equal(np.sort(orders), np.tile(np.arange(size), (3, 1)))
+    if size > 2:
+        assert len({tuple(order) for order in np.asarray(orders)}) == 3
+
+
+def test_all_orders_are_equally_likely():
+    """Of 4! orders; a chance off by a tenth would be seen, at 6 standard errors."""
+    orders = jax.jit(_orders, static_argnums=(1, 2))(jax.random.key(1), 100_000, 4)
+    _, counts = np.unique(np.asarray(orders), axis=0, return_counts=True)
+    assert len(counts) == 24
+    assert np.max(np.abs(counts / 100_000 - 1 / 24)) < 6 * np.sqrt(1 / 24 / 100_000)
