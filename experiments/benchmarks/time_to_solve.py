@@ -66,7 +66,7 @@ def learn(seed: int) -> dict[str, Any]:
     from rljax.train import compiled, train
 
     env, task, network = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
-    config = PPOConfig(num_envs=16, num_steps=32, num_epochs=10, num_minibatches=4)
+    config = PPOConfig(num_envs=16, num_steps=32, num_epochs=8, num_minibatches=4)
     learner, num_updates = ppo(env, network, config), config.updates(TOTAL_STEPS)
     hyperparams = annealed(PPOHyperparams(learning_rate=1e-3), num_updates)
     keys = jax.random.split(jax.random.key(seed), 2)
