@@ -12,7 +12,6 @@ over the best of gymnax, Gymnasium, EnvPool and the kernel. Minutes.
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from children import output, rows
 
 from rljax import CartPole, CartPoleParams, Thermostat, ThermostatParams
 from rljax.engine import compile_simulation
@@ -110,11 +110,11 @@ def measure_kernel(num_envs: int, seconds: float) -> dict[str, Any]:
         kernel = Path(folder) / "kernel"
         source = str(HERE / "cartpole_kernel.c")
         flags = ["-O3", "-march=native", "-pthread"]
-        _output(["cc", *flags, source, "-o", str(kernel), "-lm"])
+        output(["cc", *flags, source, "-o", str(kernel), "-lm"])
         num_steps, best = max(1, 2**24 // num_envs), 0.0
         for _ in range(6):
             sizes = [str(x) for x in (num_envs, num_steps, CORES)]
-            took = float(_output([str(kernel), *sizes]).split()[0])
+            took = float(output([str(kernel), *sizes]).split()[0])
             best = max(best, num_envs * num_steps / took)
             num_steps = max(1, int(best * seconds / 5 / num_envs))
     row = {"system": "c_kernel", "env": "CartPole", "num_envs": num_envs}
@@ -145,7 +145,7 @@ def main(settings: Benchmark) -> dict[str, Any]:
                 }
                 it["seconds"] = settings.seconds
                 command = [sys.executable, __file__, "--ours", dumps(it)]
-                seen(_rows(command, XLA_FLAGS=FLAGS)[-1])
+                seen(rows(command, XLA_FLAGS=FLAGS)[-1])
     for num_envs in settings.num_envs[1:]:
         seen(measure_kernel(num_envs, settings.seconds))
     for peer in settings.peers:
@@ -153,7 +153,7 @@ def main(settings: Benchmark) -> dict[str, Any]:
             if num_envs <= PEERS[peer]:
                 script = str(HERE / "env_throughput_peers.py")
                 command = [str(settings.python), "-W", "ignore", script, peer]
-                for row in _rows([*command, str(num_envs), str(settings.seconds)]):
+                for row in rows([*command, str(num_envs), str(settings.seconds)]):
                     seen(row)
     ours = best.pop("rljax")
     return {
@@ -161,19 +161,6 @@ def main(settings: Benchmark) -> dict[str, Any]:
         "steps_per_second": ours,
         "ratios": {name: ours / theirs for name, theirs in best.items()},
     }
-
-
-def _rows(command: list[str], **environment: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in _output(command, **environment).splitlines()]
-
-
-def _output(command: list[str], **environment: str) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | environment
-    )
-    if done.returncode:
-        raise RunError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return done.stdout
 
 
 if __name__ == "__main__":

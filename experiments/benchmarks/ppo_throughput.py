@@ -10,13 +10,13 @@ agents, ours with a device a core. The last line is our speed over theirs. Minut
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
+from children import rows
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from peaks import matrix_peak
 
@@ -43,6 +43,8 @@ SIZES = {
 }
 HYPERPARAMS = PPOHyperparams(learning_rate=2.5e-4, ent_coef=0.01)
 AGENTS = 8
+# The threads of a CPU device would only wait for one another.
+ALONE = {"PJRT_NPROC": "1"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,34 +70,52 @@ class Benchmark:
             )
 
 
-def measure_ours(
-    config: PPOConfig, total_steps: int, num_agents: int
-) -> dict[str, Any]:
-    """Steps a second of one agent, or of several over all devices."""
+def make_agents(
+    config: PPOConfig, num_agents: int, num_devices: int
+) -> tuple[Any, Any, Any]:
+    """A learner, its state and its task: one agent, or several shared out to devices."""
     network, task = ActorCritic(num_actions=2), CartPoleParams()
     learner, hyperparams = ppo(CartPole(), network, config), HYPERPARAMS
     key = jax.random.key(0)
-    if num_agents > 1:
-        learner, hyperparams = population(learner), replicate(hyperparams, num_agents)
-        key = jax.random.split(key, num_agents)
-    state = jax.jit(learner.init)(key, hyperparams, task)
-    if num_agents > 1:
-        mesh = jax.make_mesh(
-            (jax.device_count(),), ("population",), axis_types=(AxisType.Auto,)
-        )
-        state = jax.device_put(state, NamedSharding(mesh, PartitionSpec("population")))
-    num_updates = config.updates(total_steps)
+    if num_agents == 1:
+        return learner, jax.jit(learner.init)(key, hyperparams, task), task
+    learner, hyperparams = population(learner), replicate(hyperparams, num_agents)
+    keys = jax.random.split(key, num_agents)
+    state = jax.jit(learner.init)(keys, hyperparams, task)
+    mesh = jax.make_mesh(
+        (num_devices,),
+        ("population",),
+        axis_types=(AxisType.Auto,),
+        devices=jax.devices()[:num_devices],
+    )
+    members = NamedSharding(mesh, PartitionSpec("population"))
+    return learner, jax.device_put(state, members), task
+
+
+def measure(
+    learner: Any, state: Any, task: Any, num_updates: int
+) -> tuple[float, float]:
+    """Seconds of a first update, with compiling, and the best of three runs."""
     times: list[float] = []
     for i in range(4):
         started = time.perf_counter()
         jax.block_until_ready(train(learner, state, task, num_updates if i else 1))
         times.append(time.perf_counter() - started)
-    steps = num_updates * config.batch_size * num_agents
+    return times[0], min(times[1:])
+
+
+def measure_ours(
+    config: PPOConfig, total_steps: int, num_agents: int
+) -> dict[str, Any]:
+    """Steps a second of one agent, or of several over all devices."""
+    num_updates = config.updates(total_steps)
+    agents = make_agents(config, num_agents, jax.device_count())
+    seconds_compile, seconds = measure(*agents, num_updates)
     return {
         "system": "rljax",
         "num_agents": num_agents,
-        "steps_per_second": steps / min(times[1:]),
-        "seconds_compile": times[0],
+        "steps_per_second": num_updates * config.batch_size * num_agents / seconds,
+        "seconds_compile": seconds_compile,
     }
 
 
@@ -122,7 +142,7 @@ def main(settings: Benchmark) -> dict[str, Any]:
         config = SIZES[name]
         size = ["--sizes", name, "--total-steps", str(settings.total_steps)]
         command = [sys.executable, __file__, *size, "--ours"]
-        rows = [run([*command, str(n)]) for n in (1, AGENTS)]
+        found = [rows([*command, n], **ALONE)[-1] for n in (1, AGENTS)]
         for peer, python in pythons.items():
             steps = settings.sb3_steps if peer == "sb3" else settings.total_steps
             for num_agents in (1,) if peer == "sb3" else (1, AGENTS):
@@ -133,29 +153,19 @@ def main(settings: Benchmark) -> dict[str, Any]:
                 setting |= {"total_steps": steps, "num_agents": num_agents}
                 script = str(HERE / "ppo_throughput_peers.py")
                 more = ["-W", "ignore", script, peer, json.dumps(setting)]
-                rows.append(run([str(python), *more]))
-        found = {}
-        for row in rows:
-            found[row["system"], row["num_agents"]] = row["steps_per_second"]
+                found += rows([python, *more], **ALONE)
+        speeds = {}
+        for row in found:
+            speeds[row["system"], row["num_agents"]] = row["steps_per_second"]
             flops = count_flops(config) * row["steps_per_second"]
             row |= {"sizes": name, "dtype": "float32", "share_of_peak": flops / peak}
             print(dumps(row), flush=True)
         ratios[name] = {
-            "rejax": found["rljax", 1] / found["rejax", 1],
-            "rejax_8_agents": found["rljax", AGENTS] / found["rejax", AGENTS],
-            "sb3": found["rljax", 1] / found["sb3", 1],
+            "rejax": speeds["rljax", 1] / speeds["rejax", 1],
+            "rejax_8_agents": speeds["rljax", AGENTS] / speeds["rejax", AGENTS],
+            "sb3": speeds["rljax", 1] / speeds["sb3", 1],
         }
     return {"device": device(), "peak_gflops": peak / 1e9, "ratios": ratios}
-
-
-def run(command: list[str]) -> dict[str, Any]:
-    """One measurement, in a process of its own."""
-    # The threads of a CPU device would only wait for one another.
-    environment = os.environ | {"PJRT_NPROC": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise RunError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

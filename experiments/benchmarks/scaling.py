@@ -9,21 +9,17 @@ update cost, as XLA reckons it, over what this machine does at best.
 
 import dataclasses
 import os
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from peaks import copy_peak, cost, matrix_peak
-from ppo_throughput import HYPERPARAMS, SIZES
+from ppo_throughput import SIZES, make_agents, measure
 
-from rljax import ActorCritic, CartPole, CartPoleParams, population, ppo
+from rljax import CartPole, CartPoleParams
 from rljax.files import dumps
 from rljax.launch import launch
 from rljax.manifest import device
-from rljax.sweep import replicate
-from rljax.train import train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,35 +32,18 @@ class Benchmark:
     """Updates of each agent in a measurement."""
 
 
-def measure(num_agents: int, num_devices: int, num_updates: int) -> dict[str, Any]:
+def grow(num_agents: int, num_devices: int, num_updates: int) -> dict[str, Any]:
     """Steps a second of all agents together, and their memory."""
-    config, task = SIZES["4x128"], CartPoleParams()
-    agents = population(ppo(CartPole(), ActorCritic(num_actions=2), config))
-    keys = jax.random.split(jax.random.key(0), num_agents)
-    state = jax.jit(agents.init)(keys, replicate(HYPERPARAMS, num_agents), task)
-    mesh = jax.make_mesh(
-        (num_devices,),
-        ("population",),
-        axis_types=(AxisType.Auto,),
-        devices=jax.devices()[:num_devices],
-    )
-    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec("population")))
-    train(agents, state, task, 1)
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        jax.block_until_ready(train(agents, state, task, num_updates))
-        times.append(time.perf_counter() - started)
+    config = SIZES["4x128"]
+    agents, state, task = make_agents(config, num_agents, num_devices)
+    _, seconds = measure(agents, state, task, num_updates)
     memory: Any = jax.jit(agents.step).lower(state, task).compile().memory_analysis()
-    steps = num_agents * num_updates * config.batch_size
+    on_device = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     return {
         "agents": num_agents,
         "devices": num_devices,
-        "steps_per_second": steps / min(times),
-        "kb_per_agent": num_devices
-        * (memory.argument_size_in_bytes + memory.temp_size_in_bytes)
-        / num_agents
-        / 1024,
+        "steps_per_second": num_agents * num_updates * config.batch_size / seconds,
+        "kb_per_agent": on_device * num_devices / num_agents / 1024,
     }
 
 
@@ -89,7 +68,7 @@ def main(settings: Benchmark) -> dict[str, Any]:
     """Prints a line for each measurement."""
     for num_devices in sorted({1, jax.device_count()}):
         for num_agents in settings.agents:
-            row = measure(num_agents, num_devices, settings.num_updates)
+            row = grow(num_agents, num_devices, settings.num_updates)
             print(dumps(row), flush=True)
     return {"device": device(), "roofline": roofline()}
 

@@ -11,9 +11,6 @@ with the same. The last line is their seconds over ours. Minutes.
 
 import dataclasses
 import functools
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from children import rows
 
 from rljax.files import dumps
 from rljax.launch import check_counts, launch
 from rljax.manifest import device
-from rljax.run import RunError
 
 HERE = Path(__file__).parent
 SYSTEMS = ("rljax_cold", "rljax_warm", "rejax", "sb3")
@@ -92,25 +89,25 @@ def main(settings: Benchmark) -> dict[str, Any]:
     """Prints a line for each process, and returns the ratios of median seconds."""
     if settings.ours >= 0:
         return learn(settings.ours)
-    rows: dict[str, list[dict[str, Any]]] = {system: [] for system in SYSTEMS}
+    found: dict[str, list[dict[str, Any]]] = {system: [] for system in SYSTEMS}
     with tempfile.TemporaryDirectory() as folder:
         _run(settings, "rljax_warm", settings.seeds, folder)
         for seed in range(settings.seeds):
             for system in SYSTEMS:
                 row = _run(settings, system, seed, folder)
                 print(dumps(row), flush=True)
-                rows[system].append(row)
+                found[system].append(row)
 
     def median(system: str, name: str) -> float:
-        return float(np.median([row[name] for row in rows[system]]))
+        return float(np.median([row[name] for row in found[system]]))
 
     cold, warm = (median(f"rljax_{how}", "seconds") for how in ("cold", "warm"))
     run = median("rljax_warm", "seconds_run")
     return {
         "device": device(),
         "solved": {
-            system: sum(row["return"] >= SOLVED for row in found)
-            for system, found in rows.items()
+            system: sum(row["return"] >= SOLVED for row in its)
+            for system, its in found.items()
         },
         "seeds": settings.seeds,
         "seconds": {system: median(system, "seconds") for system in SYSTEMS},
@@ -128,24 +125,17 @@ def _run(settings: Benchmark, system: str, seed: int, cache: str) -> dict[str, A
     """One process, timed from outside."""
     with tempfile.TemporaryDirectory() as empty:
         if system.startswith("rljax"):
-            command = [sys.executable, __file__, "--ours", str(seed)]
+            command: list[Any] = [sys.executable, __file__, "--ours", seed]
             folder = empty if system == "rljax_cold" else cache
             environment = {"JAX_COMPILATION_CACHE_DIR": folder, "PJRT_NPROC": "1"}
         else:
             python = settings.peers / system / "bin" / "python"
-            if not python.exists():
-                raise RunError(f"{python} is missing. Make it: make peers")
-            script = str(HERE / "time_to_solve_peers.py")
-            command = [str(python), "-W", "ignore", script, system, str(seed)]
+            script = HERE / "time_to_solve_peers.py"
+            command = [python, "-W", "ignore", script, system, seed]
             environment = {}
         started = time.perf_counter()
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=os.environ | environment
-        )
+        row = rows(command, **environment)[-1]
         seconds = time.perf_counter() - started
-    if done.returncode:
-        raise RunError(f"{system} failed:\n{done.stderr}")
-    row = json.loads(done.stdout.splitlines()[-1])
     return {"system": system, "seed": seed, "seconds": seconds} | row
 
 
