@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from rljax import noise
+
 
 class Categorical(struct.PyTreeNode):
     """A distribution over `A` discrete actions.
@@ -28,7 +30,7 @@ class Categorical(struct.PyTreeNode):
 
     def noise(self, key: jax.Array) -> jax.Array:
         """`[..., A]` Gumbel noise; only the shape of the logits matters."""
-        return jax.random.gumbel(key, self.logits.shape, self.logits.dtype)
+        return noise.gumbels(key, self.logits.shape).astype(self.logits.dtype)
 
     def sample_from(self, noise: jax.Array) -> jax.Array:
         """`[...]` int32 actions of noise that was drawn before; the Gumbel-max trick."""
@@ -89,7 +91,7 @@ class Normal(struct.PyTreeNode):
 
     def noise(self, key: jax.Array) -> jax.Array:
         """`[..., D]` standard normal noise; only the shape of the mean matters."""
-        return jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return noise.normals(key, self.mean.shape).astype(self.mean.dtype)
 
     def sample_from(self, noise: jax.Array) -> jax.Array:
         """`[..., D]` actions of noise that was drawn before."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from rljax import noise
 from rljax.base import TimeStep
 
 AutoReset: TypeAlias = Literal["same_step", "next_step", "disabled"]
@@ -146,7 +147,7 @@ def step_all(
 def draw_step(key: jax.Array, env: Any, num_envs: int) -> jax.Array:
     """What `step_drawn` consumes: numbers if the environment takes them, else keys."""
     if hasattr(env, "step_from_noise"):
-        return jax.random.uniform(key, (num_envs, env.step_noise))
+        return noise.uniforms(key, (num_envs, env.step_noise))
     return jax.random.split(key, num_envs)
 
 
@@ -160,14 +161,14 @@ def step_drawn(
 
 def draw_ahead(key: jax.Array, num_envs: int, num_steps: int, size: int) -> jax.Array:
     """`[T, B, size]` numbers in [0, 1); a lane's do not depend on how many there are."""
-    numbers = jax.random.uniform(key, (num_envs, num_steps, size))
+    numbers = noise.uniforms(key, (num_envs, num_steps, size))
     return jnp.moveaxis(numbers, 1, 0)
 
 
 def draw_reset(key: jax.Array, env: Any, num_envs: int) -> jax.Array:
     """What `reset_drawn` consumes: numbers if the environment takes them, else keys."""
     if hasattr(env, "reset_from_noise"):
-        return jax.random.uniform(key, (num_envs, env.num_noise))
+        return noise.uniforms(key, (num_envs, env.num_noise))
     return jax.random.split(key, num_envs)
 
 

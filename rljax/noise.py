@@ -9,6 +9,8 @@ References:
     Graphics Techniques 9 (3), with the results of its TestU01 runs.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,39 @@ def pcg4d(
     return _mix(x, y, z, w)
 
 
+def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Random uint32 words; those of a row do not depend on how many rows there are.
+
+    Args:
+        key: consumed; a typed key.
+        shape: of the result; its first axis is that of rows.
+    """
+    indices = jnp.arange(math.prod(shape[1:]), dtype=jnp.uint32)
+    first, second = jax.random.bits(key, (2,))
+    row = jax.lax.broadcasted_iota(jnp.uint32, shape or (1,), 0)
+    column = jnp.broadcast_to(indices.reshape(shape[1:]), row.shape)
+    words, *_ = pcg4d(row, first, second, column)
+    return words.reshape(shape)
+
+
+def uniforms(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """float32 numbers in [0, 1), multiples of 2**-23, of the words of `bits`."""
+    return _to_unit_interval(bits(key, shape))
+
+
+def normals(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """float32 numbers of the standard normal distribution, at most 5.4 from 0."""
+    # In the middle of each of 2**23 equal intervals, none of them at infinity.
+    middle = uniforms(key, shape) * 2 - np.float32(1 - 2**-23)
+    return math.sqrt(2) * jax.lax.erf_inv(middle)
+
+
+def gumbels(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """float32 numbers of the standard Gumbel distribution."""
+    smallest = np.float32(2**-24)
+    return -jnp.log(-jnp.log(jnp.maximum(uniforms(key, shape), smallest)))
+
+
 def uniform(step_key: jax.Array, lane: jax.Array, number: int) -> jax.Array:
     """Numbers in [0, 1), as many as there are lanes; equal to those of any other batch.
 
@@ -35,8 +70,12 @@ def uniform(step_key: jax.Array, lane: jax.Array, number: int) -> jax.Array:
     Returns:
         float32 `[B]`, multiples of 2**-23.
     """
-    bits, *_ = pcg4d(lane, step_key[0], step_key[1], jnp.uint32(number))
-    one_to_two = (bits >> np.uint32(9)) | np.uint32(0x3F800000)
+    words, *_ = pcg4d(lane, step_key[0], step_key[1], jnp.uint32(number))
+    return _to_unit_interval(words)
+
+
+def _to_unit_interval(words: jax.Array) -> jax.Array:
+    one_to_two = (words >> np.uint32(9)) | np.uint32(0x3F800000)
     return jax.lax.bitcast_convert_type(one_to_two, jnp.float32) - 1
 
 

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 
+from rljax import noise
 from rljax.networks import MLP, ActorCritic, NormalActorCritic, orthogonal
 
 DISCRETE = ActorCritic(3, hidden=(8,))
@@ -36,13 +38,19 @@ def test_orthogonal_has_every_singular_value_at_its_scale(shape, key):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_orthogonal_is_the_q_of_a_gaussian_with_r_made_positive(shape):
-    gaussian = jax.random.normal(jax.random.key(1), (max(shape), min(shape)))
-    q, r = jnp.linalg.qr(gaussian)
-    q = q * jnp.sign(jnp.diagonal(r))[None]
+def test_orthogonal_is_the_polar_factor_of_a_gaussian(shape):
+    gaussian = noise.normals(jax.random.key(1), (max(shape), min(shape)))
+    factor, _ = scipy.linalg.polar(np.asarray(gaussian, np.float64))
     found = orthogonal()(jax.random.key(1), shape)
-    expected = q if shape[0] >= shape[1] else q.T
+    expected = factor if shape[0] >= shape[1] else factor.T
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_orthogonal_converges_from_a_matrix_that_is_almost_singular(monkeypatch):
+    almost = jnp.eye(8).at[7, 7].set(1e-7)
+    monkeypatch.setattr(noise, "normals", lambda key, shape: almost)
+    found = orthogonal()(jax.random.key(0), (8, 8))
+    np.testing.assert_allclose(found, np.eye(8), atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 3, 8)])

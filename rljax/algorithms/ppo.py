@@ -17,6 +17,7 @@ import optax
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
+from rljax import noise
 from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
 from rljax.lanes import Lanes, start
 from rljax.losses import clipped_surrogate, clipped_value_loss
@@ -194,7 +195,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             key=key,
             step=jnp.int32(0),
             params=params,
-            opt_state=_optimizer(hyperparams, hyperparams.learning_rate).init(
+            opt_state=_optimizer(hyperparams.learning_rate).init(
                 ravel_pytree(params)[0]
             ),
             lanes=lanes,
@@ -208,7 +209,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         hyperparams = state.hyperparams
         fraction_left = jnp.maximum(0.0, 1.0 - state.step / hyperparams.num_updates)
         learning_rate = hyperparams.learning_rate * fraction_left
-        optimizer = _optimizer(hyperparams, learning_rate)
+        optimizer = _optimizer(learning_rate)
 
         def policy(observation):
             return network.apply(state.params, observation, method="policy")
@@ -246,7 +247,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
                 return _loss(as_params(vector), network, minibatch, hyperparams)
 
             gradient, means = jax.grad(loss, has_aux=True)(vector)
-            norm = optax.tree.norm(gradient)
+            gradient, norm = _clip(gradient, hyperparams.max_grad_norm)
             updates, opt_state = optimizer.update(gradient, opt_state)
             return (optax.apply_updates(vector, updates), opt_state), (means, norm)
 
@@ -359,7 +360,7 @@ def _orders(key: jax.Array, count: int, size: int) -> jax.Array:
         return jax.vmap(shuffle)(jax.random.split(key, count))
     # Random words with their index in the low bits: sorting one array of integers takes
     # a CPU a tenth of the time of sorting one by another. At least 16 bits are random.
-    high = jax.random.bits(key, (count, size)) >> low << low
+    high = noise.bits(key, (count, size)) >> low << low
     words = high | jnp.arange(size, dtype=jnp.uint32)[None]
     ordered = jax.lax.sort(words, dimension=1, is_stable=False)
     return (ordered & jnp.uint32((1 << low) - 1)).astype(jnp.int32)
@@ -411,14 +412,19 @@ def _loss(
     return loss, means
 
 
-def _optimizer(
-    hyperparams: PPOHyperparams, learning_rate: jax.Array | float
-) -> optax.GradientTransformation:
-    # Rebuilt at every use: the values may be traced, and a closure must not outlive them.
-    return optax.chain(
-        optax.clip_by_global_norm(hyperparams.max_grad_norm),
-        optax.adam(learning_rate, eps=1e-5),
-    )
+def _clip(
+    gradient: jax.Array, max_norm: jax.Array | float
+) -> tuple[jax.Array, jax.Array]:
+    """A vector, shortened to `max_norm` if it is longer, and how long it was."""
+    # Not optax's, which keeps the norm to itself: it is wanted as a metric, too.
+    norm = jnp.linalg.norm(gradient)
+    smallest = jnp.finfo(norm.dtype).tiny
+    return gradient * jnp.minimum(1, max_norm / jnp.maximum(norm, smallest)), norm
+
+
+def _optimizer(learning_rate: jax.Array | float) -> optax.GradientTransformation:
+    # Rebuilt at every use: the value may be traced, and a closure must not outlive it.
+    return optax.adam(learning_rate, eps=1e-5)
 
 
 def _explained_variance(batch: _Batch) -> jax.Array:
