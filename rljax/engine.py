@@ -5,6 +5,7 @@ very many lanes and steps fit, and a step costs little more than its physics.
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,13 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from rljax import noise
 from rljax.lanes import choose, draw_reset, draw_step, reset_drawn, step_drawn
+
+CPU_FLAGS = (
+    "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion=true,"
+    "xla_cpu_small_while_loop_byte_threshold=1000000"
+)
+"""With these in the environment's `XLA_FLAGS` when JAX starts, XLA makes one kernel of all
+steps of a block of lanes: on a CPU more than twice as fast. Accelerators need none."""
 
 
 class Totals(NamedTuple):
@@ -152,7 +160,9 @@ def _numbers(step_key, lanes, first, count):
 def _blocks(num_envs: int, num_devices: int, platform: str) -> tuple[int, int]:
     """How many blocks of how many lanes; the number is a multiple of the devices'."""
     # On a CPU a block's state stays in the cache; an accelerator wants all lanes at once.
-    most = 16_384 if platform == "cpu" else 2**31
+    most = 2**31
+    if platform == "cpu":
+        most = 256 if CPU_FLAGS in os.environ.get("XLA_FLAGS", "") else 16_384
     on_device = -(-num_envs // num_devices)
     blocks = -(-on_device // most)
     return blocks * num_devices, -(-on_device // blocks)

@@ -1,5 +1,6 @@
 """The engine, against a plain loop over the same numbers, in any blocks, on any devices."""
 
+import os
 import subprocess
 import sys
 
@@ -101,7 +102,8 @@ def test_a_lane_is_the_same_among_any_number(monkeypatch):
     engine.compile_simulation.cache_clear()
 
 
-def test_on_two_devices_as_on_one():
+@pytest.mark.parametrize("flags", ["", engine.CPU_FLAGS])
+def test_on_two_devices_as_on_one_and_with_other_kernels(flags):
     code = """
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
@@ -115,8 +117,19 @@ for num_envs in (1, 1001):
         for n in (1, 2)
     )
     chex.assert_trees_all_equal(*jax.device_get((one, two)))
+print(*one.episodes)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"XLA_FLAGS": flags},
+    )
+    here = simulate(
+        jax.random.key(0), CartPole(), CartPoleParams(), coin,
+        num_envs=1001, num_steps=100,
+    )  # fmt: skip
+    assert [int(x) for x in done.stdout.split()] == here.episodes.tolist()
 
 
 def test_an_environment_that_draws_by_keys():

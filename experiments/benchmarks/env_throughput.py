@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from children import output, rows
 
 from rljax import CartPole, CartPoleParams, Thermostat, ThermostatParams
-from rljax.engine import compile_simulation
+from rljax.engine import CPU_FLAGS, compile_simulation
 from rljax.files import dumps
 from rljax.launch import launch
 from rljax.manifest import device
@@ -33,8 +33,6 @@ HERE = Path(__file__).parent
 CORES = os.cpu_count() or 1
 PEERS = {"gymnax": 1 << 20, "gymnasium_vector": 1 << 20, "envpool": 4096}
 """The most environments that each is tried with; more only make it slower."""
-# One kernel a step instead of one for each of its results; XLA's default on accelerators.
-FLAGS = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion=true"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +143,7 @@ def main(settings: Benchmark) -> dict[str, Any]:
                 }
                 it["seconds"] = settings.seconds
                 command = [sys.executable, __file__, "--ours", dumps(it)]
-                seen(rows(command, XLA_FLAGS=FLAGS)[-1])
+                seen(rows(command, XLA_FLAGS=CPU_FLAGS)[-1])
     for num_envs in settings.num_envs[1:]:
         seen(measure_kernel(num_envs, settings.seconds))
     for peer in settings.peers:
