@@ -23,13 +23,24 @@ def launch(
     main: Callable[[Settings], dict[str, Any]],
     settings: type[Settings],
     description: str | None,
+    *,
+    all_cores: bool = False,
 ) -> None:
     """Runs an experiment from the command line, and exits.
 
     Flags are the dataclass's fields. The last line of stdout is the result as JSON.
     Exit status: 0 done, 1 the run failed (one line says why), 2 bad usage.
+
+    Args:
+        main: the experiment.
+        settings: a dataclass of what the command line can change.
+        description: what `--help` says first.
+        all_cores: where JAX computes on a CPU, make each core a device.
     """
     import tyro
+
+    if all_cores:
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
     with exit_on_errors(
         disk="Make room, or make it writable, or choose another --out; the same command "

@@ -235,16 +235,17 @@ class Run:
             f"{self._num_updates:,}: {how}."
         )
 
-    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, result: dict[str, Any], last: Row | None = None) -> dict[str, Any]:
         """Writes the headline figures, with which the run is finished.
 
         Args:
             result: figures of this kind of run.
+            last: `env_steps` and `seconds_run`; by default the last report's.
 
         Returns:
             Those and what every run has, as they were written.
         """
-        last = self.last
+        last = self.last if last is None else last
         every = {
             "device": device(),
             "seconds_compile": self.seconds_compile,

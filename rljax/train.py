@@ -61,10 +61,10 @@ def train(
     # leaves that share a buffer, which cannot be donated twice.
     state = _copy(state)
     if num_updates:
-        chunk, seconds = compiled(_chunk, algorithm, state, task, jnp.int32(0))
+        chunk, seconds = compile_chunk(algorithm, state, task)
         seconds_compile += seconds
     if evaluate is not None and (num_updates or step == 0):
-        evaluator, seconds = compiled(_jit(evaluate), state, evaluation_key)
+        evaluator, seconds = compiled(jitted(evaluate), state, evaluation_key)
         seconds_compile += seconds
 
     started = time.perf_counter()
@@ -98,14 +98,41 @@ def train(
     return state
 
 
-def compiled(function: Any, *args: Any) -> tuple[Callable[..., Any], float]:
+def compile_chunk(algorithm: Algorithm[State], state: State, task: Any) -> Any:
+    """The program `(state, task, num_updates) -> (state, metrics)`, and seconds.
+
+    It takes a traced number of updates, and overwrites the state that it is given.
+    """
+    return compiled(_chunk, algorithm, state, task, jnp.int32(0))
+
+
+def compiled(function: Any, *args: Any) -> tuple[Any, float]:
     """Compiles a jitted function for these arguments; also says how long it took.
 
-    Static arguments are bound: call the result with the others only.
+    Static arguments are bound: call the result with the others only. The newest
+    programs are kept, and take no time.
     """
+    leaves, structure = jax.tree.flatten(args)
+    about = tuple(_signature(leaf) for leaf in leaves)
+    key = function, structure, about
     started = time.perf_counter()
-    program = function.lower(*args).compile()
-    return program, time.perf_counter() - started
+    if key not in _programs:
+        if len(_programs) >= _MOST_PROGRAMS:
+            _programs.pop(next(iter(_programs)))
+        _programs[key] = function.lower(*args).compile()
+    return _programs[key], time.perf_counter() - started
+
+
+_MOST_PROGRAMS = 32
+_programs: dict[Any, Any] = {}
+
+
+def _signature(leaf: Any) -> Any:
+    """What of an argument a program depends on: everything of a static one."""
+    if not isinstance(leaf, jax.Array):
+        return type(leaf), leaf if callable(leaf) else np.shape(leaf)
+    weak = getattr(leaf, "weak_type", False)  # keys have none
+    return leaf.shape, leaf.dtype, weak, leaf.sharding
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -130,7 +157,8 @@ def _copy(tree: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=32)
-def _jit(function: Callable[..., Any]) -> Any:
+def jitted(function: Callable[..., Any]) -> Any:
+    """`jax.jit`, the same object for the same function, so that nothing compiles twice."""
     return jax.jit(function)
 
 

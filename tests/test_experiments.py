@@ -10,7 +10,10 @@ from pathlib import Path
 import cartpole_ppo
 import numpy as np
 import pytest
+import robustness_cartpole
 import score_completions
+import sweep_cartpole
+import sweep_thermostat
 import thermostat_ppo
 from PIL import Image
 
@@ -88,6 +91,48 @@ def test_the_thermostat_trains_compares_and_draws(tmp_path, capsys):
     assert "on below the target" in (tmp_path / "replay.html").read_text()
     assert thermostat_ppo.main(experiment) == result
     assert capsys.readouterr().err == table[table.index("policy ") :]
+
+
+@pytest.mark.parametrize(
+    ("script", "values"),
+    [
+        (sweep_cartpole, {"learning_rates": (1e-3, 1e-2)}),
+        (sweep_thermostat, {"heatings": (1.0, 3.0), "gammas": (0.9,)}),
+    ],
+)
+def test_a_sweep_trains_and_reports(script, values, tmp_path, capsys):
+    experiment = script.Experiment(
+        config=TINY, num_seeds=2, total_steps=40, num_evaluations=2, num_episodes=3,
+        run=RunOptions(out=tmp_path), **values,
+    )  # fmt: skip
+    result = script.main(experiment)
+    assert result.keys() >= HEADLINE | {"best", "runs", "diverged", "solved"}
+    assert (result["runs"], result["compilations"]) == (4, 1)
+    assert result["env_steps"] == 4 * 32
+    said = capsys.readouterr().err
+    assert "2 configurations x 2 seeds = 4 runs in 1 compilation, about" in said
+    assert max(map(len, said.splitlines())) <= 80
+    assert len(list((tmp_path / "runs").glob("*.jsonl"))) == 4
+    assert (tmp_path / "learning_curves.png").stat().st_size > 10_000
+    page = (tmp_path / "report.html").read_text()
+    assert result["best"] in page
+    assert script.main(experiment) == result
+    assert (tmp_path / "best").is_dir()
+
+
+def test_robustness_trains_and_draws_a_map(tmp_path):
+    experiment = robustness_cartpole.Experiment(
+        config=TINY, total_steps=40, num_lengths=3, num_masses=5, num_episodes=2,
+        run=RunOptions(out=tmp_path),
+    )  # fmt: skip
+    result = robustness_cartpole.main(experiment)
+    assert result.keys() >= HEADLINE
+    assert result["plants"] == 15
+    assert (tmp_path / "robustness.png").stat().st_size > 10_000
+    table = np.loadtxt(tmp_path / "robustness.csv", delimiter=",", skiprows=1)
+    assert table.shape == (15, 3)
+    assert np.all(np.diff(table[:, 0]) >= 0)
+    assert robustness_cartpole.main(experiment) == result
 
 
 def test_it_stops_early_once_every_run_has_the_return_asked_for():

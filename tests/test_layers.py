@@ -15,10 +15,10 @@ ROWS = """
 4   algorithms objective                        rlhf.pretrained rlhf.sft rlhf.reward_training rlhf.dpo rlhf.policy_optimization
 5   checkpoint metrics manifest                 rlhf.scoring rlhf.selection
 6   run report ticker                           rlhf.score_tally
-7   train launch                                rlhf.score_rows
-8   sweep interop                               rlhf.evaluation rlhf.score_file
-9   cli                                         rlhf.recipes
-10  __init__                                   rlhf
+7   train launch sweep                            rlhf.score_rows
+8   interop plan                               rlhf.evaluation rlhf.score_file
+9   cli sweep_run                                  rlhf.recipes
+10  __init__ search                             rlhf
 """
 RANK = {
     unit: int(line.split()[0])

@@ -98,13 +98,15 @@ def draw(found: dict[str, Any], path: Path) -> None:
     left.set(xlabel="environments", ylabel="steps/s", title="Random policy, all cores")
     for devices in sorted({row["devices"] for row in found["scaling"]["rows"]}):
         its = [row for row in found["scaling"]["rows"] if row["devices"] == devices]
-        agents, speed = zip(*((x["agents"], x["steps_per_second"]) for x in its))
+        agents, speed = zip(
+            *((x["agents"], x["steps_per_second"]) for x in its), strict=True
+        )
         right.loglog(agents, speed, "o-", label=f"CPU devices: {devices}")
     right.set(xlabel="agents in one program", ylabel="steps/s of all agents")
     right.set(title="PPO, 4 environments an agent", ylim=(1e4, 1e6))
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, loc="best" if axes is right else "center right")
+        axes.legend(fontsize=8, loc="lower right")
     figure.savefig(path)
 
 

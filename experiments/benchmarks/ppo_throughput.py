@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 from children import rows
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from peaks import matrix_peak
 
 from rljax import (
@@ -79,17 +78,11 @@ def make_agents(
     key = jax.random.key(0)
     if num_agents == 1:
         return learner, jax.jit(learner.init)(key, hyperparams, task), task
-    learner, hyperparams = population(learner), replicate(hyperparams, num_agents)
+    devices = tuple(jax.devices()[:num_devices])
+    learner = population(learner, devices=devices)
     keys = jax.random.split(key, num_agents)
-    state = jax.jit(learner.init)(keys, hyperparams, task)
-    mesh = jax.make_mesh(
-        (num_devices,),
-        ("population",),
-        axis_types=(AxisType.Auto,),
-        devices=jax.devices()[:num_devices],
-    )
-    members = NamedSharding(mesh, PartitionSpec("population"))
-    return learner, jax.device_put(state, members), task
+    hyperparams = replicate(hyperparams, num_agents)
+    return learner, jax.jit(learner.init)(keys, hyperparams, task), task
 
 
 def measure(

@@ -1,11 +1,13 @@
 """Pictures of training."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rljax.report.results import Results
 from rljax.report.statistics import bootstrap_interval, interquartile_mean
 
 
@@ -81,6 +83,117 @@ def learning_curve(
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
+    save_figure(figure, path)
+
+
+def sweep_curves(
+    path: Path,
+    results: Results,
+    *,
+    title: str,
+    ylabel: str = "return of the greedy policy",
+    target: float | None = None,
+    target_name: str = "",
+    ceiling: float | None = None,
+) -> None:
+    """Draws a sweep as a PNG: learning curves, and what each configuration came to.
+
+    Args:
+        path: where to write it.
+        results: the sweep's. Runs that diverged are not in any mean.
+        title: what was swept.
+        ylabel: what the returns are.
+        target: a return to mark with a line.
+        target_name: what it is.
+        ceiling: the largest return there is, for the axis.
+    """
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    count = len(results.configurations)
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, count))
+    figure = Figure(figsize=(11, 5), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    names = list(results.configurations[0])
+    numbers = [point[names[0]] for point in results.configurations]
+    along = len(names) == 1 and len(set(numbers)) == count
+    for index in range(count):
+        runs = results.returns[index]
+        kept = [column[~np.isnan(column)] for column in runs.T]
+        middle = [interquartile_mean(x) if len(x) else math.nan for x in kept]
+        label = results.label(index)
+        left.plot(results.env_steps, middle, color=colors[index], label=label)
+        x = numbers[index] if along else index
+        final = kept[-1]
+        right.plot(np.full(len(final), x), final, ".", color="0.75", markersize=3)
+        if len(final):
+            low, high = bootstrap_interval(final) or (middle[-1], middle[-1])
+            right.plot([x, x], [low, high], color=colors[index])
+            right.plot(x, middle[-1], "o", color=colors[index])
+    if along and min(numbers) > 0 and max(numbers) > 20 * min(numbers):
+        right.set_xscale("log")
+    left.set_title(title)
+    left.set_xlabel("environment steps of one run")
+    left.set_ylabel(ylabel)
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    right.set_title("at the end: runs, their IQM, its 95 % interval")
+    right.set_xlabel(names[0].replace("_", " ") if along else "configuration")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.set_ylim(bottom=0, top=None if ceiling is None else 1.05 * ceiling)
+        if target is not None:
+            label = f"{target_name} {target:.4g}".strip()
+            axes.axhline(target, color="tab:red", linestyle="--", linewidth=1)
+            axes.annotate(
+                label,
+                (0.01, target),
+                color="tab:red",
+                fontsize=8,
+                xycoords=("axes fraction", "data"),
+                va="bottom",
+            )
+    if count <= 16:
+        left.legend(fontsize=7, loc="best")
+    save_figure(figure, path)
+
+
+def heat_map(
+    path: Path,
+    x: ArrayLike,
+    y: ArrayLike,
+    values: ArrayLike,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    label: str,
+    mark: tuple[float, float],
+    ceiling: float,
+) -> None:
+    """Draws values over two positive parameters as a PNG, both axes logarithmic.
+
+    Args:
+        path: where to write it.
+        x: `[X]` of the first parameter, increasing.
+        y: `[Y]` of the second.
+        values: `[Y, X]`.
+        title: what is seen.
+        xlabel: the first parameter and its unit.
+        ylabel: the second's.
+        label: what the values are.
+        mark: a point to mark with a cross.
+        ceiling: the largest value there is.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 6), dpi=120, layout="constrained")
+    axes: Any = figure.add_subplot()
+    mesh = axes.pcolormesh(x, y, values, vmin=0, vmax=ceiling, shading="nearest")
+    axes.plot(*mark, "+", color="tab:red", markersize=16, markeredgewidth=2.5)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+    figure.colorbar(mesh, label=label)
     save_figure(figure, path)
 
 

@@ -151,21 +151,25 @@ def save_html(
         ValueError: no replay is given, or no speed.
     """
     check_some(replays)
-    if not 0 < frames_per_second < math.inf:
-        raise ValueError(
-            f"frames_per_second must be positive and finite, got {frames_per_second}. "
-            f"Use 1 / tau for real time."
-        )
-    page = importlib.resources.files(__package__) / "page.html"
-    data = {"frames_per_second": frames_per_second, **_table(replays)}
+    data = table(replays, frames_per_second)
+    write_atomically(path, filled("page.html", title, data))
+
+
+def filled(template: str, title: str, data: Any) -> str:
+    """A template of this package with its fragments, its title and its data put in."""
+    folder = importlib.resources.files(__package__)
+    page = re.sub(
+        r"@(\w+\.\w+)@\n",
+        lambda m: (folder / m[1]).read_text("utf-8"),
+        (folder / template).read_text("utf-8"),
+    )
     parts = {
         "title": html.escape(title),
         # Inside <script> only "<" could end the element; JSON can spell it otherwise.
         "data": dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     }
     # One pass, so that a title which reads "@data@" stays one.
-    whole = re.sub("@(title|data)@", lambda m: parts[m[1]], page.read_text("utf-8"))
-    write_atomically(path, whole)
+    return re.sub("@(title|data)@", lambda m: parts[m[1]], page)
 
 
 def check_some(replays: Sequence[Replay]) -> None:
@@ -218,13 +222,23 @@ def decimals(replays: Sequence[Replay]) -> int:
     return int(np.clip(3 - np.floor(np.log10(np.abs(totals).max())), 0, 6))
 
 
-def _table(replays: Sequence[Replay]) -> dict[str, Any]:
-    """What the page is told: every shape once, a picture as indices of shapes."""
+def table(replays: Sequence[Replay], frames_per_second: float) -> dict[str, Any]:
+    """What a player is told: every shape once, a picture as indices of shapes.
+
+    Raises:
+        ValueError: the speed is none.
+    """
+    if not 0 < frames_per_second < math.inf:
+        raise ValueError(
+            f"frames_per_second must be positive and finite, got {frames_per_second}. "
+            f"Use 1 / tau for real time."
+        )
     shapes: dict[tuple[Any, ...], int] = {}
     rewards = np.concatenate(
         [np.asarray(replay.rewards, np.float32) for replay in replays]
     )
     return {
+        "frames_per_second": frames_per_second,
         "decimals": decimals(replays),
         "rewards": [rewards.min(), rewards.max()],
         "units": UNITS,

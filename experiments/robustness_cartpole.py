@@ -1,0 +1,155 @@
+"""Trains a policy on one CartPole, and tries it on a thousand others.
+
+    python experiments/robustness_cartpole.py --out runs/robustness
+
+Pole lengths x pole masses; an episode is 500 steps at most. Expected: see the README's
+results.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rljax.algorithms import ppo
+from rljax.envs import CartPole, CartPoleParams
+from rljax.launch import check_counts, check_seed, launch
+from rljax.networks import ActorCritic
+from rljax.report.plots import heat_map, require_matplotlib
+from rljax.report.statistics import summarize
+from rljax.rollout import evaluate
+from rljax.run import Run, RunOptions
+from rljax.sweep import grid, share_out, stack
+from rljax.train import train
+
+SOLVED = 475.0
+ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What the command line can change."""
+
+    seed: int = 0
+    """Seeds everything."""
+    num_lengths: int = 32
+    """Half lengths of the pole, from 0.05 to 5 m."""
+    num_masses: int = 32
+    """Masses of the pole, from 0.01 to 10 kg."""
+    num_episodes: int = 32
+    """Episodes on each plant."""
+    total_steps: int = 100_000
+    """Environment steps of the training: a budget, never exceeded."""
+    config: ppo.PPOConfig = dataclasses.field(
+        default_factory=lambda: ppo.PPOConfig(num_envs=16, num_steps=32, num_epochs=10)
+    )
+    hyperparams: ppo.PPOHyperparams = dataclasses.field(
+        default_factory=lambda: ppo.PPOHyperparams(learning_rate=1e-3)
+    )
+    run: RunOptions = dataclasses.field(
+        default_factory=RunOptions, metadata={"setting": False}
+    )
+
+    def __post_init__(self):
+        check_seed(self.seed)
+        check_counts(self, "num_lengths", "num_masses", "num_episodes")
+        ppo.check_hyperparams(self.hyperparams)
+        self.config.updates(self.total_steps)
+
+
+def main(experiment: Experiment) -> dict[str, Any]:
+    """Trains, or goes on, and returns the returns on all plants."""
+    folder, config = experiment.run.out, experiment.config
+    num_updates = config.updates(experiment.total_steps)
+    lengths = np.geomspace(0.05, 5.0, experiment.num_lengths).tolist()
+    masses = np.geomspace(0.01, 10.0, experiment.num_masses).tolist()
+    with Run(
+        "robustness_cartpole",
+        experiment,
+        experiment.run,
+        num_updates=num_updates,
+        steps_per_update=config.batch_size,
+        headline="episode_return",
+    ) as run:
+        if run.result is not None:
+            return run.result
+        if folder is not None:
+            require_matplotlib()
+        keys = jax.random.split(jax.random.key(experiment.seed), 2)
+        learner = ppo.ppo(ENV, NETWORK, config)
+        hyperparams = ppo.annealed(experiment.hyperparams, num_updates)
+        state = train(
+            learner,
+            run.start(learner.init, keys[0], hyperparams, TASK),
+            TASK,
+            run.updates_left,
+            log_every=max(1, num_updates // 20),
+            on_log=run.on_log,
+        )
+        run.check_finished()
+        points = grid(length=lengths, masspole=masses)
+        columns = {name: [point[name] for point in points] for name in points[0]}
+        # Repeated so that every device has as many; the repetitions are not read.
+        more = -len(points) % jax.device_count()
+        plants = stack(TASK, **{k: x + x[-1:] * more for k, x in columns.items()})
+        returns = jax.jit(on_plants(experiment))(keys[1], state, plants)
+        returns = np.asarray(returns)[: len(points)]
+        if folder is not None:
+            draw(folder, lengths, masses, returns)
+        figures = {"plants": len(points), "solved": int((returns >= SOLVED).sum())}
+        return run.finish(figures | summarize([nearest(returns, columns)]))
+
+
+def on_plants(experiment: Experiment) -> Any:
+    """`(key, state, plants) -> [N]` mean returns of the greedy policy, on all devices."""
+
+    def one(key: jax.Array, state: Any, plant: Any) -> jax.Array:
+        act = functools.partial(ppo.act, NETWORK, state, greedy=True)
+        episodes = experiment.num_episodes
+        return evaluate(
+            key, ENV, plant, act, num_episodes=episodes, max_steps=TASK.max_steps
+        ).returns.mean()
+
+    axes = None, None, 0
+    return share_out(jax.vmap(one, in_axes=axes), axes, tuple(jax.devices()))
+
+
+def nearest(returns: np.ndarray, columns: dict[str, list[float]]) -> float:
+    """The return on the plant nearest to the one that was trained on."""
+    far = abs(np.log(np.array(columns["length"]) / TASK.length))
+    far += abs(np.log(np.array(columns["masspole"]) / TASK.masspole))
+    return float(returns[int(far.argmin())])
+
+
+def draw(folder: Path, lengths: Any, masses: Any, returns: np.ndarray) -> None:
+    """The map, as a PNG and as numbers."""
+    table = np.column_stack(
+        [*map(np.ravel, np.meshgrid(lengths, masses, indexing="ij"))]
+    )
+    np.savetxt(
+        folder / "robustness.csv",
+        np.column_stack([table, returns]),
+        delimiter=",",
+        header="length,masspole,return",
+        comments="",
+        fmt="%.6g",
+    )
+    heat_map(
+        folder / "robustness.png",
+        masses,
+        lengths,
+        returns.reshape(len(lengths), len(masses)),
+        title="A policy trained on one CartPole (cross), tried on others",
+        xlabel="mass of the pole (kg)",
+        ylabel="half length of the pole (m)",
+        label="mean return of the greedy policy",
+        mark=(TASK.masspole, TASK.length),
+        ceiling=TASK.max_steps,
+    )
+
+
+if __name__ == "__main__":
+    launch(main, Experiment, __doc__, all_cores=True)

@@ -1,0 +1,154 @@
+"""What a sweep takes before it runs: compilations, memory, seconds."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rljax.base import Algorithm
+from rljax.sweep import Point, check_name, stack
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """What is swept: a learner of a configuration, and how good what it learned is.
+
+    Attributes:
+        algorithm: makes the learner of a static configuration.
+        evaluate: `(config, state, task, key) -> scalar`, pure: the mean return of one
+            member's policy.
+        config: the static configuration where a point says nothing else; a frozen
+            dataclass with `batch_size` and `updates(total_steps)`.
+        hyperparams: the numbers that may be traced, likewise.
+        task: the environment's parameters, likewise.
+        total_steps: environment steps of each run: a budget, never exceeded.
+        prepare: `(hyperparams, num_updates) -> hyperparams`, of one run.
+        check: raises a ValueError for hyperparameters out of their ranges.
+    """
+
+    algorithm: Callable[[Any], Algorithm[Any]]
+    evaluate: Callable[[Any, Any, Any, jax.Array], jax.Array]
+    config: Any
+    hyperparams: Any
+    task: Any
+    total_steps: int
+    prepare: Callable[[Any, int], Any] = lambda hyperparams, num_updates: hyperparams
+    check: Callable[[Any], None] = lambda hyperparams: None
+
+
+class Group(NamedTuple):
+    """The points of one static configuration, which one program can run.
+
+    Attributes:
+        config: the configuration.
+        points: indices of the points.
+        num_updates: updates of each run.
+        hyperparams: leaves `[P]`.
+        task: leaves `[P]`, or scalars if no point changes one.
+        swept_task: whether it has leaves `[P]`.
+    """
+
+    config: Any
+    points: tuple[int, ...]
+    num_updates: int
+    hyperparams: Any
+    task: Any
+    swept_task: bool
+
+
+def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
+    """Sorts points by what they compile to.
+
+    Raises:
+        ValueError: there is no point; a point names nothing that there is, or something
+            ambiguous; a value is out of its range.
+    """
+    if not points:
+        raise ValueError("a sweep needs at least one point, got none. Use grid(...).")
+    if len(names := {frozenset(point) for point in points}) > 1:
+        odd = sorted(frozenset.union(*names) - frozenset.intersection(*names))
+        raise ValueError(
+            f"all points must name the same values, but only some have {odd[0]!r}. Give "
+            f"it to all."
+        )
+    parts = {
+        name: [f.name for f in dataclasses.fields(getattr(problem, name)) if f.init]
+        for name in ("config", "hyperparams", "task")
+    }
+    everything = [name for names in parts.values() for name in names]
+    for name in points[0]:
+        check_name(name, everything, "the problem")
+        if everything.count(name) > 1:
+            raise ValueError(
+                f"{name!r} is ambiguous: it is in {' and '.join(p for p in parts if name in parts[p])}."
+            )
+    groups: dict[Any, list[int]] = {}
+    for index, point in enumerate(points):
+        static = {name: point[name] for name in point if name in parts["config"]}
+        config = dataclasses.replace(problem.config, **static)
+        groups.setdefault(config, []).append(index)
+    return tuple(
+        _group(problem, config, indices, points, parts)
+        for config, indices in groups.items()
+    )
+
+
+def _group(problem, config, indices, points, parts) -> Group:
+    num_updates = config.updates(problem.total_steps)
+    hyperparams = problem.prepare(problem.hyperparams, num_updates)
+
+    def columns(part: str) -> dict[str, list[float]]:
+        return {
+            name: [points[i][name] for i in indices]
+            for name in points[0]
+            if name in parts[part]
+        }
+
+    # Some field is needed to say how many members there are.
+    first = parts["hyperparams"][0]
+    default = [getattr(hyperparams, first)] * len(indices)
+    stacked = stack(hyperparams, **({first: default} | columns("hyperparams")))
+    problem.check(stacked)
+    swept = columns("task")
+    task = stack(problem.task, **swept) if swept else problem.task
+    for name, values in swept.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite, got {values}. Change it.")
+    return Group(config, tuple(indices), num_updates, stacked, task, bool(swept))
+
+
+class Cost(NamedTuple):
+    """What the runs of one group take.
+
+    Attributes:
+        bytes_per_run: of memory, over all devices.
+        seconds_compile: spent already.
+        seconds_per_update: of all the runs of a chunk, with their evaluations.
+    """
+
+    bytes_per_run: float
+    seconds_compile: float
+    seconds: float
+
+
+def in_words(
+    num_points: int, num_seeds: int, costs: Sequence[Cost], num_chunks: int
+) -> str:
+    """The plan, in a line."""
+    num_runs = num_points * num_seeds
+    memory = max(cost.bytes_per_run for cost in costs) * num_runs / num_chunks
+    seconds = sum(cost.seconds for cost in costs)
+    chunks = (
+        f", in {num_chunks} parts one after another" if num_chunks > len(costs) else ""
+    )
+    return (
+        f"{_count(num_points, 'configuration')} x {_count(num_seeds, 'seed')} = "
+        f"{_count(num_runs, 'run')} in {_count(len(costs), 'compilation')}{chunks}, about "
+        f"{memory / 1e9:.2g} GB, about {seconds:,.0f} s"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"

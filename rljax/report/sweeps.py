@@ -1,0 +1,110 @@
+"""What is kept of a sweep: figures, tables, curves, the best run, and one page."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import rljax.checkpoint
+from rljax.report import watch
+from rljax.report.html import save_report
+from rljax.report.plots import sweep_curves
+from rljax.report.replay import replay
+from rljax.report.results import DIVERGED
+from rljax.report.statistics import summarize
+
+
+def figures(done: Any, *, target: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The best configuration's returns, and what all runs took, for `Run.finish`.
+
+    Args:
+        done: what `rljax.sweep_run.sweep` returned.
+        target: the return from which a run counts as solved.
+    """
+    best, status = done.results.summary()[0], done.results.status
+    result = summarize(done.results.final[best["index"]]) | {
+        "best": best["label"],
+        "runs": status.size,
+        "diverged": int((status == DIVERGED).sum()),
+        "solved": int((done.results.final >= target).sum()),
+        "compilations": done.num_compilations,
+        "updates_saved": done.updates_saved,
+        "seconds_compile": done.seconds_compile,
+    }
+    return result, {"env_steps": done.env_steps, "seconds_run": done.seconds_run}
+
+
+def own_task(task: Any, values: Mapping[str, float]) -> Any:
+    """The environment's parameters with those of a configuration's values it has."""
+    fields = {field.name for field in dataclasses.fields(task)}
+    return task.replace(**{name: x for name, x in values.items() if name in fields})
+
+
+def save(
+    folder: Path,
+    done: Any,
+    env: Any,
+    task: Any,
+    policy: Callable[[Any], Any],
+    *,
+    title: str,
+    versions: Mapping[str, str],
+    target: float,
+    target_name: str,
+    max_steps: int,
+    frames_per_second: float = 50.0,
+) -> None:
+    """Writes all that a sweep leaves behind.
+
+    `results.csv`, `runs/*.jsonl`, `learning_curves.png`, `report.html`, and checkpoints
+    of the best and of the worst run's state in `best/` and `worst/`.
+
+    Args:
+        folder: where.
+        done: what `rljax.sweep_run.sweep` returned.
+        env: the environment.
+        task: the environment's parameters, where the sweep changed none.
+        policy: makes `(observation, key) -> action` of a run's state.
+        title: what was swept.
+        versions: what to show at the report's end.
+        target: a return to mark.
+        target_name: what it is.
+        max_steps: the longest episode, and the largest return.
+        frames_per_second: steps per second of the replays.
+    """
+    results = done.results
+    results.save(folder)
+    sweep_curves(
+        folder / "learning_curves.png",
+        results,
+        title=title,
+        target=target,
+        target_name=target_name,
+        ceiling=max_steps,
+    )
+    replays = []
+    for name, run in (("best", results.best()), ("worst", results.worst())):
+        if run is not None:
+            state = getattr(done, name)
+            rljax.checkpoint.save(folder / name, int(state.step), state, {})
+            label = f"{name}: {results.label(run[0])}, seed {run[1]}"
+            its = own_task(task, results.configurations[run[0]])
+            shown = {label: policy(state)}
+            episode = watch.play(
+                jax.random.key(0), env, its, shown, max_steps=max_steps
+            )[label]
+            replays.append(replay(env, its, episode, label))
+    save_report(
+        folder / "report.html",
+        results,
+        title=title,
+        command=shlex.join(["python", *sys.argv]),
+        versions=versions,
+        replays=replays,
+        frames_per_second=frames_per_second,
+        target=target,
+    )

@@ -1,0 +1,109 @@
+"""Search for good hyperparameters: Optuna proposes, populations try many at once."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from rljax.plan import Problem, group
+from rljax.report.results import FINISHED
+from rljax.report.statistics import interquartile_mean
+from rljax.sweep import LogUniform, OneOf, Point, Space, Uniform, check_space
+from rljax.sweep_run import sweep
+
+
+def search(
+    problem: Problem,
+    spaces: dict[str, Space],
+    *,
+    num_trials: int,
+    batch_size: int,
+    num_seeds: int,
+    seed: int = 0,
+    name: str = "rljax",
+    storage: Any = None,
+    sampler: Any = None,
+) -> Any:
+    """Looks for the configuration of the highest final return.
+
+    Asks Optuna for a batch of trials, trains them as one population, tells it the
+    interquartile mean of each one's seeds, and so on. A trial of which a run diverged is
+    told as failed. Processes that name the same study in one storage share its trials.
+
+    Args:
+        problem: what is swept.
+        spaces: where each value is looked for.
+        num_trials: trials of the whole study that are to be finished, whoever ran them.
+        batch_size: trials in one population.
+        num_seeds: runs of each.
+        seed: what the runs' keys and the sampler's choices come from.
+        name: the study's.
+        storage: an Optuna storage, or its URL; by default the study is in memory.
+        sampler: an Optuna sampler; by default TPE, aware of what others are trying.
+
+    Returns:
+        The `optuna.Study`; `best_params` is a point.
+
+    Raises:
+        ImportError: Optuna is not installed.
+        ValueError: nothing is to be tried, or cannot be; before anything compiles.
+
+    References:
+        Akiba et al. (2019), https://arxiv.org/abs/1907.10902.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError(
+            "a search needs Optuna, which is not installed. Install it with: "
+            "pip install 'rljax[sweep]'"
+        ) from error
+    for what, value in (("num_trials", num_trials), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{what} must be at least 1, got {value}. Raise it.")
+    if not spaces:
+        raise ValueError("a search needs at least one space, got none. Add one.")
+    for what, space in spaces.items():
+        check_space(what, space)
+    for quantile in (0.0, 0.5, 1.0):
+        group(problem, [{what: space.at(quantile) for what, space in spaces.items()}])
+
+    if sampler is None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Argument ``constant_liar``")
+            warnings.filterwarnings("ignore", "Argument ``multivariate``")
+            sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        direction="maximize",
+        study_name=name,
+        storage=storage,
+        sampler=sampler,
+        load_if_exists=True,
+    )
+    done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
+    while len(study.get_trials(deepcopy=False, states=done)) < num_trials:
+        trials = [study.ask() for _ in range(batch_size)]
+        points = [_point(trial, spaces) for trial in trials]
+        results = sweep(problem, points, num_seeds=num_seeds, seed=seed).results
+        for trial, scores, status in zip(
+            trials, results.final, results.status, strict=True
+        ):
+            if np.all(status == FINISHED):
+                study.tell(trial, interquartile_mean(scores))
+            else:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    return study
+
+
+def _point(trial: Any, spaces: dict[str, Space]) -> Point:
+    point: Point = {}
+    for name, space in spaces.items():
+        match space:
+            case OneOf(values):
+                point[name] = trial.suggest_categorical(name, list(values))
+            case LogUniform(low, high):
+                point[name] = trial.suggest_float(name, low, high, log=True)
+            case Uniform(low, high):
+                point[name] = trial.suggest_float(name, low, high)
+    return point

@@ -1,0 +1,63 @@
+"""Optuna proposes, populations try: alone, and two processes on one storage."""
+
+import subprocess
+import sys
+
+import optuna
+import pytest
+from test_sweep_run import CLIMB, PROBLEM
+
+from rljax.search import search
+from rljax.sweep import LogUniform, OneOf, Uniform
+
+
+def test_it_finds_the_steepest_climb(capfd):
+    study = search(
+        CLIMB, {"rate": Uniform(-5.0, 5.0)}, num_trials=64, batch_size=16, num_seeds=1
+    )
+    assert len(study.trials) == 64
+    assert study.best_value == pytest.approx(8 * study.best_params["rate"], rel=1e-5)
+    assert study.best_params["rate"] > 4.5
+    # Far fewer trials go where the climb leads down than a blind search would send.
+    downwards = sum(trial.params["rate"] < 0 for trial in study.trials[16:])
+    assert downwards < 12
+
+
+def test_trials_that_diverge_are_told_as_failed():
+    study = search(
+        CLIMB, {"rate": OneOf((1.0, 3e38))}, num_trials=8, batch_size=8, num_seeds=1
+    )
+    states = {trial.params["rate"]: trial.state.name for trial in study.trials}
+    assert states == {1.0: "COMPLETE", 3e38: "FAIL"}
+
+
+def test_two_processes_share_a_study(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    code = f"""
+import sys; sys.path.insert(0, "tests")
+from test_sweep_run import CLIMB
+from rljax.search import search
+from rljax.sweep import Uniform
+search(CLIMB, {{"rate": Uniform(0.0, 5.0)}}, num_trials=24, batch_size=4, num_seeds=1,
+       seed=int(sys.argv[1]), storage={storage!r})
+"""
+    optuna.create_study(study_name="rljax", storage=storage, direction="maximize")
+    both = [subprocess.Popen([sys.executable, "-c", code, str(i)]) for i in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    study = optuna.load_study(study_name="rljax", storage=storage)
+    assert 24 <= len(study.trials) <= 28
+    assert len({trial.params["rate"] for trial in study.trials}) == len(study.trials)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "match"),
+    [
+        ({}, "at least one space"),
+        ({"gama": Uniform(0, 1)}, "Did you mean gamma"),
+        ({"gamma": Uniform(0, 2)}, r"gamma must lie in \[0, 1\], got 2"),
+        ({"learning_rate": LogUniform(0, 1)}, "low > 0"),
+    ],
+)
+def test_it_refuses_what_cannot_be_searched(spaces, match):
+    with pytest.raises(ValueError, match=match):
+        search(PROBLEM, spaces, num_trials=1, batch_size=1, num_seeds=1)

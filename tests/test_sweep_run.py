@@ -1,0 +1,235 @@
+"""Sweeps: each run is its solo run, in any parts, resumed or not; the worse are dropped."""
+
+import csv
+import dataclasses
+import functools
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+import rljax.sweep_run
+from rljax.algorithms import ppo
+from rljax.base import Algorithm, Mean
+from rljax.envs import CartPole, CartPoleParams
+from rljax.networks import ActorCritic
+from rljax.plan import Problem, group
+from rljax.rollout import evaluate
+from rljax.sweep import grid, member
+from rljax.sweep_run import sweep
+from rljax.train import train
+
+ENV, NETWORK = CartPole(), ActorCritic(num_actions=2, hidden=(16,))
+CONFIG = ppo.PPOConfig(num_envs=4, num_steps=8, num_epochs=2, num_minibatches=2)
+
+
+def mean_return(config, state, task, key):
+    act = functools.partial(ppo.act, NETWORK, state, greedy=True)
+    episodes = evaluate(key, ENV, task, act, num_episodes=8, max_steps=60)
+    return episodes.returns.mean()
+
+
+PROBLEM = Problem(
+    algorithm=functools.partial(ppo.ppo, ENV, NETWORK),
+    evaluate=mean_return,
+    config=CONFIG,
+    hyperparams=ppo.PPOHyperparams(),
+    task=CartPoleParams(),
+    total_steps=2 * CONFIG.batch_size,
+    prepare=ppo.annealed,
+    check=ppo.check_hyperparams,
+)
+POINTS = grid(learning_rate=[1e-3, 1e-2, 3e-2], masspole=[0.1, 0.5])
+SIZES = {"num_seeds": 2, "num_evaluations": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """A static configuration that changes nothing but the program."""
+
+    width: int = 1
+    batch_size: int = 1
+
+    def updates(self, total_steps):
+        return total_steps
+
+
+class Rate(struct.PyTreeNode):
+    rate: float = 0.0
+
+
+class Slope(struct.PyTreeNode):
+    slope: float = 1.0
+
+
+class Climber(struct.PyTreeNode):
+    key: jax.Array
+    step: jax.Array
+    params: jax.Array
+    hyperparams: Rate
+
+
+@functools.cache
+def climb(config):
+    """Rises by its rate at every update, so that the best configuration is known."""
+
+    def init(key, hyperparams, task):
+        rate = jax.tree.map(jnp.float32, hyperparams)
+        return Climber(key, jnp.int32(0), jnp.zeros(config.width), rate)
+
+    def step(state, task):
+        params = state.params + state.hyperparams.rate * task.slope
+        state = state.replace(step=state.step + 1, params=params)
+        return state, {"height": Mean(params[0], jnp.float32(1))}
+
+    return Algorithm(init, step)
+
+
+CLIMB = Problem(
+    algorithm=climb,
+    evaluate=lambda config, state, task, key: state.params[0],
+    config=Sizes(),
+    hyperparams=Rate(),
+    task=Slope(),
+    total_steps=8,
+)
+RATES = grid(rate=[0.3, 5.0, 1.0, 2.0, 0.1, 3.0, 4.0, 0.2])
+
+
+def test_every_run_is_its_solo_run():
+    done = sweep(PROBLEM, POINTS, **SIZES)
+    seeds_key, evaluation_key = jax.random.split(jax.random.key(0), 2)
+    solo = PROBLEM.algorithm(CONFIG)
+    at_end = jax.random.fold_in(evaluation_key, 2)
+    keys = jax.random.split(seeds_key, 2)
+    for c, point in enumerate(POINTS):
+        for s in range(2):
+            key = member(keys, s)
+            hyperparams = ppo.PPOHyperparams(learning_rate=point["learning_rate"])
+            task = CartPoleParams(masspole=jnp.float32(point["masspole"]))
+            state = jax.jit(solo.init)(key, ppo.annealed(hyperparams, 2), task)
+            state = train(solo, state, task, 2)
+            wanted = mean_return(CONFIG, state, task, jax.random.clone(at_end))
+            np.testing.assert_allclose(done.results.final[c, s], wanted, rtol=1e-4)
+            if (c, s) == done.results.best():
+                best = jax.tree.map(jnp.asarray, done.best)
+                chex.assert_trees_all_close(best.params, state.params, rtol=1e-4)
+                chex.assert_trees_all_equal(best.key, state.key)
+                chex.assert_trees_all_equal(best.hyperparams, state.hyperparams)
+    assert (done.results.status == "finished").all()
+    assert done.results.env_steps.tolist() == [0, 32, 64]
+
+
+def test_parts_give_what_the_whole_gives(capfd):
+    whole = sweep(PROBLEM, POINTS, **SIZES)
+    parts = sweep(PROBLEM, POINTS, **SIZES, max_bytes=1.0)
+    said = capfd.readouterr().err
+    assert "6 configurations x 2 seeds = 12 runs in 1 compilation, about" in said
+    assert "1 compilation, in 6 parts one after another" in said
+    np.testing.assert_allclose(parts.results.returns, whole.results.returns, rtol=1e-4)
+    chex.assert_trees_all_close(parts.best.params, whole.best.params, rtol=1e-4)
+
+
+def test_static_values_make_programs_of_their_own():
+    points = grid(num_steps=[4, 8], gamma=[0.9, 0.99, 1.0])
+    done = sweep(PROBLEM, points, **SIZES)
+    assert done.num_compilations == 2
+    alone = sweep(PROBLEM, points[3:4], **SIZES)
+    np.testing.assert_allclose(
+        done.results.returns[3], alone.results.returns[0], rtol=1e-4
+    )
+    assert [len(its.points) for its in group(PROBLEM, points)] == [3, 3]
+
+
+def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
+    whole = sweep(CLIMB, RATES, num_seeds=2)
+    train_, calls = rljax.sweep_run.train, []
+
+    def killed(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 22:  # in the third part
+            raise KeyboardInterrupt
+        return train_(*args, **kwargs)
+
+    monkeypatch.setattr(rljax.sweep_run, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(CLIMB, RATES, num_seeds=2, folder=tmp_path, max_bytes=1.0)
+    kept = sorted((tmp_path / "parts").glob("*/part.json"))
+    assert len(kept) == 2
+    before = [path.stat().st_mtime_ns for path in kept]
+    capfd.readouterr()
+    # What is free by then does not matter: the parts stay what they were.
+    done = sweep(CLIMB, RATES, num_seeds=2, folder=tmp_path)
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert "part 2/8 was done before" in capfd.readouterr().err
+    np.testing.assert_array_equal(done.results.returns, whole.results.returns)
+    np.testing.assert_array_equal(done.best.params, whole.best.params)
+    np.testing.assert_array_equal(done.worst.params, whole.worst.params)
+
+
+def test_rungs_drop_the_worse_half_and_keep_the_winner():
+    full = sweep(CLIMB, RATES, num_seeds=2, num_evaluations=4)
+    done = sweep(CLIMB, RATES, num_seeds=2, num_evaluations=4, rungs=[0.25, 0.5])
+    assert done.results.best() == full.results.best() == (1, 0)
+    assert float(done.best.params[0]) == 40.0
+    order = [row["index"] for row in done.results.summary()]
+    assert order == [row["index"] for row in full.results.summary()]
+    last = (~np.isnan(done.results.returns[:, 0])).sum(axis=1)
+    by_rate = [last[i] for i in order]
+    assert by_rate == [5, 5, 3, 3, 2, 2, 2, 2]
+    # 8 for two updates, 4 for two, 2 for four, of 8 for 8.
+    assert done.updates_saved == pytest.approx(1 - (16 + 8 + 8) / 64)
+
+
+def test_a_run_that_diverged_is_marked_and_never_averaged_in():
+    points = grid(rate=[1.0, 3e38])
+    done = sweep(CLIMB, points, num_seeds=2, num_evaluations=4)
+    assert done.results.status.tolist() == [["finished"] * 2, ["diverged"] * 2]
+    assert np.isnan(done.results.returns[1, :, 1:]).all()
+    best, worst = done.results.summary()
+    assert (best["return_iqm"], worst["return_iqm"]) == (8.0, None)
+    assert worst["diverged"] == 2
+
+
+def test_results_as_files(tmp_path):
+    done = sweep(CLIMB, grid(rate=[1.0, 3e38]), num_seeds=2, num_evaluations=2)
+    done.results.save(tmp_path)
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3
+    assert rows[5] | {"configuration": "0", "seed": "1", "rate": "1.0"} == rows[5]
+    assert (rows[5]["env_steps"], rows[5]["return"]) == ("8", "8.0")
+    lines = (tmp_path / "runs" / "0001-seed-0.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    assert (last["status"], last["return"]) == ("diverged", None)
+
+
+@pytest.mark.parametrize(
+    ("points", "match"),
+    [
+        ((), "at least one point"),
+        (({"gama": 1.0},), "has no 'gama'. Did you mean gamma"),
+        (({"gamma": 2.0},), r"gamma must lie in \[0, 1\], got 2"),
+        (({"gamma": 1.0}, {}), "only some have 'gamma'"),
+        (({"num_minibatches": 5},), "must be divisible by num_minibatches"),
+        (({"masspole": np.inf},), "masspole must be finite"),
+        (({"num_envs": 64},), "total_steps must pay for at least one update"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_before_anything_compiles(
+    points, match, monkeypatch
+):
+    monkeypatch.setattr(rljax.sweep_run, "compiled", None)
+    monkeypatch.setattr(rljax.sweep_run, "compile_chunk", None)
+    with pytest.raises(ValueError, match=match):
+        sweep(PROBLEM, points, **SIZES)
+
+
+def test_seeds_evaluations_and_rungs_are_checked():
+    for wrong in ({"num_seeds": 0}, {"num_evaluations": 0}, {"rungs": [1.0]}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            sweep(CLIMB, RATES, **{"num_seeds": 1} | wrong)
