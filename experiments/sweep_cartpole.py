@@ -66,10 +66,8 @@ class Experiment:
         self.config.updates(self.total_steps)
 
 
-def main(experiment: Experiment) -> dict[str, Any]:
-    """Sweeps, or goes on, and returns the best configuration's figures."""
-    folder, steps = experiment.run.out, experiment.total_steps
-    points = grid(learning_rate=experiment.learning_rates)
+def problem_of(experiment: Experiment) -> Problem:
+    """PPO on CartPole, judged by the greedy policy."""
 
     def mean_return(config: Any, state: Any, task: Any, key: jax.Array) -> jax.Array:
         act = functools.partial(ppo.act, NETWORK, state, greedy=True)
@@ -78,16 +76,22 @@ def main(experiment: Experiment) -> dict[str, Any]:
             key, ENV, task, act, num_episodes=episodes, max_steps=TASK.max_steps
         ).returns.mean()
 
-    problem = Problem(
+    return Problem(
         algorithm=functools.partial(ppo.ppo, ENV, NETWORK),
         evaluate=mean_return,
         config=experiment.config,
         hyperparams=experiment.hyperparams,
         task=TASK,
-        total_steps=steps,
+        total_steps=experiment.total_steps,
         prepare=ppo.annealed,
         check=ppo.check_hyperparams,
     )
+
+
+def main(experiment: Experiment) -> dict[str, Any]:
+    """Sweeps, or goes on, and returns the best configuration's figures."""
+    folder, steps = experiment.run.out, experiment.total_steps
+
     with Run(
         "sweep_cartpole",
         experiment,
@@ -101,13 +105,14 @@ def main(experiment: Experiment) -> dict[str, Any]:
         if folder is not None:
             watch.require_pictures()
         done = sweep(
-            problem,
-            points,
+            problem_of(experiment),
+            grid(learning_rate=experiment.learning_rates),
             num_seeds=experiment.num_seeds,
             seed=experiment.seed,
             num_evaluations=experiment.num_evaluations,
             rungs=experiment.rungs,
             folder=folder,
+            checkpoint_every=experiment.run.checkpoint_every,
         )
         say_results(done.results)
         if folder is not None:

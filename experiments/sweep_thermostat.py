@@ -106,6 +106,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             num_evaluations=experiment.num_evaluations,
             rungs=experiment.rungs,
             folder=folder,
+            checkpoint_every=experiment.run.checkpoint_every,
         )
         say_results(done.results)
         if folder is not None:

@@ -1,9 +1,11 @@
 """A sweep run: populations one after another, each a part that is kept when it is done."""
 
+import dataclasses
 import functools
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,6 @@ from rljax.files import dumps, write_atomically
 from rljax.metrics import say
 from rljax.plan import Cost, Group, Problem, group, in_words
 from rljax.report.results import DIVERGED, DROPPED, FINISHED, Results
-from rljax.report.statistics import interquartile_mean
 from rljax.sweep import Point, member, population, share_out
 from rljax.train import compile_chunk, compiled, jitted, train
 
@@ -57,6 +58,7 @@ def sweep(
     num_evaluations: int = 20,
     rungs: Sequence[float] = (),
     folder: Path | None = None,
+    checkpoint_every: float = 60.0,
     max_bytes: float | None = None,
 ) -> Sweep:
     """Trains every point with every seed, on all devices, and evaluates as it goes.
@@ -72,6 +74,7 @@ def sweep(
         rungs: shares of a run, each in (0, 1), at whose evaluation the worse half of
             the configurations of a part is dropped, and the runs that have diverged.
         folder: keeps each part there as soon as it is done, and goes on from those.
+        checkpoint_every: seconds after which a part in the making is kept there, too.
         max_bytes: of memory for all the runs of a part; by default most of what is free.
 
     Raises:
@@ -106,7 +109,8 @@ def sweep(
     done = []
     for number, (worker, part) in enumerate(parts):
         place = None if folder is None else folder / "parts" / f"{number:03d}"
-        done.append(worker.run(part, rungs, place, f"part {number + 1}/{len(parts)}"))
+        name = f"part {number + 1}/{len(parts)}"
+        done.append(worker.run(part, rungs, place, checkpoint_every, name))
         returns[list(part)], status[list(part)] = done[-1].returns, done[-1].status
     results = Results(
         tuple(dict(point) for point in points),
@@ -206,66 +210,85 @@ class _Worker:
         points: tuple[int, ...],
         rungs: Sequence[float],
         place: Path | None,
+        checkpoint_every: float,
         name: str,
     ) -> _Part:
         """Trains a part to its end, or reads what came of it."""
         if place is not None and (place / "part.json").exists():
             say(f"{name} was done before: {place}")
             return self._read(place)
-        started, compiling = time.perf_counter(), self.seconds_compile
-        num_seeds, moments = len(self._keys), len(self._updates)
-        returns = np.full((len(points), num_seeds, moments), np.nan)
-        status = np.full((len(points), num_seeds), FINISHED, dtype="<U8")
-        alive = list(range(len(points)))
         halvings = {_nearest(self._updates, share) for share in rungs}
-        state, task = self._start(points)
-        updates = 0
-        for moment, now in enumerate(self._updates):
-            if moment:
-                taken = now - self._updates[moment - 1]
-                self.seconds_compile += compile_chunk(self._agents, state, task)[1]
-                state = train(self._agents, state, task, int(taken))
-                updates += taken * len(alive)
-            found = self._evaluate(state, task, now)
-            shape = len(alive), num_seeds
-            score, finite = (
-                found[name][: math.prod(shape)].reshape(shape)
-                for name in ("return", "finite")
-            )
-            score = np.where(finite & (status[alive] == FINISHED), score, np.nan)
-            returns[alive, :, moment] = score
-            status[alive] = np.where(np.isnan(score), DIVERGED, FINISHED)
-            best = np.nanmax(np.append(score, -np.inf))
+        progress, state, task = self._begin(points, place)
+        saved = time.monotonic()
+        while progress.moments < len(self._updates):
+            state = self._advance(progress, state, task)
+            if progress.moments - 1 in halvings and len(progress.alive) > 1:
+                state, task = self._choose(state, task, progress.halve())
+            now = self._updates[progress.moments - 1]
+            best = np.nanmax(np.append(progress.newest(), -np.inf))
             say(
                 f"{name}: {now:,}/{self._updates[-1]:,} updates, best return {best:.4g}"
             )
-            if moment in halvings and len(alive) > 1:
-                kept = _better_half(alive, returns[:, :, moment], status)
-                dropped = [point for point in alive if point not in kept]
-                lost = status[dropped] == FINISHED
-                status[dropped] = np.where(lost, DROPPED, status[dropped])
-                rows = [
-                    alive.index(p) * num_seeds + s
-                    for p in kept
-                    for s in range(num_seeds)
-                ]
-                state, task = self._choose(state, task, rows)
-                alive = kept
-        its = Results(({},) * len(points), tuple(range(num_seeds)),
-                      np.zeros(moments), returns, status)  # fmt: skip
+            if place is not None and time.monotonic() - saved >= checkpoint_every:
+                self._save(place, progress, state)
+                saved = time.monotonic()
+        its = progress.results()
         best, worst = (
-            None
-            if run is None
-            else member(state, alive.index(run[0]) * num_seeds + run[1])
+            None if run is None else member(state, progress.rows([run[0]])[run[1]])
             for run in (its.best(), its.worst())
         )
-        seconds = time.perf_counter() - started - (self.seconds_compile - compiling)
-        env_steps = int(updates) * num_seeds * self.group.config.batch_size
+        env_steps = progress.updates * len(self._keys) * self.group.config.batch_size
         best, worst = jax.device_get((best, worst))
-        done = _Part(returns, status, best, worst, seconds, env_steps)
+        status, seconds = progress.status, progress.seconds
+        done = _Part(progress.returns, status, best, worst, seconds, env_steps)
         if place is not None:
             self._write(place, done)
         return done
+
+    def _advance(self, progress: "_Progress", state: Any, task: Any) -> Any:
+        """Trains up to the next evaluation, and takes down what it says."""
+        moment = progress.moments
+        self.seconds_compile += compile_chunk(self._agents, state, task)[1]
+        started, compiling = time.perf_counter(), self.seconds_compile
+        if moment:
+            taken = int(self._updates[moment] - self._updates[moment - 1])
+            state = train(self._agents, state, task, taken)
+            progress.updates += taken * len(progress.alive)
+        progress.take(self._evaluate(state, task, self._updates[moment]))
+        compiling = self.seconds_compile - compiling
+        progress.seconds += time.perf_counter() - started - compiling
+        return state
+
+    def _begin(
+        self, points: Sequence[int], place: Path | None
+    ) -> tuple["_Progress", Any, Any]:
+        """The start of a part, or where a killed process left off."""
+        state, task = self._start(points)
+        shape = len(points), len(self._keys)
+        progress = _Progress(
+            returns=np.full((*shape, len(self._updates)), np.nan),
+            status=np.full(shape, FINISHED, dtype="<U8"),
+            alive=list(range(len(points))),
+        )
+        if place is None or not (place / "progress.json").exists():
+            return progress, state, task
+        about = json.loads((place / "progress.json").read_text())
+        about["returns"] = np.array(about["returns"], np.float64)  # null becomes NaN
+        about["status"] = np.array(about["status"])
+        progress = _Progress(**about)
+        if len(progress.alive) < len(points):
+            rows = _rows(range(len(points)), progress.alive, len(self._keys))
+            state, task = self._choose(state, task, rows)
+        updates = int(self._updates[progress.moments - 1])
+        path = place / "state" / f"{updates:012d}"
+        say(f"going on from update {updates:,} in {place}")
+        return progress, rljax.checkpoint.restore(path, state)[0], task
+
+    def _save(self, place: Path, progress: "_Progress", state: Any) -> None:
+        # The one before is kept for as long as progress.json tells of it.
+        updates = int(self._updates[progress.moments - 1])
+        rljax.checkpoint.save(place / "state", updates, state, {}, keep=2)
+        write_atomically(place / "progress.json", dumps(vars(progress)) + "\n")
 
     def _start(self, points: Sequence[int]) -> tuple[Any, Any]:
         """States before the first update, and tasks; a short part's last is repeated."""
@@ -320,6 +343,7 @@ class _Worker:
                 rljax.checkpoint.save(place / name, int(state.step), state, {})
         about = done._replace(best=None, worst=None)._asdict()
         write_atomically(place / "part.json", dumps(about) + "\n")
+        shutil.rmtree(place / "state", ignore_errors=True)
 
     def _read(self, place: Path) -> _Part:
         about = json.loads((place / "part.json").read_text())
@@ -337,16 +361,70 @@ class _Worker:
         return _Part(**about)
 
 
-def _better_half(alive: list[int], scores: np.ndarray, status: np.ndarray) -> list[int]:
-    """The largest power of two of configurations that is fewer, the best ones."""
+@dataclasses.dataclass
+class _Progress:
+    """How far a part has come.
 
-    def rank(point: int) -> tuple[int, float]:
-        finished = scores[point][status[point] == FINISHED]
-        mean = interquartile_mean(finished) if len(finished) else -math.inf
-        return int((status[point] != FINISHED).sum()), -mean
+    Attributes:
+        returns: `[P, S, E]`; NaN where there is none yet, or none any more.
+        status: `[P, S]`.
+        alive: the points that are still trained, in the order of the population.
+        moments: evaluations made.
+        updates: updates taken, of all points together.
+        seconds: spent, without compiling.
+    """
 
-    count = 1 << ((len(alive) - 1).bit_length() - 1)
-    return sorted(sorted(alive, key=rank)[:count])
+    returns: np.ndarray
+    status: np.ndarray
+    alive: list[int]
+    moments: int = 0
+    updates: int = 0
+    seconds: float = 0.0
+
+    def take(self, found: dict[str, np.ndarray]) -> None:
+        """Takes down an evaluation of the population."""
+        before = self.status[self.alive]
+        score, finite = (
+            found[name][: before.size].reshape(before.shape)
+            for name in ("return", "finite")
+        )
+        score = np.where(finite & (before == FINISHED), score, np.nan)
+        self.returns[self.alive, :, self.moments] = score
+        self.status[self.alive] = np.where(np.isnan(score), DIVERGED, FINISHED)
+        self.moments += 1
+
+    def newest(self) -> np.ndarray:
+        """`[P, S]` of the last evaluation."""
+        return self.returns[:, :, self.moments - 1]
+
+    def halve(self) -> list[int]:
+        """Drops points, the worse ones, down to a power of two; rows of the others."""
+        count = 1 << ((len(self.alive) - 1).bit_length() - 1)
+        best = {row["index"] for row in self.results().summary()[:count]}
+        kept = [point for point in self.alive if point in best]
+        dropped = [point for point in self.alive if point not in best]
+        sound = self.status[dropped] == FINISHED
+        self.status[dropped] = np.where(sound, DROPPED, self.status[dropped])
+        rows, self.alive = self.rows(kept), kept
+        return rows
+
+    def rows(self, points: Sequence[int]) -> list[int]:
+        """Where the runs of some points are in the population."""
+        return _rows(self.alive, points, self.status.shape[1])
+
+    def results(self) -> Results:
+        """The evaluations made so far."""
+        returns = self.returns[:, :, : self.moments]
+        count, seeds = self.status.shape
+        steps = np.zeros(self.moments)
+        return Results(({},) * count, tuple(range(seeds)), steps, returns, self.status)
+
+
+def _rows(
+    population: Sequence[int], points: Sequence[int], num_seeds: int
+) -> list[int]:
+    where = {point: place for place, point in enumerate(population)}
+    return [where[point] * num_seeds + s for point in points for s in range(num_seeds)]
 
 
 def _nearest(updates: np.ndarray, share: float) -> int:

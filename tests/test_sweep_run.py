@@ -19,7 +19,7 @@ from rljax.envs import CartPole, CartPoleParams
 from rljax.networks import ActorCritic
 from rljax.plan import Problem, group
 from rljax.rollout import evaluate
-from rljax.sweep import grid, member
+from rljax.sweep import grid, member, population, replicate
 from rljax.sweep_run import sweep
 from rljax.train import train
 
@@ -124,6 +124,17 @@ def test_every_run_is_its_solo_run():
     assert done.results.env_steps.tolist() == [0, 32, 64]
 
 
+def test_keys_and_start_states_are_those_of_a_solo_run_bit_for_bit():
+    solo, devices = PROBLEM.algorithm(CONFIG), tuple(jax.devices())
+    hyperparams, keys = ppo.PPOHyperparams(), jax.random.split(jax.random.key(0), 24)
+    many = population(solo, devices=devices).init
+    states = jax.jit(many)(keys, replicate(hyperparams, 24), CartPoleParams())
+    for i in (0, 11, 23):
+        alone = jax.jit(solo.init)(member(keys, i), hyperparams, CartPoleParams())
+        chex.assert_trees_all_equal(member(states.key, i), alone.key)
+        chex.assert_trees_all_equal(member(states.lanes, i), alone.lanes)
+
+
 def test_parts_give_what_the_whole_gives(capfd):
     whole = sweep(PROBLEM, POINTS, **SIZES)
     parts = sweep(PROBLEM, POINTS, **SIZES, max_bytes=1.0)
@@ -169,6 +180,35 @@ def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
     np.testing.assert_array_equal(done.results.returns, whole.results.returns)
     np.testing.assert_array_equal(done.best.params, whole.best.params)
     np.testing.assert_array_equal(done.worst.params, whole.worst.params)
+
+
+@pytest.mark.parametrize("rungs", [(), (0.25, 0.5)])
+def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
+    sizes = {"num_seeds": 2, "num_evaluations": 8, "rungs": rungs}
+    whole = sweep(CLIMB, RATES, **sizes)
+    train_, calls = rljax.sweep_run.train, []
+
+    def killed(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2 + 7:  # two are for the plan
+            raise KeyboardInterrupt
+        return train_(*args, **kwargs)
+
+    monkeypatch.setattr(rljax.sweep_run, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(CLIMB, RATES, **sizes, folder=tmp_path, checkpoint_every=0.0)
+    monkeypatch.setattr(rljax.sweep_run, "train", train_)
+    capfd.readouterr()
+    done = sweep(CLIMB, RATES, **sizes, folder=tmp_path)
+    said = capfd.readouterr().err
+    assert "going on from update 6" in said
+    assert "7/8 updates" in said
+    assert "6/8 updates" not in said
+    np.testing.assert_array_equal(done.results.returns, whole.results.returns)
+    np.testing.assert_array_equal(done.results.status, whole.results.status)
+    np.testing.assert_array_equal(done.best.params, whole.best.params)
+    assert done.env_steps == whole.env_steps
+    assert not (tmp_path / "parts" / "000" / "state").exists()
 
 
 def test_rungs_drop_the_worse_half_and_keep_the_winner():
