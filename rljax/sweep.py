@@ -87,7 +87,9 @@ def _in_blocks(function: Any, in_axes: tuple[Any, ...]) -> Any:
         def block(its: list[Any]) -> Any:
             mine = iter(its)
             given = zip(args, in_axes, strict=True)
-            return function(*(next(mine) if axis == 0 else x for x, axis in given))
+            return function(
+                *(next(mine) if axis == 0 else _again(x) for x, axis in given)
+            )
 
         split = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), split)
         out = jax.lax.map(block, split)
@@ -249,13 +251,17 @@ def check_name(name: str, fields: Sequence[str], of: str) -> None:
 
 def member(tree: Any, index: int | np.ndarray) -> Any:
     """One member of a population's state, or several of them."""
+    return jax.tree.map(lambda x: x[index], _again(tree))
 
-    def its(x: Any) -> Any:
-        # The population's own keys stay as fresh as they are.
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return (jax.random.clone(x) if is_key else x)[index]
 
-    return jax.tree.map(its, tree)
+def _again(tree: Any) -> Any:
+    """The same numbers, with keys that may be used once more, on purpose."""
+
+    def one(x: Any) -> Any:
+        is_key = jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
+        return jax.random.clone(x) if is_key else x
+
+    return jax.tree.map(one, tree)
 
 
 def _check_column(name: str, column: Any) -> None:

@@ -40,7 +40,7 @@ SIZES = {
     "4x128": PPOConfig(num_envs=4, num_steps=128, num_epochs=4, num_minibatches=4),
     "256x32": PPOConfig(num_envs=256, num_steps=32, num_epochs=4, num_minibatches=8),
 }
-HYPERPARAMS = PPOHyperparams(learning_rate=2.5e-4, ent_coef=0.01)
+HYPERPARAMS = PPOHyperparams(learning_rate=2.5e-4, ent_coef=0.01, vf_clip_eps=0.2)
 AGENTS = 8
 # The threads of a CPU device would only wait for one another.
 ALONE = {"PJRT_NPROC": "1"}

@@ -59,6 +59,7 @@ def sb3(s):
         n_epochs=s["num_epochs"],
         learning_rate=s["learning_rate"],
         ent_coef=s["ent_coef"],
+        clip_range_vf=s["vf_clip_eps"],
         seed=0,
         device="cpu",
     )
