@@ -274,7 +274,7 @@ class _Worker:
             return progress, state, task
         about = json.loads((place / "progress.json").read_text())
         about["returns"] = np.array(about["returns"], np.float64)  # null becomes NaN
-        about["status"] = np.array(about["status"])
+        about["status"] = np.array(about["status"], "<U8")
         progress = _Progress(**about)
         if len(progress.alive) < len(points):
             rows = _rows(range(len(points)), progress.alive, len(self._keys))
@@ -343,6 +343,7 @@ class _Worker:
                 rljax.checkpoint.save(place / name, int(state.step), state, {})
         about = done._replace(best=None, worst=None)._asdict()
         write_atomically(place / "part.json", dumps(about) + "\n")
+        (place / "progress.json").unlink(missing_ok=True)
         shutil.rmtree(place / "state", ignore_errors=True)
 
     def _read(self, place: Path) -> _Part:
@@ -357,7 +358,7 @@ class _Worker:
             found = rljax.checkpoint.restore_latest(place / name, like)
             about[name] = None if found is None else found[0]
         about["returns"] = np.array(about["returns"], np.float64)  # null becomes NaN
-        about["status"] = np.array(about["status"])
+        about["status"] = np.array(about["status"], "<U8")
         return _Part(**about)
 
 

@@ -3,7 +3,7 @@
     make peers
     python experiments/benchmarks/ppo_throughput.py
 
-Steps a second after compiling, the best of three runs, one agent on one device; and eight
+Steps a second after compiling, the best of two runs, one agent on one device; and eight
 agents, ours with a device a core. The last line is our speed over theirs. Minutes.
 """
 
@@ -88,9 +88,9 @@ def make_agents(
 def measure(
     learner: Any, state: Any, task: Any, num_updates: int
 ) -> tuple[float, float]:
-    """Seconds of a first update, with compiling, and the best of three runs."""
+    """Seconds of a first update, with compiling, and the best of two runs."""
     times: list[float] = []
-    for i in range(4):
+    for i in range(3):
         started = time.perf_counter()
         jax.block_until_ready(train(learner, state, task, num_updates if i else 1))
         times.append(time.perf_counter() - started)
