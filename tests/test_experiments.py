@@ -97,7 +97,11 @@ def test_the_thermostat_trains_compares_and_draws(tmp_path, capsys):
     ("script", "values"),
     [
         (sweep_cartpole, {"learning_rates": (1e-3, 1e-2)}),
-        (sweep_thermostat, {"heatings": (1.0, 3.0), "gammas": (0.9,)}),
+        pytest.param(
+            sweep_thermostat,
+            {"heatings": (1.0, 3.0), "gammas": (0.9,)},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_sweep_trains_and_reports(script, values, tmp_path, capsys):
@@ -120,6 +124,7 @@ def test_a_sweep_trains_and_reports(script, values, tmp_path, capsys):
     assert (tmp_path / "best").is_dir()
 
 
+@pytest.mark.slow
 def test_robustness_trains_and_draws_a_map(tmp_path):
     experiment = robustness_cartpole.Experiment(
         config=TINY, total_steps=40, num_lengths=3, num_masses=5, num_episodes=2,

@@ -145,6 +145,7 @@ def test_parts_give_what_the_whole_gives(capfd):
     chex.assert_trees_all_close(parts.best.params, whole.best.params, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_static_values_make_programs_of_their_own():
     points = grid(num_steps=[4, 8], gamma=[0.9, 0.99, 1.0])
     done = sweep(PROBLEM, points, **SIZES)
