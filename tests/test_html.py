@@ -1,5 +1,6 @@
 """The page of a sweep, as text; test_browser_sweep.py looks at it in a browser."""
 
+import dataclasses
 import json
 import re
 
@@ -9,6 +10,7 @@ import pytest
 from rljax.report.html import save_report
 from rljax.report.replay import Replay
 from rljax.report.results import Results
+from rljax.report.statistics import interquartile_mean
 from rljax.shapes import Circle, Picture
 
 
@@ -72,20 +74,71 @@ def test_the_page_holds_the_sweeps_numbers(tmp_path):
     assert data["target"] == 475.0
 
 
+def test_a_curve_is_the_mean_of_the_runs_that_did_not_diverge(tmp_path):
+    results = results_of(configurations=1, seeds=5)
+    results.returns[0, 4, 3:] = np.nan
+    results.status[0, 4] = "dropped"
+    (row,) = data_in(page_of(tmp_path / "x.html", results))["rows"]
+    assert (row["finished"], row["diverged"], row["dropped"]) == (3, 1, 1)
+    for moment, (mean, band) in enumerate(zip(row["means"], row["bands"], strict=True)):
+        runs = results.returns[0, 1:, moment]
+        runs = runs[~np.isnan(runs)]
+        assert len(runs) == (4 if moment < 3 else 3)
+        assert mean == pytest.approx(interquartile_mean(runs), rel=1e-4)
+        assert runs.min() - 0.01 <= band[0] < mean < band[1] <= runs.max() + 0.01
+    assert row["iqm"] == pytest.approx(row["means"][-1], rel=1e-4)
+    assert row["lost"] == [[1, pytest.approx(results.returns[0, 0, 1], rel=1e-4)]]
+
+
 def test_what_the_data_say_harms_nobody(tmp_path):
-    evil = "</script><b>@data@"
-    page = page_of(tmp_path / "x.html", results_of(), title=evil, command=evil)
+    evil = "</script><b>@data@@player.js@<!--"
+    about = dict.fromkeys(("title", "command", "ylabel"), evil)
+    results = dataclasses.replace(
+        results_of(), configurations=tuple({evil: x} for x in range(6))
+    )
+    replays = [rolling(evil)]
+    path = tmp_path / "x.html"
+    page = page_of(path, results, **about, versions={evil: evil}, replays=replays)
     assert "</script><b>" not in page
-    assert data_in(page)["command"] == evil
+    assert "<!--" not in page
+    assert page.count("</script>") == 2
+    data = data_in(page)
+    assert data["command"] == data["ylabel"] == data["names"][0] == evil
+    assert data["versions"] == [[evil, evil]]
+    assert data["player"]["replays"][0]["title"] == evil
+    shown = "&lt;/script&gt;&lt;b&gt;@data@@player.js@&lt;!--"
+    assert f"<title>{shown}</title>" in page
+    assert f"<h1>{shown}</h1>" in page
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_one_seed_has_no_band_and_all_diverged_no_mean(tmp_path):
+def test_replays_may_be_left_out(tmp_path):
+    path = tmp_path / "x.html"
+    assert data_in(page_of(path, results_of(), frames_per_second=0))["player"] is None
+    assert data_in(page_of(path, results_of(), replays=[rolling("a")]))["player"]
+
+
+def test_one_seed_has_no_band(tmp_path):
     data = data_in(page_of(tmp_path / "x.html", results_of(seeds=1)))
-    assert data["rows"][0]["bands"] == [None] * 5
+    for row in data["rows"]:
+        assert row["bands"] == [None] * 5
+        assert row["interval"] is None
+    assert all(len(row["means"]) == 5 for row in data["rows"])
+
+
+def test_where_all_diverged_there_is_no_mean(tmp_path):
     results = results_of()
     results.status[:] = "diverged"
-    data = data_in(page_of(tmp_path / "x.html", results))
-    assert {row["iqm"] for row in data["rows"]} == {None}
+    results.returns[:, :, 3:] = np.nan
+    results.returns[1] = np.nan  # and these at once
+    page = page_of(tmp_path / "x.html", results)
+    assert "NaN" not in re.search(r'type="application/json">(.*?)</script>', page)[1]
+    for row in data_in(page)["rows"]:
+        assert row["iqm"] is row["interval"] is None
+        assert row["means"] == row["bands"] == [None] * 5
+        assert row["diverged"] == 4
+    at_once = [row["lost"] == [] for row in data_in(page)["rows"]]
+    assert sum(at_once) == 1
 
 
 def test_256_configurations_stay_small(tmp_path):
@@ -93,8 +146,29 @@ def test_256_configurations_stay_small(tmp_path):
     assert len(page) < 2_000_000
 
 
-@pytest.mark.parametrize("more", [{"target": np.inf}, {"frames_per_second": 0.0}])
-def test_it_refuses(more, tmp_path):
-    with pytest.raises(ValueError, match="finite"):
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"target": np.inf}, "target must be a finite return, got inf"),
+        ({"target": np.nan}, "target must be a finite return, got nan"),
+        ({"frames_per_second": 0.0}, "must be positive and finite, got 0.0"),
+    ],
+)
+def test_it_refuses(more, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
         page_of(tmp_path / "x.html", results_of(), replays=[rolling("a")], **more)
-    assert not (tmp_path / "x.html").exists()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sizes", [(0, 4, 5), (6, 0, 5), (6, 4, 0)])
+def test_nothing_to_report_is_refused(sizes, tmp_path):
+    empty = Results(
+        ({"gamma": 1.0},) * sizes[0],
+        tuple(range(sizes[1])),
+        np.zeros(sizes[2]),
+        np.zeros(sizes),
+        np.full(sizes[:2], "finished"),
+    )
+    words = re.escape(f"got returns of shape {sizes}")
+    with pytest.raises(ValueError, match=words):
+        page_of(tmp_path / "x.html", empty)

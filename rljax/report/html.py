@@ -68,37 +68,48 @@ def save_report(
 
 
 def _rows(results: Results) -> list[dict[str, Any]]:
-    """One row a configuration, the best first: its place in the table and its curve.
+    """One row a configuration, the best first: its line of the table and its curve.
 
-    A curve has a mean and an interval at each evaluation, None where there is none, and
-    the evaluation and the return that each diverged run was last seen at.
+    A curve has, at each evaluation, a mean over the runs that did not diverge and its
+    interval, None where there is none; and of each that did, its last evaluation and
+    return.
     """
     rows = []
     for rank, row in enumerate(results.summary(), 1):
-        runs, status = results.returns[row["index"]], results.status[row["index"]]
-        sound = [x[np.isfinite(x)] for x in runs[status != DIVERGED].T]
-        bands = [bootstrap_interval(x, num_resamples=_NUM_RESAMPLES) for x in sound]
-        lost = [np.flatnonzero(np.isfinite(x)) for x in runs[status == DIVERGED]]
+        index = row["index"]
+        lost = results.status[index] == DIVERGED
+        columns = [x[np.isfinite(x)] for x in results.returns[index][~lost].T]
+        seen = [x for x in results.returns[index][lost] if np.isfinite(x).any()]
         rows.append(
-            {
+            {name: row[name] for name in ("label", FINISHED, DIVERGED, DROPPED)}
+            | {
                 "rank": rank,
-                "label": row["label"],
-                "values": list(results.configurations[row["index"]].values()),
+                "values": list(results.configurations[index].values()),
                 "iqm": row["return_iqm"],
                 "interval": row["return_ci95"],
-                **{name: row[name] for name in (FINISHED, DIVERGED, DROPPED)},
-                "means": [_short(interquartile_mean(x)) if len(x) else None for x in sound],
-                "bands": [None if band is None else [_short(x) for x in band] for band in bands],
-                "lost": [
-                    [seen[-1], _short(run[seen[-1]])]
-                    for seen, run in zip(lost, runs[status == DIVERGED], strict=True)
-                    if len(seen)
-                ],
+                "means": [_mean(x) for x in columns],
+                "bands": [_band(x) for x in columns],
+                "lost": [_last(run) for run in seen],
             }
-        )  # fmt: skip
+        )
     return rows
 
 
+def _mean(scores: np.ndarray) -> float | None:
+    return _short(interquartile_mean(scores)) if len(scores) else None
+
+
+def _band(scores: np.ndarray) -> list[float] | None:
+    ends = bootstrap_interval(scores, num_resamples=_NUM_RESAMPLES)
+    return ends and [_short(end) for end in ends]
+
+
+def _last(run: np.ndarray) -> list[float]:
+    """The last evaluation at which a run had a return, and that."""
+    last = int(np.flatnonzero(np.isfinite(run))[-1])
+    return [last, _short(run[last])]
+
+
 def _short(x: float) -> float:
-    """As many digits as a chart can show; 256 curves are to stay small."""
+    """As many digits as a chart can show, so that 256 curves stay a small page."""
     return float(f"{x:.5g}")
