@@ -20,9 +20,9 @@ from rljax.launch import check_counts, check_seed, launch
 from rljax.networks import ActorCritic
 from rljax.report.plots import heat_map, require_matplotlib
 from rljax.report.statistics import summarize
-from rljax.rollout import evaluate
 from rljax.run import Run, RunOptions
 from rljax.sweep import grid, share_out, stack
+from rljax.sweep_experiment import ppo_problem
 from rljax.train import train
 
 SOLVED = 475.0
@@ -95,7 +95,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         # Repeated so that every device has as many; the repetitions are not read.
         more = -len(points) % jax.device_count()
         plants = stack(TASK, **{k: x + x[-1:] * more for k, x in columns.items()})
-        returns = jax.jit(on_plants(experiment))(keys[1], state, plants)
+        returns = jax.jit(on_plants(experiment))(state, plants, keys[1])
         returns = np.asarray(returns)[: len(points)]
         if folder is not None:
             draw(folder, lengths, masses, returns)
@@ -104,16 +104,10 @@ def main(experiment: Experiment) -> dict[str, Any]:
 
 
 def on_plants(experiment: Experiment) -> Any:
-    """`(key, state, plants) -> [N]` mean returns of the greedy policy, on all devices."""
-
-    def one(key: jax.Array, state: Any, plant: Any) -> jax.Array:
-        act = functools.partial(ppo.act, NETWORK, state, greedy=True)
-        episodes = experiment.num_episodes
-        return evaluate(
-            key, ENV, plant, act, num_episodes=episodes, max_steps=TASK.max_steps
-        ).returns.mean()
-
-    axes = None, None, 0
+    """`(state, plants, key) -> [N]` mean returns of the greedy policy, on all devices."""
+    problem = ppo_problem(ENV, NETWORK, TASK, experiment)
+    one = functools.partial(problem.evaluate, experiment.config)
+    axes = None, 0, None
     return share_out(jax.vmap(one, in_axes=axes), axes, tuple(jax.devices()))
 
 

@@ -7,23 +7,15 @@ see the README's results.
 """
 
 import dataclasses
-import functools
 from typing import Any
-
-import jax
 
 from rljax.algorithms import ppo
 from rljax.envs import Thermostat, ThermostatParams
 from rljax.launch import check_counts, check_seed, launch
-from rljax.manifest import manifest
 from rljax.networks import ActorCritic
-from rljax.plan import Problem
-from rljax.report import sweeps, watch
-from rljax.report.results import say_results
-from rljax.rollout import evaluate
-from rljax.run import Run, RunOptions
+from rljax.run import RunOptions
 from rljax.sweep import grid
-from rljax.sweep_run import sweep
+from rljax.sweep_experiment import run_sweep
 
 ENV, TASK, NETWORK = Thermostat(), ThermostatParams(), ActorCritic(num_actions=2)
 
@@ -67,63 +59,18 @@ class Experiment:
 
 def main(experiment: Experiment) -> dict[str, Any]:
     """Sweeps, or goes on, and returns the best configuration's figures."""
-    folder, config = experiment.run.out, experiment.config
-
-    def mean_return(config: Any, state: Any, task: Any, key: jax.Array) -> jax.Array:
-        act = functools.partial(ppo.act, NETWORK, state, greedy=True)
-        episodes = experiment.num_episodes
-        return evaluate(
-            key, ENV, task, act, num_episodes=episodes, max_steps=TASK.max_steps
-        ).returns.mean()
-
-    problem = Problem(
-        algorithm=functools.partial(ppo.ppo, ENV, NETWORK),
-        evaluate=mean_return,
-        config=config,
-        hyperparams=experiment.hyperparams,
-        task=TASK,
-        total_steps=experiment.total_steps,
-        prepare=ppo.annealed,
-        check=ppo.check_hyperparams,
-    )
-    with Run(
+    return run_sweep(
         "sweep_thermostat",
         experiment,
-        experiment.run,
-        num_updates=config.updates(experiment.total_steps),
-        steps_per_update=config.batch_size,
-        headline="return",
-    ) as run:
-        if run.result is not None:
-            return run.result
-        if folder is not None:
-            watch.require_pictures()
-        done = sweep(
-            problem,
-            grid(heating=experiment.heatings, gamma=experiment.gammas),
-            num_seeds=experiment.num_seeds,
-            seed=experiment.seed,
-            num_evaluations=experiment.num_evaluations,
-            rungs=experiment.rungs,
-            folder=folder,
-            checkpoint_every=experiment.run.checkpoint_every,
-        )
-        say_results(done.results)
-        if folder is not None:
-            sweeps.save(
-                folder,
-                done,
-                ENV,
-                TASK,
-                lambda state: functools.partial(ppo.act, NETWORK, state, greedy=True),
-                title="PPO on the thermostat: heaters and discounts",
-                versions=manifest("", experiment)["versions"],
-                target=0.9 * TASK.max_steps,
-                target_name="nine minutes of ten:",
-                max_steps=TASK.max_steps,
-                frames_per_second=15.0,
-            )
-        return run.finish(*sweeps.figures(done, target=0.9 * TASK.max_steps))
+        ENV,
+        NETWORK,
+        TASK,
+        grid(heating=experiment.heatings, gamma=experiment.gammas),
+        title="PPO on the thermostat: heaters and discounts",
+        target=0.9 * TASK.max_steps,
+        target_name="nine minutes of ten:",
+        frames_per_second=15.0,
+    )
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from rljax import noise
 from rljax.lanes import choose, draw_reset, draw_step, reset_drawn, step_drawn
+from rljax.sharding import split
 
 CPU_FLAGS = (
     "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion=true,"
@@ -83,9 +83,6 @@ def compile_simulation(
 ) -> Any:
     """The jitted function `(key, params, policy) -> Totals` of `simulate`."""
     num_blocks, size = _blocks(num_envs, len(devices), devices[0].platform)
-    mesh = jax.make_mesh(
-        (len(devices),), ("lanes",), axis_types=(AxisType.Auto,), devices=devices
-    )
 
     def run(key: jax.Array, params: Any, policy: Any) -> Totals:
         start_key, steps_key, key = jax.random.split(key, 3)
@@ -100,7 +97,9 @@ def compile_simulation(
             )
 
         lanes = jnp.arange(num_blocks, dtype=jnp.uint32) * size
-        totals = _sharded(on_device, mesh)(lanes, first, step_keys, key, params, policy)
+        axes = (0, None, None, None, None, None)
+        on_devices = split(on_device, axes, devices, "lanes")
+        totals = on_devices(lanes, first, step_keys, key, params, policy)
         return jax.tree.map(lambda x: x.reshape(-1)[:num_envs], totals)
 
     return jax.jit(run, compiler_options=_compiler_options(devices[0].platform))
@@ -171,16 +170,3 @@ def _blocks(num_envs: int, num_devices: int, platform: str) -> tuple[int, int]:
 def _compiler_options(platform: str) -> dict[str, Any] | None:
     # XLA would use half the width of the vectors of a CPU that has wide ones.
     return {"xla_cpu_prefer_vector_width": 512} if platform == "cpu" else None
-
-
-def _sharded(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Splits the first argument's leading axis over the mesh, and the results'."""
-    split, whole = PartitionSpec("lanes"), PartitionSpec()
-
-    def call(first: jax.Array, *rest: Any) -> Any:
-        specs = (split, *(whole for _ in rest))
-        return jax.shard_map(
-            function, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False
-        )(first, *rest)
-
-    return call

@@ -124,12 +124,10 @@ class Cost(NamedTuple):
 
     Attributes:
         bytes_per_run: of memory, over all devices.
-        seconds_compile: spent already.
-        seconds_per_update: of all the runs of a chunk, with their evaluations.
+        seconds: of all parts, one after another, with their evaluations.
     """
 
     bytes_per_run: float
-    seconds_compile: float
     seconds: float
 
 

@@ -1,6 +1,5 @@
 """Search for good hyperparameters: Optuna proposes, populations try many at once."""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -69,10 +68,7 @@ def search(
         group(problem, [{what: space.at(quantile) for what, space in spaces.items()}])
 
     if sampler is None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Argument ``constant_liar``")
-            warnings.filterwarnings("ignore", "Argument ``multivariate``")
-            sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         direction="maximize",

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, PartitionSpec
 
 from rljax.base import Algorithm, State
+from rljax.sharding import split
 
 Point: TypeAlias = dict[str, float | int]
 """One configuration of a sweep: values by the names of what they replace."""
@@ -33,7 +33,7 @@ def population(
             `jax.vmap` takes it: 0 if all have, None if none has, or a hashable pytree
             of 0 and None to sweep some of an environment's parameters.
         devices: share the members out to these, a multiple of whose number there must
-            be; by default they are wherever the arguments are.
+            be, with task_axes 0 or None; by default they are where the arguments are.
 
     Returns:
         An algorithm whose `init` takes `[N]` keys and hyperparameters with leaves `[N]`,
@@ -52,34 +52,23 @@ def population(
 def share_out(function: Any, in_axes: tuple[Any, ...], devices: tuple[Any, ...]) -> Any:
     """Runs a function of `[N]` members on several devices, each with N / D of them.
 
-    The devices never wait for one another, as they would if XLA split the program. On a
-    CPU a device takes a few members at a time, whose arrays then stay in its cache.
+    On a CPU a device takes a few members at a time, whose arrays then stay in its cache.
 
     Args:
         function: maps over a leading axis of arguments and results.
         in_axes: 0 or None for each argument: whether it has that axis.
         devices: D of them, a divisor of N.
     """
-    mesh = jax.make_mesh(
-        (len(devices),), ("population",), axis_types=(AxisType.Auto,), devices=devices
-    )
-    split, whole = PartitionSpec("population"), PartitionSpec()
     few = _in_blocks(function, in_axes) if devices[0].platform == "cpu" else function
-    return jax.shard_map(
-        few,
-        mesh=mesh,
-        in_specs=tuple(whole if axis is None else split for axis in in_axes),
-        out_specs=split,
-        check_vma=False,
-    )
+    return split(few, in_axes, devices, "population")
 
 
 def _in_blocks(function: Any, in_axes: tuple[Any, ...]) -> Any:
     """A function of `[N]` members that takes at most eight at a time."""
 
     def blocks(*args: Any) -> Any:
-        split = [x for x, axis in zip(args, in_axes, strict=True) if axis == 0]
-        count = jax.tree.leaves(split)[0].shape[0]
+        members = [x for x, axis in zip(args, in_axes, strict=True) if axis == 0]
+        count = jax.tree.leaves(members)[0].shape[0]
         size = max(size for size in range(1, 9) if count % size == 0)
         if size == count:
             return function(*args)
@@ -91,8 +80,8 @@ def _in_blocks(function: Any, in_axes: tuple[Any, ...]) -> Any:
                 *(next(mine) if axis == 0 else _again(x) for x, axis in given)
             )
 
-        split = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), split)
-        out = jax.lax.map(block, split)
+        few = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), members)
+        out = jax.lax.map(block, few)
         return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), out)
 
     return blocks

@@ -1,27 +1,19 @@
 """A sweep run: populations one after another, each a part that is kept when it is done."""
 
-import dataclasses
-import functools
 import json
-import math
-import os
-import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-import rljax.checkpoint
 from rljax.files import dumps, write_atomically
 from rljax.metrics import say
-from rljax.plan import Cost, Group, Problem, group, in_words
-from rljax.report.results import DIVERGED, DROPPED, FINISHED, Results
-from rljax.sweep import Point, member, population, share_out
-from rljax.train import compile_chunk, compiled, jitted, train
+from rljax.plan import Problem, group, in_words
+from rljax.report.results import DROPPED, Results
+from rljax.sweep import Point
+from rljax.sweep_part import Worker
 
 
 class Sweep(NamedTuple):
@@ -86,7 +78,7 @@ def sweep(
     moments = np.linspace(0, 1, min(num_evaluations, most) + 1)
     seeds_key, evaluation_key = jax.random.split(jax.random.key(seed), 2)
     seed_keys = jax.random.split(seeds_key, num_seeds)
-    workers = [_Worker(problem, g, seed_keys, evaluation_key, moments) for g in groups]
+    workers = [Worker(problem, g, seed_keys, evaluation_key, moments) for g in groups]
     # How much memory was free at the start decides what the parts are, for good.
     plan = None if folder is None else folder / "plan.json"
     if plan is not None and plan.exists():
@@ -119,335 +111,28 @@ def sweep(
         returns,
         status,
     )
-    best, worst = results.best(), results.worst()
     whole = num_seeds * sum(
         its.num_updates * its.config.batch_size * len(its.points) for its in groups
     )
 
-    def part_of(run: tuple[int, int] | None) -> int:
-        return next(i for i, (_, part) in enumerate(parts) if run and run[0] in part)
+    env_steps = sum(part.env_steps for part in done)
+
+    def state_of(run: tuple[int, int] | None, which: str) -> Any:
+        for (_, points), part in zip(parts, done, strict=True):
+            if run is not None and run[0] in points:
+                return getattr(part, which)
+        return None
 
     return Sweep(
         results,
-        None if best is None else done[part_of(best)].best,
-        None if worst is None else done[part_of(worst)].worst,
+        state_of(results.best(), "best"),
+        state_of(results.worst(), "worst"),
         sum(worker.seconds_compile for worker in workers),
         sum(part.seconds_run for part in done),
         len(groups),
-        sum(part.env_steps for part in done),
-        1 - sum(part.env_steps for part in done) / whole,
+        env_steps,
+        1 - env_steps / whole,
     )
-
-
-class _Part(NamedTuple):
-    """What came of a part: returns `[P, S, E]`, status `[P, S]`, states of members."""
-
-    returns: np.ndarray
-    status: np.ndarray
-    best: Any
-    worst: Any
-    seconds_run: float
-    env_steps: int
-
-
-class _Worker:
-    """Runs the points of one group, as many at once as fit: a part."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        its: Group,
-        keys: jax.Array,
-        evaluation_key: jax.Array,
-        moments: np.ndarray,
-    ):
-        self.group, self.seconds_compile = its, 0.0
-        self._keys, self._evaluation_key = keys, evaluation_key
-        self._updates = np.rint(moments * its.num_updates).astype(int)
-        self.size = len(its.points)
-        self._devices = tuple(jax.devices())
-        self._algorithm = problem.algorithm(its.config)
-        self._task_axes = task_axes = 0 if its.swept_task else None
-        self._agents = population(self._algorithm, task_axes, self._devices)
-        evaluate = functools.partial(problem.evaluate, its.config)
-
-        def test(state: Any, task: Any, key: jax.Array) -> dict[str, jax.Array]:
-            leaves = jax.tree.leaves(state.params)
-            finite = jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
-            return {"return": evaluate(state, task, key), "finite": finite}
-
-        axes = (0, task_axes, None)
-        self._test = share_out(jax.vmap(test, in_axes=axes), axes, self._devices)
-
-    def plan(self, max_bytes: float | None) -> Cost:
-        """Compiles for as many points at once as fit into memory, and times a little."""
-        limit = _free_bytes() if max_bytes is None else max_bytes
-        while True:
-            state, task = self._start(self.group.points[: self.size])
-            self.seconds_compile += compile_chunk(self._agents, state, task)[1]
-            needed = self._bytes(state, task)
-            if needed <= limit or self.size == 1:
-                break
-            self.size = math.ceil(self.size / 2)
-        train(self._agents, state, task, 1)
-        started = time.perf_counter()
-        train(self._agents, state, task, 2)
-        update = (time.perf_counter() - started) / 2
-        started = time.perf_counter()
-        self._evaluate(state, task, 0)
-        test = time.perf_counter() - started
-        each = self._updates[-1] * update + len(self._updates) * test
-        num_runs = self.size * len(self._keys)
-        return Cost(needed / num_runs, self.seconds_compile, each * len(self.parts()))
-
-    def parts(self) -> list[tuple[int, ...]]:
-        """The points of each part."""
-        points, size = self.group.points, self.size
-        return [points[i : i + size] for i in range(0, len(points), size)]
-
-    def run(
-        self,
-        points: tuple[int, ...],
-        rungs: Sequence[float],
-        place: Path | None,
-        checkpoint_every: float,
-        name: str,
-    ) -> _Part:
-        """Trains a part to its end, or reads what came of it."""
-        if place is not None and (place / "part.json").exists():
-            say(f"{name} was done before: {place}")
-            return self._read(place)
-        halvings = {_nearest(self._updates, share) for share in rungs}
-        progress, state, task = self._begin(points, place)
-        saved = time.monotonic()
-        while progress.moments < len(self._updates):
-            state = self._advance(progress, state, task)
-            if progress.moments - 1 in halvings and len(progress.alive) > 1:
-                state, task = self._choose(state, task, progress.halve())
-            now = self._updates[progress.moments - 1]
-            best = np.nanmax(np.append(progress.newest(), -np.inf))
-            say(
-                f"{name}: {now:,}/{self._updates[-1]:,} updates, best return {best:.4g}"
-            )
-            if place is not None and time.monotonic() - saved >= checkpoint_every:
-                self._save(place, progress, state)
-                saved = time.monotonic()
-        its = progress.results()
-        best, worst = (
-            None if run is None else member(state, progress.rows([run[0]])[run[1]])
-            for run in (its.best(), its.worst())
-        )
-        env_steps = progress.updates * len(self._keys) * self.group.config.batch_size
-        best, worst = jax.device_get((best, worst))
-        status, seconds = progress.status, progress.seconds
-        done = _Part(progress.returns, status, best, worst, seconds, env_steps)
-        if place is not None:
-            self._write(place, done)
-        return done
-
-    def _advance(self, progress: "_Progress", state: Any, task: Any) -> Any:
-        """Trains up to the next evaluation, and takes down what it says."""
-        moment = progress.moments
-        self.seconds_compile += compile_chunk(self._agents, state, task)[1]
-        started, compiling = time.perf_counter(), self.seconds_compile
-        if moment:
-            taken = int(self._updates[moment] - self._updates[moment - 1])
-            state = train(self._agents, state, task, taken)
-            progress.updates += taken * len(progress.alive)
-        progress.take(self._evaluate(state, task, self._updates[moment]))
-        compiling = self.seconds_compile - compiling
-        progress.seconds += time.perf_counter() - started - compiling
-        return state
-
-    def _begin(
-        self, points: Sequence[int], place: Path | None
-    ) -> tuple["_Progress", Any, Any]:
-        """The start of a part, or where a killed process left off."""
-        state, task = self._start(points)
-        shape = len(points), len(self._keys)
-        progress = _Progress(
-            returns=np.full((*shape, len(self._updates)), np.nan),
-            status=np.full(shape, FINISHED, dtype="<U8"),
-            alive=list(range(len(points))),
-        )
-        if place is None or not (place / "progress.json").exists():
-            return progress, state, task
-        about = json.loads((place / "progress.json").read_text())
-        about["returns"] = np.array(about["returns"], np.float64)  # null becomes NaN
-        about["status"] = np.array(about["status"], "<U8")
-        progress = _Progress(**about)
-        if len(progress.alive) < len(points):
-            rows = _rows(range(len(points)), progress.alive, len(self._keys))
-            state, task = self._choose(state, task, rows)
-        updates = int(self._updates[progress.moments - 1])
-        path = place / "state" / f"{updates:012d}"
-        say(f"going on from update {updates:,} in {place}")
-        return progress, rljax.checkpoint.restore(path, state)[0], task
-
-    def _save(self, place: Path, progress: "_Progress", state: Any) -> None:
-        # The one before is kept for as long as progress.json tells of it.
-        updates = int(self._updates[progress.moments - 1])
-        rljax.checkpoint.save(place / "state", updates, state, {}, keep=2)
-        write_atomically(place / "progress.json", dumps(vars(progress)) + "\n")
-
-    def _start(self, points: Sequence[int]) -> tuple[Any, Any]:
-        """States before the first update, and tasks; a short part's last is repeated."""
-        where = [self.group.points.index(point) for point in points]
-        where += where[-1:] * (self.size - len(where))
-        rows = _padded(np.repeat(where, len(self._keys)), len(self._devices))
-        seeds = _padded(
-            np.tile(np.arange(len(self._keys)), len(where)), len(self._devices)
-        )
-        hyperparams = jax.tree.map(lambda x: x[rows], self.group.hyperparams)
-        task = self.group.task
-        if self.group.swept_task:
-            task = jax.tree.map(lambda x: x[rows], task)
-        init = member(self._keys, seeds), hyperparams, task
-        program, seconds = compiled(jitted(self._agents.init), *init)
-        self.seconds_compile += seconds
-        return program(*init), task
-
-    def _choose(self, state: Any, task: Any, rows: list[int]) -> tuple[Any, Any]:
-        """The members `rows` of a population, as a population."""
-        chosen = _padded(np.asarray(rows), len(self._devices))
-        axes = (0, self._task_axes)
-        where = jax.tree.leaves(state)[0].sharding
-        state = jax.device_put(member(state, chosen), where)
-        if axes[1] is not None:
-            task = jax.tree.map(lambda x: x[chosen], task)
-        return state, task
-
-    def _evaluate(self, state: Any, task: Any, updates: int) -> dict[str, np.ndarray]:
-        key = jax.random.fold_in(self._evaluation_key, int(updates))
-        program, seconds = compiled(jitted(self._test), state, task, key)
-        self.seconds_compile += seconds
-        return {name: np.asarray(x) for name, x in program(state, task, key).items()}
-
-    def _bytes(self, state: Any, task: Any) -> float:
-        """What training and evaluating take at their most, over all devices."""
-        programs = (
-            compile_chunk(self._agents, state, task)[0],
-            compiled(jitted(self._test), state, task, self._evaluation_key)[0],
-        )
-        memory = [program.memory_analysis() for program in programs]
-        most = max(
-            x.temp_size_in_bytes + x.output_size_in_bytes - x.alias_size_in_bytes
-            for x in memory
-        )
-        # A chunk writes over the state that it is given, a copy of the one before.
-        return len(self._devices) * (most + 2 * memory[0].argument_size_in_bytes)
-
-    def _write(self, place: Path, done: _Part) -> None:
-        for name in ("best", "worst"):
-            if (state := getattr(done, name)) is not None:
-                rljax.checkpoint.save(place / name, int(state.step), state, {})
-        about = done._replace(best=None, worst=None)._asdict()
-        write_atomically(place / "part.json", dumps(about) + "\n")
-        (place / "progress.json").unlink(missing_ok=True)
-        shutil.rmtree(place / "state", ignore_errors=True)
-
-    def _read(self, place: Path) -> _Part:
-        about = json.loads((place / "part.json").read_text())
-        first = jax.tree.map(lambda x: x[0], self.group.hyperparams)
-        task = self.group.task
-        if self.group.swept_task:
-            task = jax.tree.map(lambda x: x[0], task)
-        key = member(self._keys, 0)
-        like = jax.eval_shape(self._algorithm.init, key, first, task)
-        for name in ("best", "worst"):
-            found = rljax.checkpoint.restore_latest(place / name, like)
-            about[name] = None if found is None else found[0]
-        about["returns"] = np.array(about["returns"], np.float64)  # null becomes NaN
-        about["status"] = np.array(about["status"], "<U8")
-        return _Part(**about)
-
-
-@dataclasses.dataclass
-class _Progress:
-    """How far a part has come.
-
-    Attributes:
-        returns: `[P, S, E]`; NaN where there is none yet, or none any more.
-        status: `[P, S]`.
-        alive: the points that are still trained, in the order of the population.
-        moments: evaluations made.
-        updates: updates taken, of all points together.
-        seconds: spent, without compiling.
-    """
-
-    returns: np.ndarray
-    status: np.ndarray
-    alive: list[int]
-    moments: int = 0
-    updates: int = 0
-    seconds: float = 0.0
-
-    def take(self, found: dict[str, np.ndarray]) -> None:
-        """Takes down an evaluation of the population."""
-        before = self.status[self.alive]
-        score, finite = (
-            found[name][: before.size].reshape(before.shape)
-            for name in ("return", "finite")
-        )
-        score = np.where(finite & (before == FINISHED), score, np.nan)
-        self.returns[self.alive, :, self.moments] = score
-        self.status[self.alive] = np.where(np.isnan(score), DIVERGED, FINISHED)
-        self.moments += 1
-
-    def newest(self) -> np.ndarray:
-        """`[P, S]` of the last evaluation."""
-        return self.returns[:, :, self.moments - 1]
-
-    def halve(self) -> list[int]:
-        """Drops points, the worse ones, down to a power of two; rows of the others."""
-        count = 1 << ((len(self.alive) - 1).bit_length() - 1)
-        best = {row["index"] for row in self.results().summary()[:count]}
-        kept = [point for point in self.alive if point in best]
-        dropped = [point for point in self.alive if point not in best]
-        sound = self.status[dropped] == FINISHED
-        self.status[dropped] = np.where(sound, DROPPED, self.status[dropped])
-        rows, self.alive = self.rows(kept), kept
-        return rows
-
-    def rows(self, points: Sequence[int]) -> list[int]:
-        """Where the runs of some points are in the population."""
-        return _rows(self.alive, points, self.status.shape[1])
-
-    def results(self) -> Results:
-        """The evaluations made so far."""
-        returns = self.returns[:, :, : self.moments]
-        count, seeds = self.status.shape
-        steps = np.zeros(self.moments)
-        return Results(({},) * count, tuple(range(seeds)), steps, returns, self.status)
-
-
-def _rows(
-    population: Sequence[int], points: Sequence[int], num_seeds: int
-) -> list[int]:
-    where = {point: place for place, point in enumerate(population)}
-    return [where[point] * num_seeds + s for point in points for s in range(num_seeds)]
-
-
-def _nearest(updates: np.ndarray, share: float) -> int:
-    """The evaluation nearest to a share of the run; never the first or the last."""
-    nearest = int(np.abs(updates - share * updates[-1]).argmin())
-    return min(max(nearest, 1), len(updates) - 2)
-
-
-def _padded(rows: np.ndarray, multiple: int) -> np.ndarray:
-    """Repeats the last row, whose results nobody reads, up to a multiple."""
-    return np.append(rows, np.repeat(rows[-1:], -len(rows) % multiple))
-
-
-def _free_bytes() -> float:
-    """Most of the memory that is free, over all devices."""
-    stats = jax.devices()[0].memory_stats()
-    if stats is not None and "bytes_limit" in stats:
-        return 0.8 * stats["bytes_limit"] * jax.device_count()
-    try:
-        return 0.8 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not a Linux: nobody says
-        return math.inf
 
 
 def _check(num_seeds: int, num_evaluations: int, rungs: Sequence[float]) -> None:

@@ -1,5 +1,6 @@
 """The page of replays in a real browser; `make test-browser` brings what it needs."""
 
+import contextlib
 import itertools
 import math
 import shutil
@@ -47,10 +48,11 @@ def file(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def page(browser, file):
+@contextlib.contextmanager
+def opened(browser, file, width=1200, height=900, **options):
     """The page, freshly opened; at the end nothing may have gone wrong in it."""
-    page = browser.new_page(viewport={"width": 1000, "height": 700})
+    viewport = {"width": width, "height": height}
+    page = browser.new_page(viewport=viewport, **options)
     complaints, requests = [], []
     page.on("console", lambda m: complaints.append(f"{m.type}: {m.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -60,6 +62,12 @@ def page(browser, file):
     page.close()
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
+
+
+@pytest.fixture
+def page(browser, file):
+    with opened(browser, file, 1000, 700) as page:
+        yield page
 
 
 def test_the_first_pictures_stand_still_at_the_start(page, tmp_path):

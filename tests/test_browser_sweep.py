@@ -1,30 +1,13 @@
 """The page of a sweep in a real browser; `make test-browser` brings what it needs."""
 
-import contextlib
 import itertools
 
 import numpy as np
 import pytest
-from test_browser import browser  # noqa: F401
+from test_browser import browser, opened  # noqa: F401
 from test_html import page_of, results_of, rolling
 
 pytestmark = pytest.mark.browser
-
-
-@contextlib.contextmanager
-def opened(browser, file, width=1200, height=900, **options):  # noqa: F811
-    """The page, freshly opened; at the end nothing may have gone wrong in it."""
-    viewport = {"width": width, "height": height}
-    page = browser.new_page(viewport=viewport, **options)
-    complaints, requests = [], []
-    page.on("console", lambda m: complaints.append(f"{m.type}: {m.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(file.as_uri())
-    yield page
-    page.close()
-    assert complaints == []
-    assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ ROWS = """
 4   algorithms objective                        rlhf.pretrained rlhf.sft rlhf.reward_training rlhf.dpo rlhf.policy_optimization
 5   checkpoint metrics manifest                 rlhf.scoring rlhf.selection
 6   run report ticker                           rlhf.score_tally
-7   train launch sweep                            rlhf.score_rows
-8   interop plan                               rlhf.evaluation rlhf.score_file
-9   cli sweep_run                                  rlhf.recipes
-10  __init__ search                             rlhf
+7   train launch sweep sweep_progress           rlhf.score_rows
+8   interop plan                                rlhf.evaluation rlhf.score_file
+9   cli sweep_part                              rlhf.recipes
+10  sweep_run
+11  __init__ search sweep_experiment            rlhf
 """
 RANK = {
     unit: int(line.split()[0])

@@ -8,6 +8,7 @@ from ppo_throughput import HYPERPARAMS, SIZES
 
 from rljax.search import search
 from rljax.sweep import LogUniform
+from rljax.sweep_experiment import ppo_problem
 
 pytestmark = pytest.mark.slow
 
@@ -34,8 +35,9 @@ def test_twenty_seeds_solve_cartpole_with_the_benchmarks_sizes():
 
 
 def test_a_search_finds_a_learning_rate_that_solves_cartpole():
+    it = sweep_cartpole
     study = search(
-        sweep_cartpole.problem_of(sweep_cartpole.Experiment(num_evaluations=4)),
+        ppo_problem(it.ENV, it.NETWORK, it.TASK, it.Experiment()),
         {"learning_rate": LogUniform(1e-6, 1.0)},
         num_trials=64,
         batch_size=16,

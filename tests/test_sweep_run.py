@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-import rljax.sweep_run
+import rljax.sweep_part
 from rljax.algorithms import ppo
 from rljax.base import Algorithm, Mean
 from rljax.envs import CartPole, CartPoleParams
@@ -159,7 +159,7 @@ def test_static_values_make_programs_of_their_own():
 
 def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
     whole = sweep(CLIMB, RATES, num_seeds=2)
-    train_, calls = rljax.sweep_run.train, []
+    train_, calls = rljax.sweep_part.train, []
 
     def killed(*args, **kwargs):
         calls.append(args)
@@ -167,7 +167,7 @@ def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
             raise KeyboardInterrupt
         return train_(*args, **kwargs)
 
-    monkeypatch.setattr(rljax.sweep_run, "train", killed)
+    monkeypatch.setattr(rljax.sweep_part, "train", killed)
     with pytest.raises(KeyboardInterrupt):
         sweep(CLIMB, RATES, num_seeds=2, folder=tmp_path, max_bytes=1.0)
     kept = sorted((tmp_path / "parts").glob("*/part.json"))
@@ -187,7 +187,7 @@ def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
 def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
     sizes = {"num_seeds": 2, "num_evaluations": 8, "rungs": rungs}
     whole = sweep(CLIMB, RATES, **sizes)
-    train_, calls = rljax.sweep_run.train, []
+    train_, calls = rljax.sweep_part.train, []
 
     def killed(*args, **kwargs):
         calls.append(args)
@@ -195,10 +195,10 @@ def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
             raise KeyboardInterrupt
         return train_(*args, **kwargs)
 
-    monkeypatch.setattr(rljax.sweep_run, "train", killed)
+    monkeypatch.setattr(rljax.sweep_part, "train", killed)
     with pytest.raises(KeyboardInterrupt):
         sweep(CLIMB, RATES, **sizes, folder=tmp_path, checkpoint_every=0.0)
-    monkeypatch.setattr(rljax.sweep_run, "train", train_)
+    monkeypatch.setattr(rljax.sweep_part, "train", train_)
     capfd.readouterr()
     done = sweep(CLIMB, RATES, **sizes, folder=tmp_path)
     said = capfd.readouterr().err
@@ -264,8 +264,8 @@ def test_results_as_files(tmp_path):
 def test_what_cannot_be_swept_is_refused_before_anything_compiles(
     points, match, monkeypatch
 ):
-    monkeypatch.setattr(rljax.sweep_run, "compiled", None)
-    monkeypatch.setattr(rljax.sweep_run, "compile_chunk", None)
+    monkeypatch.setattr(rljax.sweep_part, "compiled", None)
+    monkeypatch.setattr(rljax.sweep_part, "compile_chunk", None)
     with pytest.raises(ValueError, match=match):
         sweep(PROBLEM, points, **SIZES)
 

@@ -78,7 +78,7 @@ def _rows(results: Results) -> list[dict[str, Any]]:
     for rank, row in enumerate(results.summary(), 1):
         index = row["index"]
         lost = results.status[index] == DIVERGED
-        columns = [x[np.isfinite(x)] for x in results.returns[index][~lost].T]
+        columns = results.columns(index)
         seen = [x for x in results.returns[index][lost] if np.isfinite(x).any()]
         rows.append(
             {name: row[name] for name in ("label", FINISHED, DIVERGED, DROPPED)}

@@ -119,8 +119,7 @@ def sweep_curves(
     numbers = [point[names[0]] for point in results.configurations]
     along = len(names) == 1 and len(set(numbers)) == count
     for index in range(count):
-        runs = results.returns[index]
-        kept = [column[~np.isnan(column)] for column in runs.T]
+        kept = results.columns(index)
         middle = [interquartile_mean(x) if len(x) else math.nan for x in kept]
         label = results.label(index)
         left.plot(results.env_steps, middle, color=colors[index], label=label)

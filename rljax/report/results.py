@@ -88,6 +88,11 @@ class Results:
 
         return sorted(rows, key=rank)
 
+    def columns(self, index: int) -> list[np.ndarray]:
+        """E arrays: one configuration's returns, of the runs that did not diverge."""
+        sound = self.returns[index][self.status[index] != DIVERGED]
+        return [column[np.isfinite(column)] for column in sound.T]
+
     def best(self) -> tuple[int, int] | None:
         """The best configuration and its best seed's position, if any run finished."""
         scores = np.where(self.status == FINISHED, self.final, -np.inf)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from rljax.rlhf.pretrained import load_reward_model
 from rljax.rlhf.reward_model import RewardModel
@@ -32,6 +32,7 @@ from rljax.rlhf.tokens import (
     encode_pairs,
     encoding_for,
 )
+from rljax.sharding import line
 
 Pair = tuple[Prompt, str]
 
@@ -132,9 +133,7 @@ class Scorer:
             )
         self._module, self._tokenizer, self._encoding = module, tokenizer, encoding
         devices = jax.devices() if devices is None else list(devices)
-        mesh = jax.make_mesh(
-            (len(devices),), ("rows",), axis_types=(AxisType.Auto,), devices=devices
-        )
+        mesh = line(devices, "rows")
         self._rows = NamedSharding(mesh, PartitionSpec("rows"))
         self._variables = jax.device_put(
             variables, NamedSharding(mesh, PartitionSpec())

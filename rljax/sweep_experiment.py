@@ -1,0 +1,119 @@
+"""A sweep of PPO as an experiment: a run directory, a table, a report."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from rljax.algorithms import ppo
+from rljax.manifest import manifest
+from rljax.plan import Problem
+from rljax.report import sweeps, watch
+from rljax.report.results import say_results
+from rljax.rollout import evaluate
+from rljax.run import Run
+from rljax.sweep import Point
+from rljax.sweep_run import sweep
+
+
+def ppo_problem(env: Any, network: Any, task: Any, settings: Any) -> Problem:
+    """PPO, judged by its greedy policy's mean return over whole episodes.
+
+    Args:
+        env: the environment.
+        network: an actor-critic; hashable.
+        task: the environment's parameters; its `max_steps` bounds every episode.
+        settings: an experiment with `config`, `hyperparams`, `total_steps` and
+            `num_episodes`, of an evaluation.
+    """
+
+    def mean_return(config: Any, state: Any, task: Any, key: jax.Array) -> jax.Array:
+        act = functools.partial(ppo.act, network, state, greedy=True)
+        return evaluate(
+            key, env, task, act, num_episodes=episodes, max_steps=max_steps
+        ).returns.mean()
+
+    episodes, max_steps = settings.num_episodes, task.max_steps
+    return Problem(
+        algorithm=functools.partial(ppo.ppo, env, network),
+        evaluate=mean_return,
+        config=settings.config,
+        hyperparams=settings.hyperparams,
+        task=task,
+        total_steps=settings.total_steps,
+        prepare=ppo.annealed,
+        check=ppo.check_hyperparams,
+    )
+
+
+def run_sweep(
+    name: str,
+    settings: Any,
+    env: Any,
+    network: Any,
+    task: Any,
+    points: Sequence[Point],
+    *,
+    title: str,
+    target: float,
+    target_name: str,
+    frames_per_second: float = 50.0,
+) -> dict[str, Any]:
+    """Sweeps, or goes on, or repeats the result; writes all that a sweep leaves.
+
+    Args:
+        name: the experiment's.
+        settings: the experiment, with `seed`, `num_seeds`, `num_evaluations`, `rungs`
+            and `run`, too.
+        env: the environment.
+        network: an actor-critic; hashable.
+        task: the environment's parameters, where a point says nothing else.
+        points: the configurations.
+        title: what is swept.
+        target: the return from which a run counts as solved.
+        target_name: what it is.
+        frames_per_second: steps per second of the replays.
+
+    Returns:
+        The best configuration's figures, and what all runs took.
+    """
+    config, folder = settings.config, settings.run.out
+    with Run(
+        name,
+        settings,
+        settings.run,
+        num_updates=config.updates(settings.total_steps),
+        steps_per_update=config.batch_size,
+        headline="return",
+    ) as run:
+        if run.result is not None:
+            return run.result
+        if folder is not None:
+            watch.require_pictures()
+        done = sweep(
+            ppo_problem(env, network, task, settings),
+            points,
+            num_seeds=settings.num_seeds,
+            seed=settings.seed,
+            num_evaluations=settings.num_evaluations,
+            rungs=settings.rungs,
+            folder=folder,
+            checkpoint_every=settings.run.checkpoint_every,
+        )
+        say_results(done.results)
+        if folder is not None:
+            sweeps.save(
+                folder,
+                done,
+                env,
+                task,
+                lambda state: functools.partial(ppo.act, network, state, greedy=True),
+                title=title,
+                versions=manifest("", settings)["versions"],
+                target=target,
+                target_name=target_name,
+                max_steps=task.max_steps,
+                frames_per_second=frames_per_second,
+            )
+        return run.finish(*sweeps.figures(done, target=target))

@@ -1,0 +1,75 @@
+"""How far a part of a sweep has come, and which of its configurations go on."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from rljax.report.results import DIVERGED, DROPPED, FINISHED, Results
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a part has come.
+
+    Attributes:
+        returns: `[P, S, E]`; NaN where there is none yet, or none any more.
+        status: `[P, S]`.
+        alive: the points that are still trained, in the order of the population.
+        moments: evaluations made.
+        updates: updates taken, of all points together.
+        seconds: spent, without compiling.
+    """
+
+    returns: np.ndarray
+    status: np.ndarray
+    alive: list[int]
+    moments: int = 0
+    updates: int = 0
+    seconds: float = 0.0
+
+    def take(self, found: dict[str, np.ndarray]) -> None:
+        """Takes down an evaluation of the population."""
+        before = self.status[self.alive]
+        score, finite = (
+            found[name][: before.size].reshape(before.shape)
+            for name in ("return", "finite")
+        )
+        score = np.where(finite & (before == FINISHED), score, np.nan)
+        self.returns[self.alive, :, self.moments] = score
+        self.status[self.alive] = np.where(np.isnan(score), DIVERGED, FINISHED)
+        self.moments += 1
+
+    def newest(self) -> np.ndarray:
+        """`[P, S]` of the last evaluation."""
+        return self.returns[:, :, self.moments - 1]
+
+    def halve(self) -> list[int]:
+        """Drops points, the worse ones, down to a power of two; rows of the others."""
+        count = 1 << ((len(self.alive) - 1).bit_length() - 1)
+        best = {row["index"] for row in self.results().summary()[:count]}
+        kept = [point for point in self.alive if point in best]
+        dropped = [point for point in self.alive if point not in best]
+        sound = self.status[dropped] == FINISHED
+        self.status[dropped] = np.where(sound, DROPPED, self.status[dropped])
+        rows, self.alive = self.rows(kept), kept
+        return rows
+
+    def rows(self, points: Sequence[int]) -> list[int]:
+        """Where the runs of some points are in the population."""
+        return rows_of(self.alive, points, self.status.shape[1])
+
+    def results(self) -> Results:
+        """The evaluations made so far."""
+        returns = self.returns[:, :, : self.moments]
+        count, seeds = self.status.shape
+        steps = np.zeros(self.moments)
+        return Results(({},) * count, tuple(range(seeds)), steps, returns, self.status)
+
+
+def rows_of(
+    population: Sequence[int], points: Sequence[int], num_seeds: int
+) -> list[int]:
+    """Where the runs of some points are in a population of these points."""
+    where = {point: place for place, point in enumerate(population)}
+    return [where[point] * num_seeds + s for point in points for s in range(num_seeds)]
