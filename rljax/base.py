@@ -83,11 +83,15 @@ class Environment(Protocol[EnvState, EnvParams]):
         log_prob_reset(state, params) -> scalar
         log_prob_step(state, action, next_state, params) -> scalar
 
-    the log-densities from which `rljax.objective.log_prob` builds a trajectory's; and
+    the log-densities from which `rljax.objective.log_prob` builds a trajectory's;
 
         draw(state, action, params) -> Picture
 
-    for its replay; see `rljax.shapes`.
+    for its replay, see `rljax.shapes`; and
+
+        check_params(params)
+
+    which raises a ValueError for parameters out of their ranges, before a sweep.
     """
 
     def reset(self, key: jax.Array, params: EnvParams) -> tuple[EnvState, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = """
-0   base files spaces shapes sharding sincos noise
+0   base files spaces shapes ranges sharding sincos noise
 1   returns losses distributions                rlhf.logps rlhf.tokenizer
 2   networks normalize lanes                    rlhf.tokens rlhf.model rlhf.bandit rlhf.losses rlhf.data rlhf.lora
 3   rollout envs engine                                rlhf.reward_model rlhf.generate rlhf.rewards

@@ -21,6 +21,7 @@ from rljax import noise
 from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
 from rljax.lanes import Lanes, start
 from rljax.losses import clipped_surrogate, clipped_value_loss
+from rljax.ranges import check_ranges
 from rljax.returns import gae
 from rljax.rollout import unroll
 from rljax.spaces import Discrete
@@ -142,24 +143,18 @@ def check_hyperparams(hyperparams: PPOHyperparams) -> None:
         ValueError: a value out of its range.
     """
     largest = float(np.finfo(np.float32).max)
-    for name, low, high in (
-        ("learning_rate", 0.0, largest),
-        ("max_grad_norm", 0.0, math.inf),
-        ("gamma", 0.0, 1.0),
-        ("gae_lambda", 0.0, 1.0),
-        ("clip_eps", 0.0, math.inf),
-        ("vf_clip_eps", 0.0, math.inf),
-        ("vf_coef", 0.0, largest),
-        ("ent_coef", 0.0, largest),
-        ("num_updates", 1.0, math.inf),
-    ):
-        value = np.asarray(getattr(hyperparams, name), np.float64)
-        outside = ~((value >= low) & (value <= high))
-        if outside.any():
-            raise ValueError(
-                f"{name} must lie in [{low:g}, {high:g}], got "
-                f"{value[outside].flat[0]:g}. Choose a value in that range."
-            )
+    ranges = {
+        "learning_rate": (0.0, largest),
+        "max_grad_norm": (0.0, math.inf),
+        "gamma": (0.0, 1.0),
+        "gae_lambda": (0.0, 1.0),
+        "clip_eps": (0.0, math.inf),
+        "vf_clip_eps": (0.0, math.inf),
+        "vf_coef": (0.0, largest),
+        "ent_coef": (0.0, largest),
+        "num_updates": (1.0, math.inf),
+    }
+    check_ranges(hyperparams, ranges)
 
 
 def annealed(hyperparams: PPOHyperparams, num_updates: int) -> PPOHyperparams:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import struct
 
 from rljax.base import TimeStep
+from rljax.ranges import check_ranges
 from rljax.shapes import Circle, Line, Picture, Polygon, Shape, Text, rectangle
 from rljax.sincos import sincos
 from rljax.spaces import Box, Discrete
@@ -66,6 +67,14 @@ class CartPole:
 
     version: ClassVar[int] = 1  # raised only when behaviour changes
     num_noise: ClassVar[int] = 4
+
+    def check_params(self, params: CartPoleParams) -> None:
+        """Raises a ValueError for constants that no plant has; they may be arrays."""
+        largest = float(np.finfo(np.float32).max)
+        ranges = {name: (-largest, largest) for name in ("gravity", "force_mag")}
+        ranges |= {"masspole": (0.0, largest), "max_steps": (1, 2**31 - 1)}
+        lengths = ("length", "x_threshold", "theta_threshold_radians")
+        check_ranges(params, ranges, positive=("masscart", "tau", *lengths))
 
     def reset(
         self, key: jax.Array, params: CartPoleParams

@@ -13,6 +13,7 @@ import numpy as np
 from flax import struct
 
 from rljax.base import TimeStep
+from rljax.ranges import check_ranges
 from rljax.shapes import Circle, Line, Picture, Shape, Text, rectangle
 from rljax.spaces import Box, Discrete
 
@@ -51,6 +52,21 @@ class Thermostat:
     version: ClassVar[int] = 1  # raised only when behaviour changes
     num_noise: ClassVar[int] = 1
     step_noise: ClassVar[int] = 1
+
+    def check_params(self, params: ThermostatParams) -> None:
+        """Raises a ValueError for numbers that no room has; they may be arrays."""
+        largest = float(np.finfo(np.float32).max)
+        anywhere = ("target", "outside", "heating", "start_low", "start_high")
+        ranges = {name: (-largest, largest) for name in anywhere}
+        for name in ("half_band", "cooling", "disturbance"):
+            ranges[name] = (0.0, largest)
+        check_ranges(params, ranges | {"max_steps": (1, 2**31 - 1)}, positive=("tau",))
+        low, high = (np.asarray(x) for x in (params.start_low, params.start_high))
+        if np.any(low > high):
+            raise ValueError(
+                f"start_low must not exceed start_high, got {low.max():g} and "
+                f"{high.min():g}. Change one."
+            )
 
     def reset(
         self, key: jax.Array, params: ThermostatParams
