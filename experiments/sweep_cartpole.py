@@ -42,6 +42,8 @@ class Experiment:
     """Episodes in an evaluation of each run."""
     rungs: tuple[float, ...] = ()
     """Shares of a run after which the worse half of the configurations is dropped."""
+    stop_at_return: float | None = None
+    """At a rung, a configuration all of whose runs have this return ends."""
     config: ppo.PPOConfig = dataclasses.field(
         default_factory=lambda: ppo.PPOConfig(num_envs=16, num_steps=32, num_epochs=10)
     )

@@ -28,9 +28,9 @@ class Experiment:
     """Seeds everything; run i of a configuration depends on it and i only."""
     num_seeds: int = 8
     """Runs of each configuration."""
-    heatings: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    heatings: tuple[float, ...] = (1.0, 2.0, 3.0, 6.0)
     """Strengths of the heater, in degrees F a minute."""
-    gammas: tuple[float, ...] = (0.8, 0.95, 0.99)
+    gammas: tuple[float, ...] = (0.0, 0.5, 0.9, 0.99)
     """Discount factors."""
     total_steps: int = 100_000
     """Environment steps of each run: a budget, never exceeded."""
@@ -40,6 +40,8 @@ class Experiment:
     """Episodes in an evaluation of each run."""
     rungs: tuple[float, ...] = ()
     """Shares of a run after which the worse half of the configurations is dropped."""
+    stop_at_return: float | None = None
+    """At a rung, a configuration all of whose runs have this return ends."""
     config: ppo.PPOConfig = dataclasses.field(
         default_factory=lambda: ppo.PPOConfig(num_envs=16, num_steps=64, num_epochs=10)
     )

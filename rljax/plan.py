@@ -26,6 +26,7 @@ class Problem:
         total_steps: environment steps of each run: a budget, never exceeded.
         prepare: `(hyperparams, num_updates) -> hyperparams`, of one run.
         check: raises a ValueError for hyperparameters out of their ranges.
+        check_task: likewise for environment parameters.
     """
 
     algorithm: Callable[[Any], Algorithm[Any]]
@@ -36,6 +37,7 @@ class Problem:
     total_steps: int
     prepare: Callable[[Any, int], Any] = lambda hyperparams, num_updates: hyperparams
     check: Callable[[Any], None] = lambda hyperparams: None
+    check_task: Callable[[Any], None] = lambda task: None
 
 
 class Group(NamedTuple):
@@ -81,8 +83,9 @@ def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
     for name in points[0]:
         check_name(name, everything, "the problem")
         if everything.count(name) > 1:
+            where = " and ".join(part for part in parts if name in parts[part])
             raise ValueError(
-                f"{name!r} is ambiguous: it is in {' and '.join(p for p in parts if name in parts[p])}."
+                f"{name!r} is ambiguous: it is in the {where}. Rename the environment's."
             )
     groups: dict[Any, list[int]] = {}
     for index, point in enumerate(points):
@@ -116,6 +119,7 @@ def _group(problem, config, indices, points, parts) -> Group:
     for name, values in swept.items():
         if not np.isfinite(values).all():
             raise ValueError(f"{name} must be finite, got {values}. Change it.")
+    problem.check_task(task)
     return Group(config, tuple(indices), num_updates, stacked, task, bool(swept))
 
 

@@ -130,8 +130,14 @@ def stack(numbers: Any, **values: Sequence[float]) -> Any:
 
     def of_all(name: str) -> jax.Array:
         default = getattr(numbers, name)
-        dtype = jnp.int32 if isinstance(default, int) else jnp.float32
-        return jnp.asarray(np.asarray(values.get(name, [default] * size)), dtype)
+        column = np.asarray(values.get(name, [default] * size))
+        if not isinstance(default, int):
+            return jnp.asarray(column, jnp.float32)
+        if (broken := column != np.rint(column)).any():
+            raise ValueError(
+                f"{name} must be whole numbers, got {column[broken][0]}. Round it."
+            )
+        return jnp.asarray(column, jnp.int32)
 
     return type(numbers)(**{name: of_all(name) for name in fields})
 

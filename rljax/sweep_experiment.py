@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from rljax.algorithms import ppo
 from rljax.manifest import manifest
@@ -34,6 +35,15 @@ def ppo_problem(env: Any, network: Any, task: Any, settings: Any) -> Problem:
             key, env, task, act, num_episodes=episodes, max_steps=max_steps
         ).returns.mean()
 
+    def check_task(swept: Any) -> None:
+        if check := getattr(env, "check_params", None):
+            check(swept)
+        if (longest := int(np.max(swept.max_steps))) > max_steps:
+            raise ValueError(
+                f"max_steps must be at most {max_steps}, after which evaluations end, got "
+                f"{longest}. Raise the task's own max_steps."
+            )
+
     episodes, max_steps = settings.num_episodes, task.max_steps
     return Problem(
         algorithm=functools.partial(ppo.ppo, env, network),
@@ -44,6 +54,7 @@ def ppo_problem(env: Any, network: Any, task: Any, settings: Any) -> Problem:
         total_steps=settings.total_steps,
         prepare=ppo.annealed,
         check=ppo.check_hyperparams,
+        check_task=check_task,
     )
 
 
@@ -64,8 +75,8 @@ def run_sweep(
 
     Args:
         name: the experiment's.
-        settings: the experiment, with `seed`, `num_seeds`, `num_evaluations`, `rungs`
-            and `run`, too.
+        settings: the experiment, with `seed`, `num_seeds`, `num_evaluations`,
+            `rungs`, `stop_at_return` and `run`, too.
         env: the environment.
         network: an actor-critic; hashable.
         task: the environment's parameters, where a point says nothing else.
@@ -98,6 +109,7 @@ def run_sweep(
             seed=settings.seed,
             num_evaluations=settings.num_evaluations,
             rungs=settings.rungs,
+            target=settings.stop_at_return,
             folder=folder,
             checkpoint_every=settings.run.checkpoint_every,
         )

@@ -24,15 +24,49 @@ from rljax.sweep_progress import Progress, rows_of
 from rljax.train import compile_chunk, compiled, jitted, train
 
 
+class Ends(NamedTuple):
+    """States at their runs' ends, None where no run finished."""
+
+    best: Any
+    worst: Any
+
+    def save(self, folder: Path) -> None:
+        """Writes a checkpoint of each into a folder."""
+        for name, state in self._asdict().items():
+            if state is not None:
+                rljax.checkpoint.save(folder / name, int(state.step), state, {})
+
+    @classmethod
+    def read(cls, folder: Path, like: Any) -> "Ends":
+        """Reads what `save` wrote."""
+        found = [
+            rljax.checkpoint.restore_latest(folder / name, like) for name in cls._fields
+        ]
+        return cls(*(None if x is None else x[0] for x in found))
+
+
 class Part(NamedTuple):
     """What came of a part: returns `[P, S, E]`, status `[P, S]`, states of members."""
 
     returns: np.ndarray
     status: np.ndarray
-    best: Any
-    worst: Any
+    ends: Ends
     seconds_run: float
     env_steps: int
+
+
+class Rungs(NamedTuple):
+    """When configurations are stopped early, and which.
+
+    Attributes:
+        shares: of a run, each in (0, 1): at the evaluation nearest to each, the worse
+            half of the configurations of a part is dropped.
+        target: a return; a configuration all of whose runs have it at a rung is solved,
+            and ends there.
+    """
+
+    shares: tuple[float, ...] = ()
+    target: float = math.inf
 
 
 class Worker:
@@ -46,7 +80,7 @@ class Worker:
         evaluation_key: jax.Array,
         moments: np.ndarray,
     ):
-        self.group, self.seconds_compile = its, 0.0
+        self.group, self.seconds_compile, self.seconds_rungs = its, 0.0, 0.0
         self._keys, self._evaluation_key = keys, evaluation_key
         self._updates = np.rint(moments * its.num_updates).astype(int)
         self.size = len(its.points)
@@ -93,7 +127,7 @@ class Worker:
     def run(
         self,
         points: tuple[int, ...],
-        rungs: Sequence[float],
+        rungs: Rungs,
         place: Path | None,
         checkpoint_every: float,
         name: str,
@@ -102,45 +136,77 @@ class Worker:
         if place is not None and (place / "part.json").exists():
             say(f"{name} was done before: {place}")
             return self._read(place)
-        halvings = {_nearest(self._updates, share) for share in rungs}
+        halvings = {_nearest(self._updates, share) for share in rungs.shares}
         progress, state, task = self._begin(points, place)
+        solved = {
+            point: self._read_ends(_solved(place, point))
+            for point in progress.ended()
+            if place is not None
+        }
         saved = time.monotonic()
-        while progress.moments < len(self._updates):
+        while not progress.done():
             state = self._advance(progress, state, task)
-            if progress.moments - 1 in halvings and len(progress.alive) > 1:
-                state, task = self._choose(state, task, progress.halve())
             now = self._updates[progress.moments - 1]
             best = np.nanmax(np.append(progress.newest(), -np.inf))
             say(
                 f"{name}: {now:,}/{self._updates[-1]:,} updates, best return {best:.4g}"
             )
-            if place is not None and time.monotonic() - saved >= checkpoint_every:
+            if progress.moments - 1 in halvings:
+                before = len(progress.alive)
+                new = self._solved_now(progress, state, rungs.target, place)
+                solved |= new
+                if rows := progress.halve(solved):
+                    state, task = self._choose(state, task, rows)
+                say(
+                    f"{name}: of {before} configurations {len(new)} solved, "
+                    f"{len(progress.alive)} go on"
+                )
+            late = time.monotonic() - saved >= checkpoint_every
+            if place is not None and late and not progress.done():
                 self._save(place, progress, state)
                 saved = time.monotonic()
+
+        def state_of(run: tuple[int, int] | None, which: str) -> Any:
+            if run is None or run[0] in solved:
+                return run and getattr(solved[run[0]], which)
+            return jax.device_get(member(state, progress.rows([run[0]])[run[1]]))
+
         its = progress.results()
-        best, worst = (
-            None if run is None else member(state, progress.rows([run[0]])[run[1]])
-            for run in (its.best(), its.worst())
-        )
+        ends = Ends(state_of(its.best(), "best"), state_of(its.worst(), "worst"))
         env_steps = progress.updates * len(self._keys) * self.group.config.batch_size
-        best, worst = jax.device_get((best, worst))
-        status, seconds = progress.status, progress.seconds
-        done = Part(progress.returns, status, best, worst, seconds, env_steps)
+        done = Part(
+            progress.returns, progress.status, ends, progress.seconds, env_steps
+        )
         if place is not None:
             self._write(place, done)
         return done
 
+    def _solved_now(
+        self, progress: Progress, state: Any, target: float, place: Path | None
+    ) -> dict[int, Ends]:
+        """The configurations solved at the last evaluation, and where they ended."""
+        new = {}
+        for point in progress.solved(target):
+            scores, rows = progress.newest()[point], progress.rows([point])
+            of = [rows[scores.argmax()], rows[scores.argmin()]]
+            new[point] = Ends(*(jax.device_get(member(state, row)) for row in of))
+            if place is not None:
+                new[point].save(_solved(place, point))
+        return new
+
     def _advance(self, progress: Progress, state: Any, task: Any) -> Any:
         """Trains up to the next evaluation, and takes down what it says."""
-        moment = progress.moments
+        moment, compiling = progress.moments, self.seconds_compile
+        started = time.perf_counter()
         self.seconds_compile += compile_chunk(self._agents, state, task)[1]
-        started, compiling = time.perf_counter(), self.seconds_compile
         if moment:
             taken = int(self._updates[moment] - self._updates[moment - 1])
             state = train(self._agents, state, task, taken)
             progress.updates += taken * len(progress.alive)
         progress.take(self._evaluate(state, task, self._updates[moment]))
         compiling = self.seconds_compile - compiling
+        if len(progress.alive) < len(progress.status):
+            self.seconds_rungs += compiling
         progress.seconds += time.perf_counter() - started - compiling
         return state
 
@@ -223,28 +289,32 @@ class Worker:
         return len(self._devices) * (most + 2 * memory[0].argument_size_in_bytes)
 
     def _write(self, place: Path, done: Part) -> None:
-        for name in ("best", "worst"):
-            if (state := getattr(done, name)) is not None:
-                rljax.checkpoint.save(place / name, int(state.step), state, {})
-        about = done._replace(best=None, worst=None)._asdict()
+        done.ends.save(place)
+        about = done._asdict() | {"ends": None}
         write_atomically(place / "part.json", dumps(about) + "\n")
         (place / "progress.json").unlink(missing_ok=True)
-        shutil.rmtree(place / "state", ignore_errors=True)
+        for name in ("state", "solved"):
+            shutil.rmtree(place / name, ignore_errors=True)
 
     def _read(self, place: Path) -> Part:
         about = json.loads((place / "part.json").read_text())
+        about["ends"] = self._read_ends(place)
+        about["returns"] = np.array(about["returns"], np.float64)  # null becomes NaN
+        about["status"] = np.array(about["status"], "<U8")
+        return Part(**about)
+
+    def _read_ends(self, folder: Path) -> Ends:
         first = jax.tree.map(lambda x: x[0], self.group.hyperparams)
         task = self.group.task
         if self.group.swept_task:
             task = jax.tree.map(lambda x: x[0], task)
         key = member(self._keys, 0)
-        like = jax.eval_shape(self._algorithm.init, key, first, task)
-        for name in ("best", "worst"):
-            found = rljax.checkpoint.restore_latest(place / name, like)
-            about[name] = None if found is None else found[0]
-        about["returns"] = np.array(about["returns"], np.float64)  # null becomes NaN
-        about["status"] = np.array(about["status"], "<U8")
-        return Part(**about)
+        return Ends.read(folder, jax.eval_shape(self._algorithm.init, key, first, task))
+
+
+def _solved(place: Path, point: int) -> Path:
+    """Where the ends of a configuration are kept that was solved early."""
+    return place / "solved" / f"{point:04d}"
 
 
 def _nearest(updates: np.ndarray, share: float) -> int:

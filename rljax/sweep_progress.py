@@ -1,7 +1,7 @@
 """How far a part of a sweep has come, and which of its configurations go on."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -35,23 +35,46 @@ class Progress:
             found[name][: before.size].reshape(before.shape)
             for name in ("return", "finite")
         )
-        score = np.where(finite & (before == FINISHED), score, np.nan)
+        sound = finite & np.isfinite(score) & (before == FINISHED)
+        score = np.where(sound, score, np.nan)
         self.returns[self.alive, :, self.moments] = score
-        self.status[self.alive] = np.where(np.isnan(score), DIVERGED, FINISHED)
+        self.status[self.alive] = np.where(sound, FINISHED, DIVERGED)
         self.moments += 1
 
     def newest(self) -> np.ndarray:
         """`[P, S]` of the last evaluation."""
         return self.returns[:, :, self.moments - 1]
 
-    def halve(self) -> list[int]:
-        """Drops points, the worse ones, down to a power of two; rows of the others."""
-        count = 1 << ((len(self.alive) - 1).bit_length() - 1)
-        best = {row["index"] for row in self.results().summary()[:count]}
-        kept = [point for point in self.alive if point in best]
-        dropped = [point for point in self.alive if point not in best]
+    def done(self) -> bool:
+        """Whether all evaluations are made, or no point is in training any more."""
+        return self.moments == self.returns.shape[2] or not self.alive
+
+    def solved(self, target: float) -> list[int]:
+        """The points in training all of whose runs have this return, or a higher one."""
+        reached = np.all(self.newest() >= target, axis=1)
+        return [point for point in self.alive if reached[point]]
+
+    def ended(self) -> list[int]:
+        """The points that were solved, and so are in training no more."""
+        sound = np.flatnonzero(np.all(self.status == FINISHED, axis=1)).tolist()
+        return [point for point in sound if point not in self.alive]
+
+    def halve(self, solved: Collection[int]) -> list[int]:
+        """Lets go of points, and of the worse of the others, down to a power of two.
+
+        Args:
+            solved: the points that end here, and those that ended before.
+
+        Returns:
+            The rows of those that go on.
+        """
+        ranking = self.results().ranking()
+        others = [p for p in ranking if p in self.alive and p not in solved]
+        count = 1 << max((len(others) - 1).bit_length() - 1, 0)
+        dropped = others[count:]
         sound = self.status[dropped] == FINISHED
         self.status[dropped] = np.where(sound, DROPPED, self.status[dropped])
+        kept = sorted(others[:count])
         rows, self.alive = self.rows(kept), kept
         return rows
 

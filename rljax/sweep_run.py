@@ -13,7 +13,7 @@ from rljax.metrics import say
 from rljax.plan import Problem, group, in_words
 from rljax.report.results import DROPPED, Results
 from rljax.sweep import Point
-from rljax.sweep_part import Worker
+from rljax.sweep_part import Rungs, Worker
 
 
 class Sweep(NamedTuple):
@@ -22,13 +22,14 @@ class Sweep(NamedTuple):
     Attributes:
         results: every run's evaluations.
         best: the state of the best configuration's best run, at its end; None if no run
-            finished.
+            finished. Where some were solved at a rung, the best is of those.
         worst: likewise of the worst.
         seconds_compile: seconds spent compiling, in this process.
         seconds_run: seconds since, in all processes that had a part.
         num_compilations: programs compiled to learn with.
         env_steps: environment steps of all runs together.
         updates_saved: share of the updates that rungs saved.
+        seconds_rungs: seconds of compiling that rungs took, in this process.
     """
 
     results: Results
@@ -39,6 +40,7 @@ class Sweep(NamedTuple):
     num_compilations: int
     env_steps: int
     updates_saved: float
+    seconds_rungs: float
 
 
 def sweep(
@@ -49,6 +51,7 @@ def sweep(
     seed: int = 0,
     num_evaluations: int = 20,
     rungs: Sequence[float] = (),
+    target: float | None = None,
     folder: Path | None = None,
     checkpoint_every: float = 60.0,
     max_bytes: float | None = None,
@@ -64,7 +67,9 @@ def sweep(
         seed: what the seeds' keys come from.
         num_evaluations: evaluations after the first, at equal distances.
         rungs: shares of a run, each in (0, 1), at whose evaluation the worse half of
-            the configurations of a part is dropped, and the runs that have diverged.
+            the configurations of a part is dropped, those first that have diverged.
+        target: a return; a configuration all of whose runs have it at a rung is solved,
+            and ends there.
         folder: keeps each part there as soon as it is done, and goes on from those.
         checkpoint_every: seconds after which a part in the making is kept there, too.
         max_bytes: of memory for all the runs of a part; by default most of what is free.
@@ -72,10 +77,10 @@ def sweep(
     Raises:
         ValueError: nothing is to be swept, or a value cannot be; before any compiling.
     """
-    _check(num_seeds, num_evaluations, rungs)
     groups = group(problem, points)
-    most = min(g.num_updates for g in groups)
-    moments = np.linspace(0, 1, min(num_evaluations, most) + 1)
+    most = min(num_evaluations, *(its.num_updates for its in groups))
+    _check(num_seeds, num_evaluations, rungs, target, most)
+    moments = np.linspace(0, 1, most + 1)
     seeds_key, evaluation_key = jax.random.split(jax.random.key(seed), 2)
     seed_keys = jax.random.split(seeds_key, num_seeds)
     workers = [Worker(problem, g, seed_keys, evaluation_key, moments) for g in groups]
@@ -96,13 +101,14 @@ def sweep(
             write_atomically(plan, dumps({"sizes": sizes, "plan": words}) + "\n")
     parts = [(worker, part) for worker in workers for part in worker.parts()]
 
+    stops = Rungs(tuple(rungs), np.inf if target is None else target)
     returns = np.full((len(points), num_seeds, len(moments)), np.nan)
     status = np.full((len(points), num_seeds), DROPPED, dtype="<U8")
     done = []
     for number, (worker, part) in enumerate(parts):
         place = None if folder is None else folder / "parts" / f"{number:03d}"
         name = f"part {number + 1}/{len(parts)}"
-        done.append(worker.run(part, rungs, place, checkpoint_every, name))
+        done.append(worker.run(part, stops, place, checkpoint_every, name))
         returns[list(part)], status[list(part)] = done[-1].returns, done[-1].status
     results = Results(
         tuple(dict(point) for point in points),
@@ -120,7 +126,7 @@ def sweep(
     def state_of(run: tuple[int, int] | None, which: str) -> Any:
         for (_, points), part in zip(parts, done, strict=True):
             if run is not None and run[0] in points:
-                return getattr(part, which)
+                return getattr(part.ends, which)
         return None
 
     return Sweep(
@@ -132,14 +138,31 @@ def sweep(
         len(groups),
         env_steps,
         1 - env_steps / whole,
+        sum(worker.seconds_rungs for worker in workers),
     )
 
 
-def _check(num_seeds: int, num_evaluations: int, rungs: Sequence[float]) -> None:
+def _check(
+    num_seeds: int,
+    num_evaluations: int,
+    rungs: Sequence[float],
+    target: float | None,
+    most: int,
+) -> None:
     for name, value in (("num_seeds", num_seeds), ("num_evaluations", num_evaluations)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
     if wrong := [share for share in rungs if not 0 < share < 1]:
         raise ValueError(
             f"rungs must be shares of a run in (0, 1), got {wrong[0]}. Use 0.25, say."
+        )
+    if rungs and most < 2:
+        raise ValueError(
+            f"rungs need two evaluations or more, got {most}: they are made between "
+            f"updates. Raise num_evaluations, or total_steps."
+        )
+    if target is not None and (not rungs or not np.isfinite(target)):
+        raise ValueError(
+            f"target must be a finite return, and is looked at on rungs, got {target} "
+            f"and {len(rungs)} rungs. Add rungs, or leave it out."
         )

@@ -68,6 +68,14 @@ def test_the_page_holds_the_sweeps_numbers(tmp_path):
         assert row["label"] == summary["label"]
         assert row["iqm"] == summary["return_iqm"]
         assert row["diverged"] == summary["diverged"]
+        chance = summary["first_better"]
+        if chance is None:
+            assert row["better"] is None
+            assert row["rank"] == 1
+        else:
+            shown = [chance.probability, *chance.interval]
+            assert row["better"] == pytest.approx(shown, rel=1e-4)
+            assert 0.5 < chance.probability <= 1
         assert len(row["means"]) == len(row["bands"]) == 5
     (lost,) = [row for row in data["rows"] if row["diverged"]]
     assert lost["lost"][0][0] == 1  # where it was last seen

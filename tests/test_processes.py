@@ -75,17 +75,10 @@ def test_twenty_runs_killed_at_random_end_as_the_uninterrupted_one(
     ]
 
     def start(out):
-        return subprocess.Popen(
-            [sys.executable, SCRIPT, *flags, "--out", out],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        return begin(SCRIPT, environment, *flags, "--out", out)
 
     def result(process):
-        last = json.loads(process.communicate()[0].splitlines()[-1])
-        assert process.returncode == 0
+        last = finished(process)
         return last["returns"], last["returns_sampled"], last["env_steps"]
 
     wanted = result(start(tmp_path / "warm up"))
@@ -97,15 +90,67 @@ def test_twenty_runs_killed_at_random_end_as_the_uninterrupted_one(
     for i in range(20):
         for _ in range(2):
             process = start(tmp_path / str(i))
-            try:
-                process.wait(draw.uniform(0, 0.7 * seconds))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                killed += 1
-            process.communicate()
+            killed += killed_after(process, draw.uniform(0, 0.7 * seconds))
         assert result(start(tmp_path / str(i))) == wanted
         assert arrays(tmp_path / str(i)) == arrays(tmp_path / "straight")
     assert killed >= 30
+
+
+def test_sweeps_killed_at_random_end_as_the_uninterrupted_one(tmp_path, environment):
+    """In parts and in a part's middle, with rungs; SIGKILL twice, then once more."""
+    flags = [
+        *("--learning-rates", "1e-4", "1e-3", "3e-3", "1e-2", "--num-seeds", "4"),
+        *("--total-steps", "200_000", "--rungs", "0.5", "--checkpoint-every", "0.2"),
+    ]
+
+    def start(out):
+        script = ROOT / "experiments" / "sweep_cartpole.py"
+        return begin(script, environment, *flags, "--out", out)
+
+    def result(out):
+        last = finished(start(out))
+        table = (out / "results.csv").read_text()
+        return table, last["best"], last["returns"], last["updates_saved"]
+
+    wanted = result(tmp_path / "warm up")
+    began = time.monotonic()
+    assert result(tmp_path / "straight") == wanted
+    seconds = time.monotonic() - began
+
+    draw, killed = random.Random(0), 0
+    for i in range(5):
+        for _ in range(2):
+            process = start(tmp_path / str(i))
+            killed += killed_after(process, draw.uniform(0.3 * seconds, 0.9 * seconds))
+        assert result(tmp_path / str(i)) == wanted
+    assert killed >= 5
+
+
+def begin(script, environment, *flags):
+    return subprocess.Popen(
+        [sys.executable, script, *flags],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def finished(process):
+    """What a process prints as its result."""
+    last = json.loads(process.communicate()[0].splitlines()[-1])
+    assert process.returncode == 0
+    return last
+
+
+def killed_after(process, seconds):
+    """Whether a process was still there to be killed."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode != 0
 
 
 def arrays(out):

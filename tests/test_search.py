@@ -5,7 +5,8 @@ import sys
 
 import optuna
 import pytest
-from test_sweep_run import CLIMB, PROBLEM
+from climber import CLIMB
+from test_sweep_run import PROBLEM
 
 from rljax.search import search
 from rljax.sweep import LogUniform, OneOf, Uniform
@@ -35,7 +36,7 @@ def test_two_processes_share_a_study(tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     code = f"""
 import sys; sys.path.insert(0, "tests")
-from test_sweep_run import CLIMB
+from climber import CLIMB
 from rljax.search import search
 from rljax.sweep import Uniform
 search(CLIMB, {{"rate": Uniform(0.0, 5.0)}}, num_trials=24, batch_size=4, num_seeds=1,

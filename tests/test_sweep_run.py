@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
+from climber import CLIMB, RATES, Rate
+from sweep_cartpole import Experiment
 
 import rljax.sweep_part
 from rljax.algorithms import ppo
-from rljax.base import Algorithm, Mean
 from rljax.envs import CartPole, CartPoleParams
 from rljax.networks import ActorCritic
 from rljax.plan import Problem, group
 from rljax.rollout import evaluate
 from rljax.sweep import grid, member, population, replicate
+from rljax.sweep_experiment import ppo_problem
 from rljax.sweep_run import sweep
 from rljax.train import train
 
@@ -42,62 +43,10 @@ PROBLEM = Problem(
     total_steps=2 * CONFIG.batch_size,
     prepare=ppo.annealed,
     check=ppo.check_hyperparams,
+    check_task=ENV.check_params,
 )
 POINTS = grid(learning_rate=[1e-3, 1e-2, 3e-2], masspole=[0.1, 0.5])
 SIZES = {"num_seeds": 2, "num_evaluations": 2}
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """A static configuration that changes nothing but the program."""
-
-    width: int = 1
-    batch_size: int = 1
-
-    def updates(self, total_steps):
-        return total_steps
-
-
-class Rate(struct.PyTreeNode):
-    rate: float = 0.0
-
-
-class Slope(struct.PyTreeNode):
-    slope: float = 1.0
-
-
-class Climber(struct.PyTreeNode):
-    key: jax.Array
-    step: jax.Array
-    params: jax.Array
-    hyperparams: Rate
-
-
-@functools.cache
-def climb(config):
-    """Rises by its rate at every update, so that the best configuration is known."""
-
-    def init(key, hyperparams, task):
-        rate = jax.tree.map(jnp.float32, hyperparams)
-        return Climber(key, jnp.int32(0), jnp.zeros(config.width), rate)
-
-    def step(state, task):
-        params = state.params + state.hyperparams.rate * task.slope
-        state = state.replace(step=state.step + 1, params=params)
-        return state, {"height": Mean(params[0], jnp.float32(1))}
-
-    return Algorithm(init, step)
-
-
-CLIMB = Problem(
-    algorithm=climb,
-    evaluate=lambda config, state, task, key: state.params[0],
-    config=Sizes(),
-    hyperparams=Rate(),
-    task=Slope(),
-    total_steps=8,
-)
-RATES = grid(rate=[0.3, 5.0, 1.0, 2.0, 0.1, 3.0, 4.0, 0.2])
 
 
 def test_every_run_is_its_solo_run():
@@ -183,9 +132,13 @@ def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
     np.testing.assert_array_equal(done.worst.params, whole.worst.params)
 
 
-@pytest.mark.parametrize("rungs", [(), (0.25, 0.5)])
+@pytest.mark.parametrize(
+    "rungs",
+    [{}, {"rungs": (0.25, 0.5)}, {"rungs": (0.25, 0.5), "target": 10.0}],
+    ids=["none", "rungs", "solved"],
+)
 def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
-    sizes = {"num_seeds": 2, "num_evaluations": 8, "rungs": rungs}
+    sizes = {"num_seeds": 2, "num_evaluations": 8, **rungs}
     whole = sweep(CLIMB, RATES, **sizes)
     train_, calls = rljax.sweep_part.train, []
 
@@ -208,6 +161,7 @@ def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
     np.testing.assert_array_equal(done.results.returns, whole.results.returns)
     np.testing.assert_array_equal(done.results.status, whole.results.status)
     np.testing.assert_array_equal(done.best.params, whole.best.params)
+    np.testing.assert_array_equal(done.worst.params, whole.worst.params)
     assert done.env_steps == whole.env_steps
     assert not (tmp_path / "parts" / "000" / "state").exists()
 
@@ -224,6 +178,39 @@ def test_rungs_drop_the_worse_half_and_keep_the_winner():
     assert by_rate == [5, 5, 3, 3, 2, 2, 2, 2]
     # 8 for two updates, 4 for two, 2 for four, of 8 for 8.
     assert done.updates_saved == pytest.approx(1 - (16 + 8 + 8) / 64)
+    assert 0 < done.seconds_rungs < done.seconds_compile
+    assert full.seconds_rungs == 0
+
+
+def test_rungs_end_what_is_solved(capfd):
+    """At 2 updates 5.0 has 10, at 4 updates 3.0 and 4.0 have; 2.0 wins the rest."""
+    rungs = {"rungs": [0.25, 0.5], "target": 10.0}
+    done = sweep(CLIMB, RATES, num_seeds=2, num_evaluations=4, **rungs)
+    results = done.results
+    rates = [results.configurations[i]["rate"] for i in results.ranking()]
+    assert rates == [5.0, 4.0, 3.0, 2.0, 1.0, 0.3, 0.2, 0.1]
+    assert results.final[1].tolist() == [10.0, 10.0]
+    assert float(done.best.params[0]) == 10.0
+    assert float(done.worst.params[0]) == 10.0
+    best, *_, last = results.summary()
+    assert (best["env_steps"], best["finished"], best["dropped"]) == (2, 2, 0)
+    assert (last["env_steps"], last["finished"], last["dropped"]) == (2, 0, 2)
+    ended = [(results.status[i] == "finished").all() for i in results.ranking()]
+    assert ended == [True] * 4 + [False] * 4
+    # 8 for two updates, then 4, of which two are solved and one is dropped, then one.
+    assert done.updates_saved == pytest.approx(1 - (16 + 8 + 4) / 64)
+    said = capfd.readouterr().err
+    assert "of 8 configurations 1 solved, 4 go on" in said
+    assert "of 4 configurations 2 solved, 1 go on" in said
+
+
+def test_a_sweep_all_of_which_is_solved_ends(capfd):
+    points = grid(rate=[20.0, 10.0])
+    rungs = {"rungs": [0.25, 0.5], "target": 10.0}
+    done = sweep(CLIMB, points, num_seeds=1, num_evaluations=4, **rungs)
+    assert done.results.final.tolist() == [[40.0], [20.0]]
+    assert (float(done.best.params[0]), float(done.worst.params[0])) == (40.0, 20.0)
+    assert "4/8 updates" not in capfd.readouterr().err
 
 
 def test_a_run_that_diverged_is_marked_and_never_averaged_in():
@@ -258,6 +245,9 @@ def test_results_as_files(tmp_path):
         (({"gamma": 1.0}, {}), "only some have 'gamma'"),
         (({"num_minibatches": 5},), "must be divisible by num_minibatches"),
         (({"masspole": np.inf},), "masspole must be finite"),
+        (({"masspole": -1.0},), "masspole must lie in"),
+        (({"length": 0.0},), r"length must lie in \(0, inf\), got 0"),
+        (({"max_steps": 20.5},), "max_steps must be whole numbers, got 20.5"),
         (({"num_envs": 64},), "total_steps must pay for at least one update"),
     ],
 )
@@ -271,6 +261,25 @@ def test_what_cannot_be_swept_is_refused_before_anything_compiles(
 
 
 def test_seeds_evaluations_and_rungs_are_checked():
-    for wrong in ({"num_seeds": 0}, {"num_evaluations": 0}, {"rungs": [1.0]}):
+    for wrong in (
+        {"num_seeds": 0},
+        {"num_evaluations": 0},
+        {"rungs": [1.0]},
+        {"rungs": [0.5], "num_evaluations": 1},
+        {"target": 1.0},
+        {"target": np.nan, "rungs": [0.5]},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             sweep(CLIMB, RATES, **{"num_seeds": 1} | wrong)
+
+
+def test_a_name_in_two_places_is_ambiguous():
+    twice = dataclasses.replace(CLIMB, task=Rate())
+    with pytest.raises(ValueError, match="it is in the hyperparams and task"):
+        group(twice, RATES)
+
+
+def test_an_episode_longer_than_evaluations_is_refused():
+    problem = ppo_problem(ENV, NETWORK, CartPoleParams(), Experiment())
+    with pytest.raises(ValueError, match="max_steps must be at most 500"):
+        group(problem, [{"max_steps": 600}])

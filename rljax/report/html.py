@@ -10,7 +10,11 @@ import numpy as np
 from rljax.files import write_atomically
 from rljax.report.replay import Replay, filled, table
 from rljax.report.results import DIVERGED, DROPPED, FINISHED, Results
-from rljax.report.statistics import bootstrap_interval, interquartile_mean
+from rljax.report.statistics import (
+    Improvement,
+    bootstrap_interval,
+    interquartile_mean,
+)
 
 _NUM_RESAMPLES = 500  # for a band; the intervals of the table take more
 
@@ -87,12 +91,18 @@ def _rows(results: Results) -> list[dict[str, Any]]:
                 "values": list(results.configurations[index].values()),
                 "iqm": row["return_iqm"],
                 "interval": row["return_ci95"],
+                "better": _improvement(row["first_better"]),
                 "means": [_mean(x) for x in columns],
                 "bands": [_band(x) for x in columns],
                 "lost": [_last(run) for run in seen],
             }
         )
     return rows
+
+
+def _improvement(first: Improvement | None) -> list[float] | None:
+    """A probability, and its interval's ends if it has one."""
+    return first and [_short(x) for x in (first.probability, *(first.interval or ()))]
 
 
 def _mean(scores: np.ndarray) -> float | None:

@@ -124,12 +124,14 @@ def sweep_curves(
         label = results.label(index)
         left.plot(results.env_steps, middle, color=colors[index], label=label)
         x = numbers[index] if along else index
-        final = kept[-1]
+        final = results.final[index][np.isfinite(results.final[index])]
         right.plot(np.full(len(final), x), final, ".", color="0.75", markersize=3)
         if len(final):
-            low, high = bootstrap_interval(final) or (middle[-1], middle[-1])
-            right.plot([x, x], [low, high], color=colors[index])
-            right.plot(x, middle[-1], "o", color=colors[index])
+            end = interquartile_mean(final)
+            right.plot(
+                [x, x], bootstrap_interval(final) or [end] * 2, color=colors[index]
+            )
+            right.plot(x, end, "o", color=colors[index])
     if along and min(numbers) > 0 and max(numbers) > 20 * min(numbers):
         right.set_xscale("log")
     left.set_title(title)

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 
 from rljax.files import dumps, write_atomically
-from rljax.report.statistics import bootstrap_interval, interquartile_mean
+from rljax.report.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    probability_of_improvement,
+)
 
 FINISHED, DIVERGED, DROPPED = "finished", "diverged", "dropped"
 
@@ -23,10 +27,11 @@ class Results:
             names; what is not named is common to all.
         seeds: S whole numbers.
         env_steps: `[E]` environment steps that one run had taken.
-        returns: float64 `[C, S, E]`, each the mean return of whole episodes; NaN from
-            where a run has diverged or was dropped.
-        status: `[C, S]`, each "finished", "diverged" (its parameters or its return are
-            not finite) or "dropped" (stopped early, for others were better).
+        returns: float64 `[C, S, E]`, each the mean return of whole episodes; NaN after
+            a run's end, and from where it has diverged.
+        status: `[C, S]`, each "finished" (early if its configuration was solved),
+            "diverged" (its parameters or its return are not finite) or "dropped"
+            (stopped early, for others were better).
 
     Raises:
         ValueError: the shapes do not fit one another.
@@ -49,8 +54,10 @@ class Results:
 
     @property
     def final(self) -> np.ndarray:
-        """`[C, S]` returns at the last evaluation; NaN where a run did not get there."""
-        return self.returns[:, :, -1]
+        """`[C, S]` returns at the runs' ends; NaN where a run did not finish."""
+        last = self._last()[:, None, None]
+        ends = np.take_along_axis(self.returns, np.maximum(last, 0), axis=2)[:, :, 0]
+        return np.where(self.status == FINISHED, ends, np.nan)
 
     def label(self, index: int) -> str:
         """One configuration in words, such as "learning_rate 0.001, gamma 0.99"."""
@@ -60,33 +67,62 @@ class Results:
     def summary(self) -> list[dict[str, Any]]:
         """One row a configuration, the best first.
 
-        A row has the configuration's `index`, `label` and values, `finished`,
-        `diverged` and `dropped` runs, and of the finished ones `return_iqm` and
-        `return_ci95`, None where there is none. Those that came further rank first,
-        then those of which fewer runs diverged, then those of higher returns.
+        A row has the configuration's `index`, `label` and values, the `env_steps` that
+        its runs took, `finished`, `diverged` and `dropped` runs, and of the finished
+        ones `return_iqm`, `return_ci95`, and `first_better`: how likely a run of the
+        first row's configuration is to have a higher return. None where there is none.
         """
-        rows = []
-        for index, values in enumerate(self.configurations):
+        rows: list[dict[str, Any]] = []
+        last, final = self._last(), self.final
+        for index in self.ranking():
+            values = self.configurations[index]
             counts = {
                 name: int((self.status[index] == name).sum())
                 for name in (FINISHED, DIVERGED, DROPPED)
             }
-            scores = self.final[index][self.status[index] == FINISHED]
+            scores = final[index][self.status[index] == FINISHED]
             row: dict[str, Any] = {"index": index, "label": self.label(index)}
-            row |= values | counts
+            row |= (
+                values
+                | {"env_steps": int(self.env_steps[max(last[index], 0)])}
+                | counts
+            )
             row["return_iqm"] = interquartile_mean(scores) if len(scores) else None
             row["return_ci95"] = bootstrap_interval(scores) if len(scores) else None
+            first = final[rows[0]["index"]] if rows else scores[:0]
+            first = first[np.isfinite(first)]
+            both = len(first) and len(scores)
+            row["first_better"] = (
+                probability_of_improvement(first, scores) if both else None
+            )
             rows.append(row)
+        return rows
 
-        def rank(row: dict[str, Any]) -> tuple[float, ...]:
-            reached = ~np.isnan(self.returns[row["index"]]).all(axis=0)
-            last = int(np.flatnonzero(reached)[-1]) if reached.any() else -1
-            scores = self.returns[row["index"], :, last]
+    def ranking(self) -> list[int]:
+        """The configurations' indices, the best first.
+
+        First those that were solved, the earlier the better; then those that came
+        further, those of which fewer runs diverged, those of higher returns.
+        """
+
+        def rank(index: int) -> tuple[float, ...]:
+            reached, status = last[index], self.status[index]
+            scores = self.returns[index, :, reached]
             scores = scores[~np.isnan(scores)]
             mean = interquartile_mean(scores) if len(scores) else -np.inf
-            return -last, row[DIVERGED], -mean
+            early = reached < len(self.env_steps) - 1
+            solved = early and bool(np.all(status == FINISHED))
+            diverged = int((status == DIVERGED).sum())
+            return (0, reached, 0, -mean) if solved else (1, -reached, diverged, -mean)
 
-        return sorted(rows, key=rank)
+        last = self._last()
+        return sorted(range(len(self.configurations)), key=rank)
+
+    def _last(self) -> np.ndarray:
+        """`[C]`: each configuration's last evaluation at which a run had a return."""
+        reached = ~np.isnan(self.returns).all(axis=1)
+        last = reached.shape[1] - 1 - np.argmax(reached[:, ::-1], axis=1)
+        return np.where(reached.any(axis=1), last, -1)
 
     def columns(self, index: int) -> list[np.ndarray]:
         """E arrays: one configuration's returns, of the runs that did not diverge."""
@@ -95,17 +131,19 @@ class Results:
 
     def best(self) -> tuple[int, int] | None:
         """The best configuration and its best seed's position, if any run finished."""
-        scores = np.where(self.status == FINISHED, self.final, -np.inf)
-        for row in self.summary():
-            if row[FINISHED]:
-                return row["index"], int(np.argmax(scores[row["index"]]))
+        final = self.final
+        for index in self.ranking():
+            if np.isfinite(final[index]).any():
+                return index, int(np.nanargmax(final[index]))
         return None
 
     def worst(self) -> tuple[int, int] | None:
         """The run of the lowest return among those that finished, if any did."""
-        scores = np.where(self.status == FINISHED, self.final, np.inf)
-        c, s = np.unravel_index(int(np.argmin(scores)), scores.shape)
-        return None if np.isinf(scores[c, s]) else (int(c), int(s))
+        final = self.final
+        if not np.isfinite(final).any():
+            return None
+        c, s = np.unravel_index(int(np.nanargmin(final)), final.shape)
+        return int(c), int(s)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a run and evaluation: its configuration, seed, status and return."""
@@ -141,16 +179,21 @@ def say_results(results: Results, *, most: int = 20) -> None:
 
     table = Table(title=None, box=None, pad_edge=False)
     names = list(results.configurations[0])
-    for name in ("", *names, "return (IQM)", "95 % interval", "finished", "diverged"):
-        table.add_column(name.replace("_", " "), justify="right")
     rows = results.summary()
+    early = any(row["env_steps"] < results.env_steps[-1] for row in rows)
+    heads = ["", *names, "return (IQM)", "95 % interval", "P(1st is better)"]
+    heads += [*(["steps"] if early else []), "finished", "diverged"]
+    for name in heads:
+        table.add_column(name.replace("_", " "), justify="right")
     for rank, row in enumerate(rows[:most], 1):
-        interval = row["return_ci95"]
+        interval, better = row["return_ci95"], row["first_better"]
         table.add_row(
             str(rank),
             *(f"{row[name]:.4g}" for name in names),
             "dropped" if row["return_iqm"] is None else f"{row['return_iqm']:.1f}",
             "" if interval is None else "[{:.1f}, {:.1f}]".format(*interval),
+            "" if better is None else f"{better.probability:.2f}",
+            *([f"{row['env_steps']:,}"] if early else []),
             f"{row[FINISHED]}/{len(results.seeds)}",
             str(row[DIVERGED] or ""),
         )

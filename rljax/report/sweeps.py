@@ -34,6 +34,7 @@ def figures(done: Any, *, target: float) -> tuple[dict[str, Any], dict[str, Any]
         "compilations": done.num_compilations,
         "updates_saved": done.updates_saved,
         "seconds_compile": done.seconds_compile,
+        "seconds_rungs": done.seconds_rungs,
     }
     return result, {"env_steps": done.env_steps, "seconds_run": done.seconds_run}
 
