@@ -174,11 +174,7 @@ class Run:
 
     def on_log(self, state: Any, report: Report) -> bool:
         """Takes a report of `train`: logs, saves, and says whether to stop."""
-        if not self._listening:
-            # Only now is there something to save: while a program compiles, a signal
-            # ends the process at once.
-            self._listening = True
-            self._exit.enter_context(self._signals())
+        self.asked_to_stop()
         self.step = report.step
         self._seconds_train = report.seconds_compile
         seconds = self._seconds_before + report.seconds_run
@@ -217,23 +213,26 @@ class Run:
             self._saved_at = time.monotonic()
         return stop
 
+    def asked_to_stop(self) -> str | None:
+        """The signal that asks to stop, if one came: SIGTERM, or Ctrl-C's SIGINT.
+
+        From the first call on they only ask, once. Make it when there is something to
+        save: while a program compiles, a signal ends the process at once.
+        """
+        if not self._listening:
+            self._listening = True
+            self._exit.enter_context(self._signals())
+        return self.interrupted_by
+
     def check_finished(self) -> None:
         """Refuses to go on to the result if a signal cut the run short.
 
         Raises:
             RunError: it did; the message says how to go on.
         """
-        if self.interrupted_by is None or not self.updates_left:
-            return
-        how = (
-            "nothing was kept; with --out DIR the same command would go on"
-            if self.folder is None
-            else f"the same command goes on from there ({self.folder})"
-        )
-        raise RunError(
-            f"stopped by {self.interrupted_by} at update {self.step:,} of "
-            f"{self._num_updates:,}: {how}."
-        )
+        if self.interrupted_by is not None and self.updates_left:
+            where = f"update {self.step:,} of {self._num_updates:,}"
+            raise stopped(self.interrupted_by, where, self.folder)
 
     def finish(self, result: dict[str, Any], last: Row | None = None) -> dict[str, Any]:
         """Writes the headline figures, with which the run is finished.
@@ -340,13 +339,14 @@ class Run:
 
     @contextlib.contextmanager
     def _signals(self):
-        """SIGTERM and Ctrl-C ask to stop after the chunk; a second one stops at once."""
+        """SIGTERM and Ctrl-C ask to stop where it can be kept; a second one stops at once."""
 
         def ask(number, frame):
             signal.signal(number, before[number])
             self.interrupted_by = signal.Signals(number).name
-            what = "stopping after this chunk" if self.updates_left else "finishing"
-            text = f"{self.interrupted_by}: {what}; again to stop now"
+            text = (
+                f"{self.interrupted_by}: stopping once all is kept; again to stop now"
+            )
             os.write(2, text.encode() + b"\n")  # print may be what was interrupted
 
         before = {}
@@ -360,6 +360,16 @@ class Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def stopped(signal_name: str, where: str, folder: Path | None) -> RunError:
+    """What to raise where a signal cut a run short; it says how to go on."""
+    how = (
+        "nothing was kept; with --out DIR the same command would go on"
+        if folder is None
+        else f"the same command goes on from there ({folder})"
+    )
+    return RunError(f"stopped by {signal_name} at {where}: {how}.")
 
 
 @contextlib.contextmanager

@@ -112,6 +112,7 @@ def run_sweep(
             target=settings.stop_at_return,
             folder=folder,
             checkpoint_every=settings.run.checkpoint_every,
+            asked_to_stop=run.asked_to_stop,
         )
         say_results(done.results)
         if folder is not None:

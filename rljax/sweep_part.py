@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ import numpy as np
 
 import rljax.checkpoint
 from rljax.files import dumps, write_atomically
-from rljax.metrics import say
+from rljax.metrics import Report, say
 from rljax.plan import Cost, Group, Problem
 from rljax.report.results import FINISHED
+from rljax.run import stopped
 from rljax.sweep import member, population, share_out
 from rljax.sweep_progress import Progress, rows_of
 from rljax.train import compile_chunk, compiled, jitted, train
@@ -46,10 +47,11 @@ class Ends(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What came of a part: returns `[P, S, E]`, status `[P, S]`, states of members."""
+    """What came of a part: returns and metrics `[P, S, E]`, status `[P, S]`, states."""
 
     returns: np.ndarray
     status: np.ndarray
+    metrics: dict[str, np.ndarray]
     ends: Ends
     seconds_run: float
     env_steps: int
@@ -119,6 +121,11 @@ class Worker:
         num_runs = self.size * len(self._keys)
         return Cost(needed / num_runs, each * len(self.parts()))
 
+    @property
+    def env_steps(self) -> np.ndarray:
+        """`[E]` environment steps of one run at each evaluation."""
+        return self._updates * self.group.config.batch_size
+
     def parts(self) -> list[tuple[int, ...]]:
         """The points of each part."""
         points, size = self.group.points, self.size
@@ -130,6 +137,7 @@ class Worker:
         rungs: Rungs,
         place: Path | None,
         checkpoint_every: float,
+        asked_to_stop: Callable[[], str | None],
         name: str,
     ) -> Part:
         """Trains a part to its end, or reads what came of it."""
@@ -146,25 +154,35 @@ class Worker:
         saved = time.monotonic()
         while not progress.done():
             state = self._advance(progress, state, task)
-            now = self._updates[progress.moments - 1]
+            now = f"{self._updates[progress.moments - 1]:,}/{self._updates[-1]:,}"
             best = np.nanmax(np.append(progress.newest(), -np.inf))
-            say(
-                f"{name}: {now:,}/{self._updates[-1]:,} updates, best return {best:.4g}"
-            )
+            say(f"{name}: {now} updates, best return {best:.4g}")
             if progress.moments - 1 in halvings:
                 before = len(progress.alive)
                 new = self._solved_now(progress, state, rungs.target, place)
                 solved |= new
                 if rows := progress.halve(solved):
                     state, task = self._choose(state, task, rows)
-                say(
-                    f"{name}: of {before} configurations {len(new)} solved, "
-                    f"{len(progress.alive)} go on"
-                )
-            late = time.monotonic() - saved >= checkpoint_every
-            if place is not None and late and not progress.done():
+                left = len(progress.alive)
+                solved_now = f"{len(new)} solved, {left} go on"
+                say(f"{name}: of {before} configurations {solved_now}")
+            asked, late = asked_to_stop(), time.monotonic() - saved >= checkpoint_every
+            if progress.done() or not (asked or late):
+                continue
+            if place is not None:
                 self._save(place, progress, state)
                 saved = time.monotonic()
+            if asked:
+                raise stopped(
+                    asked, f"{now} updates of {name}", place and place.parents[1]
+                )
+        done = self._finish(progress, state, solved)
+        if place is not None:
+            self._write(place, done)
+        return done
+
+    def _finish(self, progress: Progress, state: Any, solved: dict[int, Ends]) -> Part:
+        """What came of a part, with its best and its worst run."""
 
         def state_of(run: tuple[int, int] | None, which: str) -> Any:
             if run is None or run[0] in solved:
@@ -172,14 +190,14 @@ class Worker:
             return jax.device_get(member(state, progress.rows([run[0]])[run[1]]))
 
         its = progress.results()
-        ends = Ends(state_of(its.best(), "best"), state_of(its.worst(), "worst"))
-        env_steps = progress.updates * len(self._keys) * self.group.config.batch_size
-        done = Part(
-            progress.returns, progress.status, ends, progress.seconds, env_steps
+        return Part(
+            progress.returns,
+            progress.status,
+            progress.metrics,
+            Ends(state_of(its.best(), "best"), state_of(its.worst(), "worst")),
+            progress.seconds,
+            progress.updates * len(self._keys) * self.group.config.batch_size,
         )
-        if place is not None:
-            self._write(place, done)
-        return done
 
     def _solved_now(
         self, progress: Progress, state: Any, target: float, place: Path | None
@@ -197,13 +215,18 @@ class Worker:
     def _advance(self, progress: Progress, state: Any, task: Any) -> Any:
         """Trains up to the next evaluation, and takes down what it says."""
         moment, compiling = progress.moments, self.seconds_compile
+        reports: list[Report] = []
         started = time.perf_counter()
         self.seconds_compile += compile_chunk(self._agents, state, task)[1]
         if moment:
             taken = int(self._updates[moment] - self._updates[moment - 1])
-            state = train(self._agents, state, task, taken)
+            state = train(
+                self._agents, state, task, taken,
+                on_log=lambda _, report: reports.append(report),
+            )  # fmt: skip
             progress.updates += taken * len(progress.alive)
-        progress.take(self._evaluate(state, task, self._updates[moment]))
+        metrics = reports[-1].metrics if reports else {}
+        progress.take(self._evaluate(state, task, self._updates[moment]), metrics)
         compiling = self.seconds_compile - compiling
         if len(progress.alive) < len(progress.status):
             self.seconds_rungs += compiling
@@ -224,9 +247,7 @@ class Worker:
         if place is None or not (place / "progress.json").exists():
             return progress, state, task
         about = json.loads((place / "progress.json").read_text())
-        about["returns"] = np.array(about["returns"], np.float64)  # null becomes NaN
-        about["status"] = np.array(about["status"], "<U8")
-        progress = Progress(**about)
+        progress = Progress(**about | _arrays(about))
         if len(progress.alive) < len(points):
             rows = rows_of(range(len(points)), progress.alive, len(self._keys))
             state, task = self._choose(state, task, rows)
@@ -299,9 +320,7 @@ class Worker:
     def _read(self, place: Path) -> Part:
         about = json.loads((place / "part.json").read_text())
         about["ends"] = self._read_ends(place)
-        about["returns"] = np.array(about["returns"], np.float64)  # null becomes NaN
-        about["status"] = np.array(about["status"], "<U8")
-        return Part(**about)
+        return Part(**about | _arrays(about))
 
     def _read_ends(self, folder: Path) -> Ends:
         first = jax.tree.map(lambda x: x[0], self.group.hyperparams)
@@ -310,6 +329,16 @@ class Worker:
             task = jax.tree.map(lambda x: x[0], task)
         key = member(self._keys, 0)
         return Ends.read(folder, jax.eval_shape(self._algorithm.init, key, first, task))
+
+
+def _arrays(about: dict[str, Any]) -> dict[str, Any]:
+    """What JSON has of a part as lists, as the arrays that they were."""
+    metrics = {name: np.array(x, np.float64) for name, x in about["metrics"].items()}
+    return {
+        "returns": np.array(about["returns"], np.float64),  # null becomes NaN
+        "status": np.array(about["status"], "<U8"),
+        "metrics": metrics,
+    }
 
 
 def _solved(place: Path, point: int) -> Path:

@@ -17,6 +17,7 @@ class Progress:
         status: `[P, S]`.
         alive: the points that are still trained, in the order of the population.
         moments: evaluations made.
+        metrics: `[P, S, E]` each: what training said before each evaluation.
         updates: updates taken, of all points together.
         seconds: spent, without compiling.
     """
@@ -25,20 +26,27 @@ class Progress:
     status: np.ndarray
     alive: list[int]
     moments: int = 0
+    metrics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     updates: int = 0
     seconds: float = 0.0
 
-    def take(self, found: dict[str, np.ndarray]) -> None:
-        """Takes down an evaluation of the population."""
+    def take(
+        self, found: dict[str, np.ndarray], metrics: dict[str, np.ndarray]
+    ) -> None:
+        """Takes down an evaluation of the population, and the training before it."""
         before = self.status[self.alive]
-        score, finite = (
-            found[name][: before.size].reshape(before.shape)
-            for name in ("return", "finite")
-        )
+
+        def its(values: np.ndarray) -> np.ndarray:
+            return values[: before.size].reshape(before.shape)
+
+        score, finite = its(found["return"]), its(found["finite"])
         sound = finite & np.isfinite(score) & (before == FINISHED)
         score = np.where(sound, score, np.nan)
         self.returns[self.alive, :, self.moments] = score
         self.status[self.alive] = np.where(sound, FINISHED, DIVERGED)
+        for name, values in metrics.items():
+            kept = self.metrics.setdefault(name, np.full_like(self.returns, np.nan))
+            kept[self.alive, :, self.moments] = its(values)
         self.moments += 1
 
     def newest(self) -> np.ndarray:
@@ -86,7 +94,7 @@ class Progress:
         """The evaluations made so far."""
         returns = self.returns[:, :, : self.moments]
         count, seeds = self.status.shape
-        steps = np.zeros(self.moments)
+        steps = np.zeros((count, self.moments))
         return Results(({},) * count, tuple(range(seeds)), steps, returns, self.status)
 
 

@@ -1,7 +1,7 @@
 """A sweep run: populations one after another, each a part that is kept when it is done."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +55,7 @@ def sweep(
     folder: Path | None = None,
     checkpoint_every: float = 60.0,
     max_bytes: float | None = None,
+    asked_to_stop: Callable[[], str | None] = lambda: None,
 ) -> Sweep:
     """Trains every point with every seed, on all devices, and evaluates as it goes.
 
@@ -73,8 +74,11 @@ def sweep(
         folder: keeps each part there as soon as it is done, and goes on from those.
         checkpoint_every: seconds after which a part in the making is kept there, too.
         max_bytes: of memory for all the runs of a part; by default most of what is free.
+        asked_to_stop: called between updates; the name of who asks, a signal say, or
+            None. What was done is then kept in the folder.
 
     Raises:
+        RunError: it was asked to stop.
         ValueError: nothing is to be swept, or a value cannot be; before any compiling.
     """
     groups = group(problem, points)
@@ -103,25 +107,31 @@ def sweep(
 
     stops = Rungs(tuple(rungs), np.inf if target is None else target)
     returns = np.full((len(points), num_seeds, len(moments)), np.nan)
+    env_steps = np.zeros((len(points), len(moments)), np.int64)
     status = np.full((len(points), num_seeds), DROPPED, dtype="<U8")
+    metrics: dict[str, np.ndarray] = {}
     done = []
     for number, (worker, part) in enumerate(parts):
         place = None if folder is None else folder / "parts" / f"{number:03d}"
         name = f"part {number + 1}/{len(parts)}"
-        done.append(worker.run(part, stops, place, checkpoint_every, name))
-        returns[list(part)], status[list(part)] = done[-1].returns, done[-1].status
+        done.append(
+            worker.run(part, stops, place, checkpoint_every, asked_to_stop, name)
+        )
+        where = list(part)
+        returns[where], status[where] = done[-1].returns, done[-1].status
+        env_steps[where] = worker.env_steps
+        for metric, values in done[-1].metrics.items():
+            metrics.setdefault(metric, np.full_like(returns, np.nan))[where] = values
     results = Results(
         tuple(dict(point) for point in points),
         tuple(range(num_seeds)),
-        np.rint(moments * problem.total_steps).astype(np.int64),
+        env_steps,
         returns,
         status,
+        metrics,
     )
-    whole = num_seeds * sum(
-        its.num_updates * its.config.batch_size * len(its.points) for its in groups
-    )
-
-    env_steps = sum(part.env_steps for part in done)
+    taken = sum(part.env_steps for part in done)
+    whole = num_seeds * int(env_steps[:, -1].sum())
 
     def state_of(run: tuple[int, int] | None, which: str) -> Any:
         for (_, points), part in zip(parts, done, strict=True):
@@ -136,8 +146,8 @@ def sweep(
         sum(worker.seconds_compile for worker in workers),
         sum(part.seconds_run for part in done),
         len(groups),
-        env_steps,
-        1 - env_steps / whole,
+        taken,
+        1 - taken / whole,
         sum(worker.seconds_rungs for worker in workers),
     )
 

@@ -20,7 +20,7 @@ class Sizes:
     batch_size: int = 1
 
     def updates(self, total_steps):
-        return total_steps
+        return total_steps // self.batch_size
 
 
 class Rate(struct.PyTreeNode):

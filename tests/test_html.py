@@ -28,7 +28,7 @@ def results_of(configurations=6, seeds=4, evaluations=5):
     return Results(
         tuple({"learning_rate": float(rate)} for rate in rates),
         tuple(range(seeds)),
-        np.arange(evaluations) * 10_000,
+        np.tile(np.arange(evaluations) * 10_000, (configurations, 1)),
         returns,
         status,
     )
@@ -173,7 +173,7 @@ def test_nothing_to_report_is_refused(sizes, tmp_path):
     empty = Results(
         ({"gamma": 1.0},) * sizes[0],
         tuple(range(sizes[1])),
-        np.zeros(sizes[2]),
+        np.zeros((sizes[0], sizes[2])),
         np.zeros(sizes),
         np.full(sizes[:2], "finished"),
     )

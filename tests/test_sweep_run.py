@@ -19,6 +19,7 @@ from rljax.envs import CartPole, CartPoleParams
 from rljax.networks import ActorCritic
 from rljax.plan import Problem, group
 from rljax.rollout import evaluate
+from rljax.run import RunError
 from rljax.sweep import grid, member, population, replicate
 from rljax.sweep_experiment import ppo_problem
 from rljax.sweep_run import sweep
@@ -70,7 +71,29 @@ def test_every_run_is_its_solo_run():
                 chex.assert_trees_all_equal(best.key, state.key)
                 chex.assert_trees_all_equal(best.hyperparams, state.hyperparams)
     assert (done.results.status == "finished").all()
-    assert done.results.env_steps.tolist() == [0, 32, 64]
+    assert done.results.env_steps.tolist() == [[0, 32, 64]] * 6
+    assert (done.env_steps, done.updates_saved) == (12 * 64, 0)
+
+
+def test_env_steps_are_those_taken_not_the_budget():
+    problem = dataclasses.replace(CLIMB, total_steps=11)
+    points = grid(batch_size=[1, 3], rate=[1.0])
+    done = sweep(problem, points, num_seeds=2, num_evaluations=3)
+    assert done.results.env_steps.tolist() == [[0, 4, 7, 11], [0, 3, 6, 9]]
+    assert done.env_steps == 2 * (11 + 9)
+    assert [row["env_steps"] for row in done.results.summary()] == [11, 9]
+
+
+def test_what_training_says_is_kept_for_every_run():
+    """A height is a mean over the updates since the evaluation before."""
+    points = grid(rate=[1.0, 10.0])
+    done = sweep(CLIMB, points, num_seeds=2, num_evaluations=4, max_bytes=1.0)
+    wanted = np.array([np.nan, 1.5, 3.5, 5.5, 7.5])
+    heights = done.results.metrics["height"]
+    np.testing.assert_allclose(heights[0], [wanted] * 2)
+    np.testing.assert_allclose(heights[1], [10 * wanted] * 2)
+    last = done.results.rows()[-1]
+    assert (last["env_steps"], last["return"], last["train/height"]) == (8, 80.0, 75.0)
 
 
 def test_keys_and_start_states_are_those_of_a_solo_run_bit_for_bit():
@@ -160,10 +183,26 @@ def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
     assert "6/8 updates" not in said
     np.testing.assert_array_equal(done.results.returns, whole.results.returns)
     np.testing.assert_array_equal(done.results.status, whole.results.status)
+    np.testing.assert_equal(done.results.metrics, whole.results.metrics)
     np.testing.assert_array_equal(done.best.params, whole.best.params)
     np.testing.assert_array_equal(done.worst.params, whole.worst.params)
     assert done.env_steps == whole.env_steps
     assert not (tmp_path / "parts" / "000" / "state").exists()
+
+
+def test_a_sweep_that_is_asked_to_stop_keeps_what_was_done(tmp_path, capfd):
+    whole = sweep(CLIMB, RATES, num_seeds=2)
+    asks = iter([None, None, None, "SIGTERM"])
+    about = {"num_seeds": 2, "folder": tmp_path}
+    with pytest.raises(
+        RunError, match=r"stopped by SIGTERM at 3/8 updates of part 1/1"
+    ):
+        sweep(CLIMB, RATES, **about, asked_to_stop=lambda: next(asks))
+    done = sweep(CLIMB, RATES, **about)
+    assert "going on from update 3 " in capfd.readouterr().err
+    np.testing.assert_array_equal(done.results.returns, whole.results.returns)
+    with pytest.raises(RunError, match="nothing was kept"):
+        sweep(CLIMB, RATES, num_seeds=1, asked_to_stop=lambda: "SIGINT")
 
 
 def test_rungs_drop_the_worse_half_and_keep_the_winner():

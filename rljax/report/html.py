@@ -60,7 +60,6 @@ def save_report(
     data = {
         "names": list(results.configurations[0]),
         "num_seeds": len(results.seeds),
-        "env_steps": results.env_steps,
         "rows": _rows(results),
         "target": target,
         "ylabel": ylabel,
@@ -74,9 +73,9 @@ def save_report(
 def _rows(results: Results) -> list[dict[str, Any]]:
     """One row a configuration, the best first: its line of the table and its curve.
 
-    A curve has, at each evaluation, a mean over the runs that did not diverge and its
-    interval, None where there is none; and of each that did, its last evaluation and
-    return.
+    A curve has, at each evaluation, the environment steps of a run, a mean over the runs
+    that did not diverge and its interval, None where there is none; and of each that
+    did, its last evaluation and return.
     """
     rows = []
     for rank, row in enumerate(results.summary(), 1):
@@ -92,6 +91,7 @@ def _rows(results: Results) -> list[dict[str, Any]]:
                 "iqm": row["return_iqm"],
                 "interval": row["return_ci95"],
                 "better": _improvement(row["first_better"]),
+                "steps": results.env_steps[index],
                 "means": [_mean(x) for x in columns],
                 "bands": [_band(x) for x in columns],
                 "lost": [_last(run) for run in seen],

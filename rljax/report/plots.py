@@ -122,7 +122,7 @@ def sweep_curves(
         kept = results.columns(index)
         middle = [interquartile_mean(x) if len(x) else math.nan for x in kept]
         label = results.label(index)
-        left.plot(results.env_steps, middle, color=colors[index], label=label)
+        left.plot(results.env_steps[index], middle, color=colors[index], label=label)
         x = numbers[index] if along else index
         final = results.final[index][np.isfinite(results.final[index])]
         right.plot(np.full(len(final), x), final, ".", color="0.75", markersize=3)

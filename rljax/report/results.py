@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ class Results:
         configurations: C mappings from a parameter's name to its value, of the same
             names; what is not named is common to all.
         seeds: S whole numbers.
-        env_steps: `[E]` environment steps that one run had taken.
+        env_steps: `[C, E]` environment steps that each run had taken.
         returns: float64 `[C, S, E]`, each the mean return of whole episodes; NaN after
             a run's end, and from where it has diverged.
         status: `[C, S]`, each "finished" (early if its configuration was solved),
             "diverged" (its parameters or its return are not finite) or "dropped"
             (stopped early, for others were better).
+        metrics: by name, float64 `[C, S, E]`: what training said, as means since the
+            evaluation before; NaN where it said nothing.
 
     Raises:
         ValueError: the shapes do not fit one another.
@@ -42,15 +45,21 @@ class Results:
     env_steps: np.ndarray
     returns: np.ndarray
     status: np.ndarray
+    metrics: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        sizes = len(self.configurations), len(self.seeds), len(self.env_steps)
-        if self.returns.shape != sizes or self.status.shape != sizes[:2]:
-            raise ValueError(
-                f"results of {sizes[0]} configurations, {sizes[1]} seeds and {sizes[2]} "
-                f"evaluations must have returns of shape {sizes} and a status of shape "
-                f"{sizes[:2]}, got {self.returns.shape} and {self.status.shape}."
-            )
+        sizes = len(self.configurations), len(self.seeds), self.returns.shape[-1]
+        shapes = {
+            "env_steps": (self.env_steps, (sizes[0], sizes[2])),
+            "returns": (self.returns, sizes),
+            "status": (self.status, sizes[:2]),
+        } | {name: (its, sizes) for name, its in self.metrics.items()}
+        for name, (array, shape) in shapes.items():
+            if array.shape != shape:
+                raise ValueError(
+                    f"{name} of {sizes[0]} configurations, {sizes[1]} seeds and "
+                    f"{sizes[2]} evaluations must have shape {shape}, got {array.shape}."
+                )
 
     @property
     def final(self) -> np.ndarray:
@@ -84,7 +93,7 @@ class Results:
             row: dict[str, Any] = {"index": index, "label": self.label(index)}
             row |= (
                 values
-                | {"env_steps": int(self.env_steps[max(last[index], 0)])}
+                | {"env_steps": int(self.env_steps[index, max(last[index], 0)])}
                 | counts
             )
             row["return_iqm"] = interquartile_mean(scores) if len(scores) else None
@@ -102,18 +111,20 @@ class Results:
         """The configurations' indices, the best first.
 
         First those that were solved, the earlier the better; then those that came
-        further, those of which fewer runs diverged, those of higher returns.
+        further, those of which fewer runs diverged, those of a higher interquartile
+        mean, and among equals of a higher mean of all runs.
         """
 
         def rank(index: int) -> tuple[float, ...]:
             reached, status = last[index], self.status[index]
             scores = self.returns[index, :, reached]
             scores = scores[~np.isnan(scores)]
-            mean = interquartile_mean(scores) if len(scores) else -np.inf
-            early = reached < len(self.env_steps) - 1
-            solved = early and bool(np.all(status == FINISHED))
-            diverged = int((status == DIVERGED).sum())
-            return (0, reached, 0, -mean) if solved else (1, -reached, diverged, -mean)
+            means = np.full(2, -np.inf)
+            if len(scores):
+                means = np.array([interquartile_mean(scores), scores.mean()])
+            if reached < self.returns.shape[2] - 1 and np.all(status == FINISHED):
+                return 0, reached, 0, *-means  # solved
+            return 1, -reached, int((status == DIVERGED).sum()), *-means
 
         last = self._last()
         return sorted(range(len(self.configurations)), key=rank)
@@ -146,14 +157,21 @@ class Results:
         return int(c), int(s)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a run and evaluation: its configuration, seed, status and return."""
+        """One row a run and evaluation: configuration, seed, return, status, metrics.
+
+        A metric's name starts with "train/": what is swept may have the same name.
+        """
         return [
             {"configuration": c, "seed": seed, **values}
             | {"env_steps": int(steps), "return": float(self.returns[c, s, e])}
             | {"status": str(self.status[c, s])}
+            | {
+                f"train/{name}": float(its[c, s, e])
+                for name, its in self.metrics.items()
+            }
             for c, values in enumerate(self.configurations)
             for s, seed in enumerate(self.seeds)
-            for e, steps in enumerate(self.env_steps)
+            for e, steps in enumerate(self.env_steps[c])
         ]
 
     def save(self, folder: Path) -> None:
@@ -165,7 +183,7 @@ class Results:
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(folder / "results.csv", text.getvalue())
-        each = len(self.env_steps)
+        each = self.returns.shape[2]
         for i in range(0, len(rows), each):
             name = f"{rows[i]['configuration']:04d}-seed-{rows[i]['seed']}.jsonl"
             lines = "".join(dumps(row) + "\n" for row in rows[i : i + each])
@@ -177,20 +195,20 @@ def say_results(results: Results, *, most: int = 20) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=None, box=None, pad_edge=False)
-    names = list(results.configurations[0])
-    rows = results.summary()
-    early = any(row["env_steps"] < results.env_steps[-1] for row in rows)
-    heads = ["", *names, "return (IQM)", "95 % interval", "P(1st is better)"]
+    # As narrow as it can be, for terminals of 80 columns.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    names, rows = list(results.configurations[0]), results.summary()
+    early = any(row["env_steps"] < results.env_steps[row["index"], -1] for row in rows)
+    heads = ["", *names, "return_(IQM)", "95 %_interval", "P(1st is_better)"]
     heads += [*(["steps"] if early else []), "finished", "diverged"]
     for name in heads:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
     for rank, row in enumerate(rows[:most], 1):
         interval, better = row["return_ci95"], row["first_better"]
         table.add_row(
             str(rank),
             *(f"{row[name]:.4g}" for name in names),
-            "dropped" if row["return_iqm"] is None else f"{row['return_iqm']:.1f}",
+            _return(row),
             "" if interval is None else "[{:.1f}, {:.1f}]".format(*interval),
             "" if better is None else f"{better.probability:.2f}",
             *([f"{row['env_steps']:,}"] if early else []),
@@ -201,3 +219,10 @@ def say_results(results: Results, *, most: int = 20) -> None:
     console.print(table)
     if len(rows) > most:
         console.print(f"and {len(rows) - most} more, in results.csv")
+
+
+def _return(row: dict[str, Any]) -> str:
+    """What a configuration's runs came to, or why they came to nothing."""
+    if row["return_iqm"] is not None:
+        return f"{row['return_iqm']:.1f}"
+    return DROPPED if row[DROPPED] else DIVERGED
