@@ -21,7 +21,7 @@ from rljax.networks import ActorCritic
 from rljax.report.plots import heat_map, require_matplotlib
 from rljax.report.statistics import summarize
 from rljax.run import Run, RunOptions
-from rljax.sweep import grid, share_out, stack
+from rljax.sweep import share_out, stack
 from rljax.sweep_experiment import ppo_problem
 from rljax.train import train
 
@@ -90,31 +90,34 @@ def main(experiment: Experiment) -> dict[str, Any]:
             on_log=run.on_log,
         )
         run.check_finished()
-        points = grid(length=lengths, masspole=masses)
-        columns = {name: [point[name] for point in points] for name in points[0]}
+        names, axes = ("length", "masspole"), (lengths, masses)
+        columns = dict(
+            zip(names, map(np.ravel, np.meshgrid(*axes, indexing="ij")), strict=True)
+        )
+        count = len(lengths) * len(masses)
         # Repeated so that every device has as many; the repetitions are not read.
-        more = -len(points) % jax.device_count()
-        plants = stack(TASK, **{k: x + x[-1:] * more for k, x in columns.items()})
+        more = (0, -count % jax.device_count())
+        plants = stack(TASK, **{k: np.pad(x, more, "edge") for k, x in columns.items()})
         returns = jax.jit(on_plants(experiment))(state, plants, keys[1])
-        returns = np.asarray(returns)[: len(points)]
+        returns = np.asarray(returns)[:count]
         if folder is not None:
             draw(folder, lengths, masses, returns)
-        figures = {"plants": len(points), "solved": int((returns >= SOLVED).sum())}
+        figures = {"plants": count, "solved": int((returns >= SOLVED).sum())}
         return run.finish(figures | summarize([nearest(returns, columns)]))
 
 
 def on_plants(experiment: Experiment) -> Any:
     """`(state, plants, key) -> [N]` mean returns of the greedy policy, on all devices."""
     problem = ppo_problem(ENV, NETWORK, TASK, experiment)
-    one = functools.partial(problem.evaluate, experiment.config)
+    one = functools.partial(problem.evaluate, NETWORK)
     axes = None, 0, None
     return share_out(jax.vmap(one, in_axes=axes), axes, tuple(jax.devices()))
 
 
-def nearest(returns: np.ndarray, columns: dict[str, list[float]]) -> float:
+def nearest(returns: np.ndarray, columns: dict[str, np.ndarray]) -> float:
     """The return on the plant nearest to the one that was trained on."""
-    far = abs(np.log(np.array(columns["length"]) / TASK.length))
-    far += abs(np.log(np.array(columns["masspole"]) / TASK.masspole))
+    far = abs(np.log(columns["length"] / TASK.length))
+    far += abs(np.log(columns["masspole"] / TASK.masspole))
     return float(returns[int(far.argmin())])
 
 

@@ -1,7 +1,7 @@
 """What a sweep takes before it runs: compilations, memory, seconds."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +16,13 @@ class Problem:
     """What is swept: a learner of a configuration, and how good what it learned is.
 
     Attributes:
-        algorithm: makes the learner of a static configuration.
-        evaluate: `(config, state, task, key) -> scalar`, pure: the mean return of one
+        algorithm: `(network, config)`, makes the learner; both are static.
+        evaluate: `(network, state, task, key) -> scalar`, pure: the mean return of one
             member's policy.
-        config: the static configuration where a point says nothing else; a frozen
-            dataclass with `batch_size` and `updates(total_steps)`.
+        network: the network where a point says nothing else; a hashable dataclass, as
+            Flax modules are.
+        config: the configuration, likewise; a frozen dataclass with `batch_size` and
+            `updates(total_steps)`.
         hyperparams: the numbers that may be traced, likewise.
         task: the environment's parameters, likewise.
         total_steps: environment steps of each run: a budget, never exceeded.
@@ -29,8 +31,9 @@ class Problem:
         check_task: likewise for environment parameters.
     """
 
-    algorithm: Callable[[Any], Algorithm[Any]]
+    algorithm: Callable[[Any, Any], Algorithm[Any]]
     evaluate: Callable[[Any, Any, Any, jax.Array], jax.Array]
+    network: Any
     config: Any
     hyperparams: Any
     task: Any
@@ -41,9 +44,10 @@ class Problem:
 
 
 class Group(NamedTuple):
-    """The points of one static configuration, which one program can run.
+    """The points of one network and configuration, which one program can run.
 
     Attributes:
+        network: the network.
         config: the configuration.
         points: indices of the points.
         num_updates: updates of each run.
@@ -52,6 +56,7 @@ class Group(NamedTuple):
         swept_task: whether it has leaves `[P]`.
     """
 
+    network: Any
     config: Any
     points: tuple[int, ...]
     num_updates: int
@@ -76,8 +81,8 @@ def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
             f"it to all."
         )
     parts = {
-        name: [f.name for f in dataclasses.fields(getattr(problem, name)) if f.init]
-        for name in ("config", "hyperparams", "task")
+        name: names_of(getattr(problem, name))
+        for name in ("network", "config", "hyperparams", "task")
     }
     everything = [name for names in parts.values() for name in names]
     for name in points[0]:
@@ -87,18 +92,29 @@ def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
             raise ValueError(
                 f"{name!r} is ambiguous: it is in the {where}. Rename the environment's."
             )
-    groups: dict[Any, list[int]] = {}
+    groups: dict[tuple[Any, Any], list[int]] = {}
     for index, point in enumerate(points):
-        static = {name: point[name] for name in point if name in parts["config"]}
-        config = dataclasses.replace(problem.config, **static)
-        groups.setdefault(config, []).append(index)
+        static = replaced(problem.network, point), replaced(problem.config, point)
+        groups.setdefault(static, []).append(index)
     return tuple(
-        _group(problem, config, indices, points, parts)
-        for config, indices in groups.items()
+        _group(problem, network, config, indices, points, parts)
+        for (network, config), indices in groups.items()
     )
 
 
-def _group(problem, config, indices, points, parts) -> Group:
+def names_of(part: Any) -> list[str]:
+    """The names under which a sweep finds values in a dataclass."""
+    flax = ("parent", "name")  # every module has these
+    return [f.name for f in dataclasses.fields(part) if f.init and f.name not in flax]
+
+
+def replaced(part: Any, point: Mapping[str, Any]) -> Any:
+    """A dataclass with those of a point's values that it has."""
+    its = {name: point[name] for name in names_of(part) if name in point}
+    return dataclasses.replace(part, **its)
+
+
+def _group(problem, network, config, indices, points, parts) -> Group:
     num_updates = config.updates(problem.total_steps)
     hyperparams = problem.prepare(problem.hyperparams, num_updates)
 
@@ -120,7 +136,10 @@ def _group(problem, config, indices, points, parts) -> Group:
         if not np.isfinite(values).all():
             raise ValueError(f"{name} must be finite, got {values}. Change it.")
     problem.check_task(task)
-    return Group(config, tuple(indices), num_updates, stacked, task, bool(swept))
+    swept_task = bool(swept)
+    return Group(
+        network, config, tuple(indices), num_updates, stacked, task, swept_task
+    )
 
 
 class Cost(NamedTuple):

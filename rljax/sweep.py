@@ -15,7 +15,8 @@ import numpy as np
 from rljax.base import Algorithm, State
 from rljax.sharding import split
 
-Point: TypeAlias = dict[str, float | int]
+Value: TypeAlias = float | int | tuple[int, ...]
+Point: TypeAlias = dict[str, Value]
 """One configuration of a sweep: values by the names of what they replace."""
 
 
@@ -92,7 +93,7 @@ def replicate(hyperparams: Any, num_members: int) -> Any:
     return jax.tree.map(lambda x: jnp.full(num_members, x, jnp.float32), hyperparams)
 
 
-def stack(numbers: Any, **values: Sequence[float]) -> Any:
+def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
     """Gives every member numbers of its own: leaves `[N]`.
 
     Args:
@@ -118,7 +119,7 @@ def stack(numbers: Any, **values: Sequence[float]) -> Any:
     fields = [field.name for field in dataclasses.fields(numbers)]
     for name, column in values.items():
         check_name(name, fields, type(numbers).__name__)
-        _check_column(name, column)
+        _check_column(name, column, sizes=False)
     sizes = {len(column) for column in values.values()}
     if len(sizes) != 1:
         given = ", ".join(f"{name}: {len(x)}" for name, x in values.items()) or "none"
@@ -142,8 +143,10 @@ def stack(numbers: Any, **values: Sequence[float]) -> Any:
     return type(numbers)(**{name: of_all(name) for name in fields})
 
 
-def grid(**values: Sequence[float]) -> tuple[Point, ...]:
+def grid(**values: Sequence[Value]) -> tuple[Point, ...]:
     """All combinations of values, the last name's varying fastest.
+
+    A value is a number, or a tuple of whole numbers: the widths of layers, say.
 
     Raises:
         ValueError: no name is given, or a name without values.
@@ -188,9 +191,9 @@ class LogUniform(NamedTuple):
 class OneOf(NamedTuple):
     """Any of some values, equally likely."""
 
-    values: tuple[float, ...]
+    values: tuple[Value, ...]
 
-    def at(self, quantile: float) -> float:
+    def at(self, quantile: float) -> Value:
         """The value that this share of the distribution lies below."""
         return self.values[min(int(quantile * len(self.values)), len(self.values) - 1)]
 
@@ -259,7 +262,7 @@ def _again(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def _check_column(name: str, column: Any) -> None:
+def _check_column(name: str, column: Any, *, sizes: bool = True) -> None:
     if isinstance(column, str) or not isinstance(
         column, Sequence | np.ndarray | jax.Array
     ):
@@ -269,6 +272,9 @@ def _check_column(name: str, column: Any) -> None:
     if not len(column):
         raise ValueError(f"{name} needs at least one value, got none. Add one.")
     for value in column:
+        are_sizes = isinstance(value, tuple) and all(isinstance(x, int) for x in value)
+        if sizes and are_sizes:
+            continue
         number = np.asarray(value)
         if number.ndim or number.dtype.kind not in "iuf" or np.isnan(number):
             raise ValueError(f"{name} must be numbers, got {value!r}. Change it.")

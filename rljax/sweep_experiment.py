@@ -9,7 +9,7 @@ import numpy as np
 
 from rljax.algorithms import ppo
 from rljax.manifest import manifest
-from rljax.plan import Problem
+from rljax.plan import Problem, replaced
 from rljax.report import sweeps, watch
 from rljax.report.results import say_results
 from rljax.rollout import evaluate
@@ -29,7 +29,7 @@ def ppo_problem(env: Any, network: Any, task: Any, settings: Any) -> Problem:
             `num_episodes`, of an evaluation.
     """
 
-    def mean_return(config: Any, state: Any, task: Any, key: jax.Array) -> jax.Array:
+    def mean_return(network: Any, state: Any, task: Any, key: jax.Array) -> jax.Array:
         act = functools.partial(ppo.act, network, state, greedy=True)
         return evaluate(
             key, env, task, act, num_episodes=episodes, max_steps=max_steps
@@ -46,8 +46,9 @@ def ppo_problem(env: Any, network: Any, task: Any, settings: Any) -> Problem:
 
     episodes, max_steps = settings.num_episodes, task.max_steps
     return Problem(
-        algorithm=functools.partial(ppo.ppo, env, network),
+        algorithm=functools.partial(ppo.ppo, env),
         evaluate=mean_return,
+        network=network,
         config=settings.config,
         hyperparams=settings.hyperparams,
         task=task,
@@ -120,8 +121,10 @@ def run_sweep(
                 folder,
                 done,
                 env,
-                task,
-                lambda state: functools.partial(ppo.act, network, state, greedy=True),
+                lambda point, state: functools.partial(
+                    ppo.act, replaced(network, point), state, greedy=True
+                ),
+                functools.partial(replaced, task),
                 title=title,
                 versions=manifest("", settings)["versions"],
                 target=target,

@@ -87,18 +87,10 @@ class Worker:
         self._updates = np.rint(moments * its.num_updates).astype(int)
         self.size = len(its.points)
         self._devices = tuple(jax.devices())
-        self._algorithm = problem.algorithm(its.config)
+        self._algorithm = problem.algorithm(its.network, its.config)
         self._task_axes = task_axes = 0 if its.swept_task else None
         self._agents = population(self._algorithm, task_axes, self._devices)
-        evaluate = functools.partial(problem.evaluate, its.config)
-
-        def test(state: Any, task: Any, key: jax.Array) -> dict[str, jax.Array]:
-            leaves = jax.tree.leaves(state.params)
-            finite = jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
-            return {"return": evaluate(state, task, key), "finite": finite}
-
-        axes = (0, task_axes, None)
-        self._test = share_out(jax.vmap(test, in_axes=axes), axes, self._devices)
+        self._test = _tester(problem, its.network, task_axes, self._devices)
 
     def plan(self, max_bytes: float | None) -> Cost:
         """Compiles for as many points at once as fit into memory, and times a little."""
@@ -329,6 +321,21 @@ class Worker:
             task = jax.tree.map(lambda x: x[0], task)
         key = member(self._keys, 0)
         return Ends.read(folder, jax.eval_shape(self._algorithm.init, key, first, task))
+
+
+@functools.lru_cache(maxsize=32)
+def _tester(
+    problem: Problem, network: Any, task_axes: int | None, devices: tuple[Any, ...]
+) -> Any:
+    """`(state, task, key) -> {"return", "finite"}` of members; made, and compiled, once."""
+
+    def test(state: Any, task: Any, key: jax.Array) -> dict[str, jax.Array]:
+        leaves = jax.tree.leaves(state.params)
+        finite = jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
+        return {"return": problem.evaluate(network, state, task, key), "finite": finite}
+
+    axes = (0, task_axes, None)
+    return share_out(jax.vmap(test, in_axes=axes), axes, devices)
 
 
 def _arrays(about: dict[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,19 @@ from rljax.sweep import grid
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """A static configuration that changes nothing but the program."""
+    """A static configuration; only how many updates there are depends on it."""
 
-    width: int = 1
     batch_size: int = 1
 
     def updates(self, total_steps):
         return total_steps // self.batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A network that changes nothing but the program."""
+
+    width: int = 1
 
 
 class Rate(struct.PyTreeNode):
@@ -39,12 +45,12 @@ class Climber(struct.PyTreeNode):
 
 
 @functools.cache
-def climb(config):
+def climb(network, config):
     """Rises by its rate at every update, so that the best configuration is known."""
 
     def init(key, hyperparams, task):
         rate = jax.tree.map(jnp.float32, hyperparams)
-        return Climber(key, jnp.int32(0), jnp.zeros(config.width), rate)
+        return Climber(key, jnp.int32(0), jnp.zeros(network.width), rate)
 
     def step(state, task):
         params = state.params + state.hyperparams.rate * task.slope
@@ -56,7 +62,8 @@ def climb(config):
 
 CLIMB = Problem(
     algorithm=climb,
-    evaluate=lambda config, state, task, key: state.params[0],
+    evaluate=lambda network, state, task, key: state.params[0],
+    network=Shape(),
     config=Sizes(),
     hyperparams=Rate(),
     task=Slope(),

@@ -22,13 +22,13 @@ from rljax.sweep import grid
 env, network = CartPole(), ActorCritic(num_actions=2, hidden=(256, 256))
 config = PPOConfig(num_envs=8, num_steps=32, num_epochs=2)
 
-def mean_return(config, state, task, key):
+def mean_return(network, state, task, key):
     act = functools.partial(ppo.act, network, state, greedy=True)
     return evaluate(key, env, task, act, num_episodes=8, max_steps=50).returns.mean()
 
 problem = Problem(
-    algorithm=functools.partial(ppo.ppo, env, network), evaluate=mean_return,
-    config=config, hyperparams=PPOHyperparams(), task=CartPoleParams(),
+    algorithm=functools.partial(ppo.ppo, env), evaluate=mean_return,
+    network=network, config=config, hyperparams=PPOHyperparams(), task=CartPoleParams(),
     total_steps=4 * config.batch_size,
 )
 costs, in_words = [], s.in_words

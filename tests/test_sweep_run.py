@@ -29,15 +29,16 @@ ENV, NETWORK = CartPole(), ActorCritic(num_actions=2, hidden=(16,))
 CONFIG = ppo.PPOConfig(num_envs=4, num_steps=8, num_epochs=2, num_minibatches=2)
 
 
-def mean_return(config, state, task, key):
-    act = functools.partial(ppo.act, NETWORK, state, greedy=True)
+def mean_return(network, state, task, key):
+    act = functools.partial(ppo.act, network, state, greedy=True)
     episodes = evaluate(key, ENV, task, act, num_episodes=8, max_steps=60)
     return episodes.returns.mean()
 
 
 PROBLEM = Problem(
-    algorithm=functools.partial(ppo.ppo, ENV, NETWORK),
+    algorithm=functools.partial(ppo.ppo, ENV),
     evaluate=mean_return,
+    network=NETWORK,
     config=CONFIG,
     hyperparams=ppo.PPOHyperparams(),
     task=CartPoleParams(),
@@ -53,7 +54,7 @@ SIZES = {"num_seeds": 2, "num_evaluations": 2}
 def test_every_run_is_its_solo_run():
     done = sweep(PROBLEM, POINTS, **SIZES)
     seeds_key, evaluation_key = jax.random.split(jax.random.key(0), 2)
-    solo = PROBLEM.algorithm(CONFIG)
+    solo = PROBLEM.algorithm(NETWORK, CONFIG)
     at_end = jax.random.fold_in(evaluation_key, 2)
     keys = jax.random.split(seeds_key, 2)
     for c, point in enumerate(POINTS):
@@ -63,7 +64,7 @@ def test_every_run_is_its_solo_run():
             task = CartPoleParams(masspole=jnp.float32(point["masspole"]))
             state = jax.jit(solo.init)(key, ppo.annealed(hyperparams, 2), task)
             state = train(solo, state, task, 2)
-            wanted = mean_return(CONFIG, state, task, jax.random.clone(at_end))
+            wanted = mean_return(NETWORK, state, task, jax.random.clone(at_end))
             np.testing.assert_allclose(done.results.final[c, s], wanted, rtol=1e-4)
             if (c, s) == done.results.best():
                 best = jax.tree.map(jnp.asarray, done.best)
@@ -97,7 +98,7 @@ def test_what_training_says_is_kept_for_every_run():
 
 
 def test_keys_and_start_states_are_those_of_a_solo_run_bit_for_bit():
-    solo, devices = PROBLEM.algorithm(CONFIG), tuple(jax.devices())
+    solo, devices = PROBLEM.algorithm(NETWORK, CONFIG), tuple(jax.devices())
     hyperparams, keys = ppo.PPOHyperparams(), jax.random.split(jax.random.key(0), 24)
     many = population(solo, devices=devices).init
     states = jax.jit(many)(keys, replicate(hyperparams, 24), CartPoleParams())
@@ -119,14 +120,35 @@ def test_parts_give_what_the_whole_gives(capfd):
 
 @pytest.mark.slow
 def test_static_values_make_programs_of_their_own():
-    points = grid(num_steps=[4, 8], gamma=[0.9, 0.99, 1.0])
+    points = grid(num_steps=[4, 8], hidden=[(16,), (8, 8)], gamma=[0.9, 0.99, 1.0])
+    assert [len(its.points) for its in group(PROBLEM, points)] == [3] * 4
     done = sweep(PROBLEM, points, **SIZES)
-    assert done.num_compilations == 2
+    assert done.num_compilations == 4
     alone = sweep(PROBLEM, points[3:4], **SIZES)
     np.testing.assert_allclose(
         done.results.returns[3], alone.results.returns[0], rtol=1e-4
     )
-    assert [len(its.points) for its in group(PROBLEM, points)] == [3, 3]
+    assert done.results.label(3) == "num_steps 4, hidden 8 x 8, gamma 0.9"
+
+
+def test_what_compiles_to_the_same_is_compiled_once():
+    points = grid(width=[1, 2], rate=[1.0, 2.0], slope=[1.0])
+    assert sweep(CLIMB, points, num_seeds=1).num_compilations == 2
+    count = [0]
+
+    def compiling(event, seconds, **_):
+        del seconds
+        count[0] += event.endswith("backend_compile_duration")
+
+    jax.monitoring.register_event_duration_secs_listener(compiling)
+    try:
+        again = grid(width=[2, 1], rate=[3.0, 4.0], slope=[2.0])
+        sweep(CLIMB, again, num_seeds=1)
+        assert count == [0]
+        sweep(CLIMB, grid(width=[3, 1], rate=[3.0, 4.0], slope=[2.0]), num_seeds=1)
+        assert count[0] > 0
+    finally:
+        jax.monitoring.clear_event_listeners()
 
 
 def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
@@ -282,6 +304,8 @@ def test_results_as_files(tmp_path):
         (({"gama": 1.0},), "has no 'gama'. Did you mean gamma"),
         (({"gamma": 2.0},), r"gamma must lie in \[0, 1\], got 2"),
         (({"gamma": 1.0}, {}), "only some have 'gamma'"),
+        (({"hiden": (8, 8)},), "has no 'hiden'. Did you mean hidden"),
+        (({"gamma": (8, 8)},), r"gamma must be numbers, got \(8, 8\)"),
         (({"num_minibatches": 5},), "must be divisible by num_minibatches"),
         (({"masspole": np.inf},), "masspole must be finite"),
         (({"masspole": -1.0},), "masspole must lie in"),

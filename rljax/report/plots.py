@@ -117,7 +117,8 @@ def sweep_curves(
     left, right = figure.subplots(1, 2, sharey=True)
     names = list(results.configurations[0])
     numbers = [point[names[0]] for point in results.configurations]
-    along = len(names) == 1 and len(set(numbers)) == count
+    alone = len(names) == 1 and not isinstance(numbers[0], tuple)
+    along = alone and len(set(numbers)) == count
     for index in range(count):
         kept = results.columns(index)
         middle = [interquartile_mean(x) if len(x) else math.nan for x in kept]

@@ -24,8 +24,8 @@ class Results:
     """The evaluations of C configurations, with S seeds each, at E moments.
 
     Attributes:
-        configurations: C mappings from a parameter's name to its value, of the same
-            names; what is not named is common to all.
+        configurations: C mappings from a parameter's name to its value, a number or a
+            tuple of them, of the same names; what is not named is common to all.
         seeds: S whole numbers.
         env_steps: `[C, E]` environment steps that each run had taken.
         returns: float64 `[C, S, E]`, each the mean return of whole episodes; NaN after
@@ -40,7 +40,7 @@ class Results:
         ValueError: the shapes do not fit one another.
     """
 
-    configurations: tuple[dict[str, float | int], ...]
+    configurations: tuple[dict[str, Any], ...]
     seeds: tuple[int, ...]
     env_steps: np.ndarray
     returns: np.ndarray
@@ -71,7 +71,9 @@ class Results:
     def label(self, index: int) -> str:
         """One configuration in words, such as "learning_rate 0.001, gamma 0.99"."""
         values = self.configurations[index].items()
-        return ", ".join(f"{name} {value:.4g}" for name, value in values) or "default"
+        return (
+            ", ".join(f"{name} {_text(value)}" for name, value in values) or "default"
+        )
 
     def summary(self) -> list[dict[str, Any]]:
         """One row a configuration, the best first.
@@ -207,7 +209,7 @@ def say_results(results: Results, *, most: int = 20) -> None:
         interval, better = row["return_ci95"], row["first_better"]
         table.add_row(
             str(rank),
-            *(f"{row[name]:.4g}" for name in names),
+            *(_text(row[name]) for name in names),
             _return(row),
             "" if interval is None else "[{:.1f}, {:.1f}]".format(*interval),
             "" if better is None else f"{better.probability:.2f}",
@@ -226,3 +228,10 @@ def _return(row: dict[str, Any]) -> str:
     if row["return_iqm"] is not None:
         return f"{row['return_iqm']:.1f}"
     return DROPPED if row[DROPPED] else DIVERGED
+
+
+def _text(value: Any) -> str:
+    """A value that is swept, in words: 0.001, 512, 64 x 64."""
+    if isinstance(value, tuple):
+        return " x ".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

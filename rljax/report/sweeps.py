@@ -1,6 +1,5 @@
 """What is kept of a sweep: figures, tables, curves, the best run, and one page."""
 
-import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -39,18 +38,12 @@ def figures(done: Any, *, target: float) -> tuple[dict[str, Any], dict[str, Any]
     return result, {"env_steps": done.env_steps, "seconds_run": done.seconds_run}
 
 
-def own_task(task: Any, values: Mapping[str, float]) -> Any:
-    """The environment's parameters with those of a configuration's values it has."""
-    fields = {field.name for field in dataclasses.fields(task)}
-    return task.replace(**{name: x for name, x in values.items() if name in fields})
-
-
 def save(
     folder: Path,
     done: Any,
     env: Any,
-    task: Any,
-    policy: Callable[[Any], Any],
+    policy: Callable[[Mapping[str, Any], Any], Any],
+    own_task: Callable[[Mapping[str, Any]], Any],
     *,
     title: str,
     versions: Mapping[str, str],
@@ -68,8 +61,8 @@ def save(
         folder: where.
         done: what `rljax.sweep_run.sweep` returned.
         env: the environment.
-        task: the environment's parameters, where the sweep changed none.
-        policy: makes `(observation, key) -> action` of a run's state.
+        policy: makes `(observation, key) -> action` of a configuration and a run's state.
+        own_task: the environment's parameters of a configuration.
         title: what was swept.
         versions: what to show at the report's end.
         target: a return to mark.
@@ -93,8 +86,8 @@ def save(
             state = getattr(done, name)
             rljax.checkpoint.save(folder / name, int(state.step), state, {})
             label = f"{name}: {results.label(run[0])}, seed {run[1]}"
-            its = own_task(task, results.configurations[run[0]])
-            shown = {label: policy(state)}
+            point = results.configurations[run[0]]
+            its, shown = own_task(point), {label: policy(point, state)}
             episode = watch.play(
                 jax.random.key(0), env, its, shown, max_steps=max_steps
             )[label]
