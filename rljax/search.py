@@ -1,5 +1,6 @@
 """Search for good hyperparameters: Optuna proposes, populations try many at once."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from rljax.plan import Problem, group
 from rljax.report.results import FINISHED
 from rljax.report.statistics import interquartile_mean
+from rljax.run import RunError
 from rljax.sweep import LogUniform, OneOf, Point, Space, Uniform, check_space
 from rljax.sweep_run import sweep
 
@@ -27,25 +29,30 @@ def search(
 
     Asks Optuna for a batch of trials, trains them as one population, tells it the
     interquartile mean of each one's seeds, and so on. A trial of which a run diverged is
-    told as failed. Processes that name the same study in one storage share its trials.
+    told as failed. A trial's user attributes are its share of the population's `env_steps`,
+    `seconds_run` and `seconds_compile`. Processes that name the same study in one storage share its trials.
 
     Args:
         problem: what is swept.
         spaces: where each value is looked for.
-        num_trials: trials of the whole study that are to be finished, whoever ran them.
+        num_trials: trials of the whole study that are to be finished, whoever ran them;
+            processes that share it may finish up to a batch each more.
         batch_size: trials in one population.
         num_seeds: runs of each.
-        seed: what the runs' keys and the sampler's choices come from.
+        seed: what the runs' keys come from, the same for all trials; and the sampler's
+            choices, without a storage.
         name: the study's.
         storage: an Optuna storage, or its URL; by default the study is in memory.
         sampler: an Optuna sampler; by default TPE, aware of what others are trying.
 
     Returns:
-        The `optuna.Study`; `best_params` is a point.
+        The `optuna.Study`; its `best_params` are a point. What was best of many was also
+        lucky: train it anew, with another seed, to know how good it is.
 
     Raises:
-        ImportError: Optuna is not installed.
+        ImportError: Optuna, or the storage's database driver, is not installed.
         ValueError: nothing is to be tried, or cannot be; before anything compiles.
+        RunError: the storage cannot be used.
 
     References:
         Akiba et al. (2019), https://arxiv.org/abs/1907.10902.
@@ -64,32 +71,66 @@ def search(
         raise ValueError("a search needs at least one space, got none. Add one.")
     for what, space in spaces.items():
         check_space(what, space)
+        if isinstance(space, OneOf) and any(isinstance(x, tuple) for x in space.values):
+            raise ValueError(
+                f"a search takes numbers, got {space}. Use grid for those."
+            )
+        if isinstance(space, OneOf):
+            for choice in space.values:
+                group(problem, [{what: choice}])
     for quantile in (0.0, 0.5, 1.0):
         group(problem, [{what: space.at(quantile) for what, space in spaces.items()}])
 
     if sampler is None:
-        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        # Processes that share a study must not all propose the same.
+        its_seed = seed if storage is None else None
+        sampler = optuna.samplers.TPESampler(seed=its_seed, constant_liar=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="maximize",
-        study_name=name,
-        storage=storage,
-        sampler=sampler,
-        load_if_exists=True,
-    )
+    study = _study(name, storage, sampler)
     done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
-    while len(study.get_trials(deepcopy=False, states=done)) < num_trials:
-        trials = [study.ask() for _ in range(batch_size)]
+
+    def missing() -> int:
+        return num_trials - len(study.get_trials(deepcopy=False, states=done))
+
+    while (count := min(missing(), batch_size)) > 0:
+        trials = [study.ask() for _ in range(count)]
         points = [_point(trial, spaces) for trial in trials]
-        results = sweep(problem, points, num_seeds=num_seeds, seed=seed).results
+        made = sweep(problem, points, num_seeds=num_seeds, seed=seed, num_evaluations=1)
+        results = made.results
         for trial, scores, status in zip(
             trials, results.final, results.status, strict=True
         ):
+            for what in ("env_steps", "seconds_run", "seconds_compile"):
+                trial.set_user_attr(what, getattr(made, what) / len(trials))
             if np.all(status == FINISHED):
                 study.tell(trial, interquartile_mean(scores))
             else:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
     return study
+
+
+def _study(name: str, storage: Any, sampler: Any) -> Any:
+    """A new study, or the one of this name that the storage has."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    reason = None
+    for _ in range(3):
+        try:
+            return optuna.create_study(
+                direction="maximize",
+                study_name=name,
+                storage=storage,
+                sampler=sampler,
+                load_if_exists=True,
+            )
+        except (ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+            reason = error
+            time.sleep(0.3)  # another process may be making the same tables
+    raise RunError(
+        f"the storage {storage!r} cannot be used: {str(reason).splitlines()[0]}. Name a "
+        f"database, such as sqlite:///study.db, that can be written."
+    ) from reason
 
 
 def _point(trial: Any, spaces: dict[str, Space]) -> Point:

@@ -247,7 +247,7 @@ def check_name(name: str, fields: Sequence[str], of: str) -> None:
         raise ValueError(f"{of} has no {name!r}.{hint}")
 
 
-def member(tree: Any, index: int | np.ndarray) -> Any:
+def member(tree: Any, index: int | slice | np.ndarray) -> Any:
     """One member of a population's state, or several of them."""
     return jax.tree.map(lambda x: x[index], _again(tree))
 

@@ -246,12 +246,15 @@ class Worker:
         updates = int(self._updates[progress.moments - 1])
         path = place / "state" / f"{updates:012d}"
         say(f"going on from update {updates:,} in {place}")
-        return progress, rljax.checkpoint.restore(path, state)[0], task
+        like = jax.eval_shape(functools.partial(self._runs, progress), state)
+        its, _ = rljax.checkpoint.restore(path, like)
+        return progress, self._filled(its, state), task
 
     def _save(self, place: Path, progress: Progress, state: Any) -> None:
         # The one before is kept for as long as progress.json tells of it.
         updates = int(self._updates[progress.moments - 1])
-        rljax.checkpoint.save(place / "state", updates, state, {}, keep=2)
+        its = jax.device_get(self._runs(progress, state))
+        rljax.checkpoint.save(place / "state", updates, its, {}, keep=2)
         write_atomically(place / "progress.json", dumps(vars(progress)) + "\n")
 
     def _start(self, points: Sequence[int]) -> tuple[Any, Any]:
@@ -274,12 +277,21 @@ class Worker:
     def _choose(self, state: Any, task: Any, rows: list[int]) -> tuple[Any, Any]:
         """The members `rows` of a population, as a population."""
         chosen = _padded(np.asarray(rows), len(self._devices))
-        axes = (0, self._task_axes)
         where = jax.tree.leaves(state)[0].sharding
         state = jax.device_put(member(state, chosen), where)
-        if axes[1] is not None:
+        if self._task_axes is not None:
             task = jax.tree.map(lambda x: x[chosen], task)
         return state, task
+
+    def _runs(self, progress: Progress, state: Any) -> Any:
+        """Of a population the members that are read: on more devices there are more."""
+        return member(state, slice(len(progress.alive) * len(self._keys)))
+
+    def _filled(self, its: Any, like: Any) -> Any:
+        """The members that are read, with as many others as a population needs."""
+        count, whole = (jax.tree.leaves(x)[0].shape[0] for x in (its, like))
+        rows = np.minimum(np.arange(whole), count - 1)
+        return jax.device_put(member(its, rows), jax.tree.leaves(like)[0].sharding)
 
     def _evaluate(self, state: Any, task: Any, updates: int) -> dict[str, np.ndarray]:
         key = jax.random.fold_in(self._evaluation_key, int(updates))

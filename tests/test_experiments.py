@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import robustness_cartpole
 import score_completions
+import search_cartpole
 import sweep_cartpole
 import sweep_thermostat
 import thermostat_ppo
@@ -122,6 +123,20 @@ def test_a_sweep_trains_and_reports(script, values, tmp_path, capsys):
     assert result["best"] in page
     assert script.main(experiment) == result
     assert (tmp_path / "best").is_dir()
+
+
+def test_a_search_proposes_and_tries_the_best_anew(tmp_path):
+    experiment = search_cartpole.Experiment(
+        config=TINY, num_trials=4, batch_size=4, num_seeds=2, num_seeds_at_end=8,
+        total_steps=40, num_episodes=3, run=RunOptions(out=tmp_path),
+    )  # fmt: skip
+    result = search_cartpole.main(experiment)
+    assert result.keys() >= HEADLINE
+    assert (result["trials"], len(result["returns"])) == (4, 8)
+    assert result["best"].keys() == {"learning_rate", "gamma"}
+    assert result["env_steps"] == 4 * 2 * 32 + 8 * 32
+    assert (tmp_path / "study.db").exists()
+    assert search_cartpole.main(experiment) == result
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from climber import CLIMB
 from test_sweep_run import PROBLEM
 
+from rljax.run import RunError
 from rljax.search import search
 from rljax.sweep import LogUniform, OneOf, Uniform
 
@@ -22,6 +23,33 @@ def test_it_finds_the_steepest_climb(capfd):
     # Far fewer trials go where the climb leads down than a blind search would send.
     downwards = sum(trial.params["rate"] < 0 for trial in study.trials[16:])
     assert downwards < 12
+
+
+def test_it_makes_no_more_trials_than_asked_for(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    about = {"batch_size": 4, "num_seeds": 1, "storage": storage}
+    for num_trials in (6, 6, 7):
+        study = search(CLIMB, {"rate": Uniform(0, 5)}, num_trials=num_trials, **about)
+        assert len(study.trials) == num_trials
+    # Who goes on does not propose again what was tried.
+    assert len({trial.params["rate"] for trial in study.trials}) == 7
+
+
+def test_without_a_storage_it_proposes_the_same_again():
+    about = {"num_trials": 4, "batch_size": 4, "num_seeds": 1}
+    first, again, other = (
+        search(CLIMB, {"rate": Uniform(0, 5)}, seed=seed, **about).trials
+        for seed in (0, 0, 1)
+    )
+    assert [x.params for x in first] == [x.params for x in again]
+    assert [x.params for x in first] != [x.params for x in other]
+
+
+@pytest.mark.parametrize("storage", ["nonsense", "sqlite:////proc/none/study.db"])
+def test_a_storage_that_cannot_be_used_is_named(storage):
+    about = {"num_trials": 1, "batch_size": 1, "num_seeds": 1}
+    with pytest.raises(RunError, match=f"the storage '{storage}' cannot be used"):
+        search(CLIMB, {"rate": Uniform(0, 5)}, storage=storage, **about)
 
 
 def test_trials_that_diverge_are_told_as_failed():
@@ -42,7 +70,6 @@ from rljax.sweep import Uniform
 search(CLIMB, {{"rate": Uniform(0.0, 5.0)}}, num_trials=24, batch_size=4, num_seeds=1,
        seed=int(sys.argv[1]), storage={storage!r})
 """
-    optuna.create_study(study_name="rljax", storage=storage, direction="maximize")
     both = [subprocess.Popen([sys.executable, "-c", code, str(i)]) for i in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     study = optuna.load_study(study_name="rljax", storage=storage)
@@ -57,6 +84,8 @@ search(CLIMB, {{"rate": Uniform(0.0, 5.0)}}, num_trials=24, batch_size=4, num_se
         ({"gama": Uniform(0, 1)}, "Did you mean gamma"),
         ({"gamma": Uniform(0, 2)}, r"gamma must lie in \[0, 1\], got 2"),
         ({"learning_rate": LogUniform(0, 1)}, "low > 0"),
+        ({"gamma": OneOf((0.9, 1.5, 0.95))}, r"gamma must lie in \[0, 1\], got 1.5"),
+        ({"hidden": OneOf(((8,), (8, 8)))}, "a search takes numbers"),
     ],
 )
 def test_it_refuses_what_cannot_be_searched(spaces, match):

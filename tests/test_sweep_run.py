@@ -227,6 +227,19 @@ def test_a_sweep_that_is_asked_to_stop_keeps_what_was_done(tmp_path, capfd):
         sweep(CLIMB, RATES, num_seeds=1, asked_to_stop=lambda: "SIGINT")
 
 
+def test_a_sweep_goes_on_on_fewer_devices_or_more(tmp_path, monkeypatch):
+    devices = jax.devices()
+    points, asks = RATES[:3], {"asked_to_stop": lambda: "SIGTERM"}
+    about = {"num_seeds": 1, "folder": tmp_path, "rungs": [0.25], "num_evaluations": 8}
+    for several in (devices, devices[:1]):
+        monkeypatch.setattr(jax, "devices", lambda several=several: several)
+        with pytest.raises(RunError, match="stopped by SIGTERM"):
+            sweep(CLIMB, points, **about, **asks)
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    done = sweep(CLIMB, points, **about)
+    np.testing.assert_allclose(done.results.final[:, 0], [np.nan, 40.0, 8.0])
+
+
 def test_rungs_drop_the_worse_half_and_keep_the_winner():
     full = sweep(CLIMB, RATES, num_seeds=2, num_evaluations=4)
     done = sweep(CLIMB, RATES, num_seeds=2, num_evaluations=4, rungs=[0.25, 0.5])

@@ -1,0 +1,132 @@
+"""Searches PPO's numbers on CartPole-v1: Optuna proposes, a population tries many at once.
+
+    python experiments/search_cartpole.py --out runs/search
+
+64 trials in batches of 16, 4 seeds each; then the best one anew, with 16 other seeds. With
+--storage sqlite:///study.db, or another database's URL, several processes or machines share
+one study, and a search that was stopped goes on. Needs Optuna: pip install '.[sweep]'.
+Expected: see the README's results.
+"""
+
+import dataclasses
+from typing import Any
+
+from rljax.algorithms import ppo
+from rljax.envs import CartPole, CartPoleParams
+from rljax.launch import check_counts, check_seed, launch
+from rljax.metrics import say
+from rljax.networks import ActorCritic
+from rljax.report.statistics import summarize
+from rljax.run import Run, RunError, RunOptions
+from rljax.search import search
+from rljax.sweep import LogUniform, Uniform
+from rljax.sweep_experiment import ppo_problem
+from rljax.sweep_run import sweep
+
+ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What the command line can change."""
+
+    seed: int = 0
+    """Seeds the runs; a trial's are the same as every other's."""
+    num_trials: int = 64
+    """Trials of the whole study."""
+    batch_size: int = 16
+    """Trials in one population."""
+    num_seeds: int = 4
+    """Runs of a trial."""
+    num_seeds_at_end: int = 16
+    """Runs of the best trial's numbers, with other seeds."""
+    lowest_learning_rate: float = 1e-5
+    """From here on learning rates are proposed."""
+    highest_learning_rate: float = 1.0
+    """Up to here learning rates are proposed."""
+    lowest_gamma: float = 0.8
+    """From here on discount factors are proposed, up to 1."""
+    total_steps: int = 50_000
+    """Environment steps of each run: a budget, never exceeded."""
+    num_episodes: int = 32
+    """Episodes in an evaluation of each run."""
+    storage: str | None = dataclasses.field(default=None, metadata={"setting": False})
+    """URL of the study's database; by default a file in --out, or none."""
+    study: str = "cartpole"
+    """The study's name in the storage."""
+    config: ppo.PPOConfig = dataclasses.field(
+        default_factory=lambda: ppo.PPOConfig(num_envs=16, num_steps=32, num_epochs=10)
+    )
+    hyperparams: ppo.PPOHyperparams = dataclasses.field(
+        default_factory=ppo.PPOHyperparams
+    )
+    run: RunOptions = dataclasses.field(
+        default_factory=RunOptions, metadata={"setting": False}
+    )
+
+    def __post_init__(self):
+        check_seed(self.seed)
+        counts = "num_trials", "batch_size", "num_seeds", "num_seeds_at_end"
+        check_counts(self, *counts, "num_episodes")
+        ppo.check_hyperparams(self.hyperparams)
+        self.config.updates(self.total_steps)
+
+
+def main(experiment: Experiment) -> dict[str, Any]:
+    """Searches, or goes on, and returns the figures of the best numbers found."""
+    folder, storage = experiment.run.out, experiment.storage
+    if storage is None and folder is not None:
+        storage = f"sqlite:///{folder / 'study.db'}"
+    with Run(
+        "search_cartpole",
+        experiment,
+        experiment.run,
+        num_updates=experiment.config.updates(experiment.total_steps),
+        steps_per_update=experiment.config.batch_size,
+        headline="return",
+    ) as run:
+        if run.result is not None:
+            return run.result
+        problem = ppo_problem(ENV, NETWORK, TASK, experiment)
+        rates = experiment.lowest_learning_rate, experiment.highest_learning_rate
+        study = search(
+            problem,
+            {
+                "learning_rate": LogUniform(*rates),
+                "gamma": Uniform(experiment.lowest_gamma, 1.0),
+            },
+            num_trials=experiment.num_trials,
+            batch_size=experiment.batch_size,
+            num_seeds=experiment.num_seeds,
+            seed=experiment.seed,
+            name=experiment.study,
+            storage=storage,
+        )
+        found = {trial.state.name: trial for trial in study.trials}
+        if "COMPLETE" not in found:
+            raise RunError("runs of every trial diverged. Search another range.")
+        say(f"best of {len(study.trials)}: {study.best_params}; now with other seeds")
+        # The best of many was lucky, too: only runs that did not choose it are honest.
+        anew = sweep(
+            problem,
+            [study.best_params],
+            num_seeds=experiment.num_seeds_at_end,
+            seed=(experiment.seed + 1) % 2**32,
+            num_evaluations=1,
+        )
+        took = {
+            name: getattr(anew, name)
+            + sum(trial.user_attrs.get(name, 0) for trial in study.trials)
+            for name in ("env_steps", "seconds_run", "seconds_compile")
+        }
+        result = summarize(anew.results.final[0]) | {
+            "best": study.best_params,
+            "best_return_while_searching": study.best_value,
+            "trials": len(study.trials),
+            "seconds_compile": took.pop("seconds_compile"),
+        }
+        return run.finish(result, took)
+
+
+if __name__ == "__main__":
+    launch(main, Experiment, __doc__, all_cores=True)
