@@ -20,9 +20,9 @@ from rljax.launch import check_counts, check_seed, launch
 from rljax.networks import ActorCritic
 from rljax.report.plots import heat_map, require_matplotlib
 from rljax.report.statistics import summarize
+from rljax.rollout import evaluate
 from rljax.run import Run, RunOptions
 from rljax.sweep import share_out, stack
-from rljax.sweep_experiment import ppo_problem
 from rljax.train import train
 
 SOLVED = 475.0
@@ -90,26 +90,28 @@ def main(experiment: Experiment) -> dict[str, Any]:
             on_log=run.on_log,
         )
         run.check_finished()
-        names, axes = ("length", "masspole"), (lengths, masses)
-        columns = dict(
-            zip(names, map(np.ravel, np.meshgrid(*axes, indexing="ij")), strict=True)
-        )
-        count = len(lengths) * len(masses)
+        pairs = np.array([(x, y) for x in lengths for y in masses])
+        columns, count = {"length": pairs[:, 0], "masspole": pairs[:, 1]}, len(pairs)
         # Repeated so that every device has as many; the repetitions are not read.
         more = (0, -count % jax.device_count())
         plants = stack(TASK, **{k: np.pad(x, more, "edge") for k, x in columns.items()})
         returns = jax.jit(on_plants(experiment))(state, plants, keys[1])
         returns = np.asarray(returns)[:count]
         if folder is not None:
-            draw(folder, lengths, masses, returns)
+            draw(folder, pairs, returns.reshape(len(lengths), len(masses)))
         figures = {"plants": count, "solved": int((returns >= SOLVED).sum())}
         return run.finish(figures | summarize([nearest(returns, columns)]))
 
 
 def on_plants(experiment: Experiment) -> Any:
     """`(state, plants, key) -> [N]` mean returns of the greedy policy, on all devices."""
-    problem = ppo_problem(ENV, NETWORK, TASK, experiment)
-    one = functools.partial(problem.evaluate, NETWORK)
+    num, most = experiment.num_episodes, TASK.max_steps
+
+    def one(state: Any, task: Any, key: jax.Array) -> jax.Array:
+        act = functools.partial(ppo.act, NETWORK, state, greedy=True)
+        played = evaluate(key, ENV, task, act, num_episodes=num, max_steps=most)
+        return played.returns.mean()
+
     axes = None, 0, None
     return share_out(jax.vmap(one, in_axes=axes), axes, tuple(jax.devices()))
 
@@ -121,14 +123,11 @@ def nearest(returns: np.ndarray, columns: dict[str, np.ndarray]) -> float:
     return float(returns[int(far.argmin())])
 
 
-def draw(folder: Path, lengths: Any, masses: Any, returns: np.ndarray) -> None:
+def draw(folder: Path, pairs: np.ndarray, returns: np.ndarray) -> None:
     """The map, as a PNG and as numbers."""
-    table = np.column_stack(
-        [*map(np.ravel, np.meshgrid(lengths, masses, indexing="ij"))]
-    )
     np.savetxt(
         folder / "robustness.csv",
-        np.column_stack([table, returns]),
+        np.column_stack([pairs, returns.ravel()]),
         delimiter=",",
         header="length,masspole,return",
         comments="",
@@ -136,9 +135,9 @@ def draw(folder: Path, lengths: Any, masses: Any, returns: np.ndarray) -> None:
     )
     heat_map(
         folder / "robustness.png",
-        masses,
-        lengths,
-        returns.reshape(len(lengths), len(masses)),
+        np.unique(pairs[:, 1]),
+        np.unique(pairs[:, 0]),
+        returns,
         title="A policy trained on one CartPole (cross), tried on others",
         xlabel="mass of the pole (kg)",
         ylabel="half length of the pole (m)",

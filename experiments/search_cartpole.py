@@ -87,7 +87,15 @@ def main(experiment: Experiment) -> dict[str, Any]:
     ) as run:
         if run.result is not None:
             return run.result
-        problem = ppo_problem(ENV, NETWORK, TASK, experiment)
+        problem = ppo_problem(
+            ENV,
+            NETWORK,
+            TASK,
+            total_steps=experiment.total_steps,
+            num_episodes=experiment.num_episodes,
+            config=experiment.config,
+            hyperparams=experiment.hyperparams,
+        )
         rates = experiment.lowest_learning_rate, experiment.highest_learning_rate
         study = search(
             problem,

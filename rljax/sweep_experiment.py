@@ -18,21 +18,32 @@ from rljax.sweep import Point
 from rljax.sweep_run import sweep
 
 
-def ppo_problem(env: Any, network: Any, task: Any, settings: Any) -> Problem:
+def ppo_problem(
+    env: Any,
+    network: Any,
+    task: Any,
+    *,
+    total_steps: int,
+    num_episodes: int = 32,
+    config: ppo.PPOConfig = ppo.PPOConfig(),  # noqa: B008, frozen
+    hyperparams: ppo.PPOHyperparams = ppo.PPOHyperparams(),  # noqa: B008
+) -> Problem:
     """PPO, judged by its greedy policy's mean return over whole episodes.
 
     Args:
         env: the environment.
         network: an actor-critic; hashable.
         task: the environment's parameters; its `max_steps` bounds every episode.
-        settings: an experiment with `config`, `hyperparams`, `total_steps` and
-            `num_episodes`, of an evaluation.
+        total_steps: environment steps of each run: a budget, never exceeded.
+        num_episodes: episodes in an evaluation of each run.
+        config: the configuration where a point says nothing else.
+        hyperparams: likewise; the learning rate falls to 0 over a run.
     """
 
     def mean_return(network: Any, state: Any, task: Any, key: jax.Array) -> jax.Array:
         act = functools.partial(ppo.act, network, state, greedy=True)
         return evaluate(
-            key, env, task, act, num_episodes=episodes, max_steps=max_steps
+            key, env, task, act, num_episodes=num_episodes, max_steps=max_steps
         ).returns.mean()
 
     def check_task(swept: Any) -> None:
@@ -44,15 +55,15 @@ def ppo_problem(env: Any, network: Any, task: Any, settings: Any) -> Problem:
                 f"{longest}. Raise the task's own max_steps."
             )
 
-    episodes, max_steps = settings.num_episodes, task.max_steps
+    max_steps = task.max_steps
     return Problem(
         algorithm=functools.partial(ppo.ppo, env),
         evaluate=mean_return,
         network=network,
-        config=settings.config,
-        hyperparams=settings.hyperparams,
+        config=config,
+        hyperparams=hyperparams,
         task=task,
-        total_steps=settings.total_steps,
+        total_steps=total_steps,
         prepare=ppo.annealed,
         check=ppo.check_hyperparams,
         check_task=check_task,
@@ -76,8 +87,9 @@ def run_sweep(
 
     Args:
         name: the experiment's.
-        settings: the experiment, with `seed`, `num_seeds`, `num_evaluations`,
-            `rungs`, `stop_at_return` and `run`, too.
+        settings: the experiment, with `config`, `hyperparams`, `total_steps`,
+            `num_episodes`, `seed`, `num_seeds`, `num_evaluations`, `rungs`,
+            `stop_at_return` and `run`.
         env: the environment.
         network: an actor-critic; hashable.
         task: the environment's parameters, where a point says nothing else.
@@ -104,7 +116,15 @@ def run_sweep(
         if folder is not None:
             watch.require_pictures()
         done = sweep(
-            ppo_problem(env, network, task, settings),
+            ppo_problem(
+                env,
+                network,
+                task,
+                total_steps=settings.total_steps,
+                num_episodes=settings.num_episodes,
+                config=config,
+                hyperparams=settings.hyperparams,
+            ),
             points,
             num_seeds=settings.num_seeds,
             seed=settings.seed,

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from climber import CLIMB, RATES, Rate
-from sweep_cartpole import Experiment
 
 import rljax.sweep_part
 from rljax.algorithms import ppo
@@ -356,6 +355,6 @@ def test_a_name_in_two_places_is_ambiguous():
 
 
 def test_an_episode_longer_than_evaluations_is_refused():
-    problem = ppo_problem(ENV, NETWORK, CartPoleParams(), Experiment())
+    problem = ppo_problem(ENV, NETWORK, CartPoleParams(), total_steps=50_000)
     with pytest.raises(ValueError, match="max_steps must be at most 500"):
         group(problem, [{"max_steps": 600}])
