@@ -16,10 +16,11 @@ from rljax.envs import CartPole, CartPoleParams
 from rljax.launch import check_counts, check_seed, launch
 from rljax.metrics import say
 from rljax.networks import ActorCritic
+from rljax.plan import Problem
 from rljax.report.statistics import summarize
 from rljax.run import Run, RunError, RunOptions
-from rljax.search import search
-from rljax.sweep import LogUniform, Uniform
+from rljax.search import check_search, search
+from rljax.sweep import LogUniform, Space, Uniform
 from rljax.sweep_experiment import ppo_problem
 from rljax.sweep_run import sweep
 
@@ -69,7 +70,24 @@ class Experiment:
         counts = "num_trials", "batch_size", "num_seeds", "num_seeds_at_end"
         check_counts(self, *counts, "num_episodes")
         ppo.check_hyperparams(self.hyperparams)
-        self.config.updates(self.total_steps)
+        if self.run.tensorboard:
+            raise ValueError("a search has no curves to log. Leave --tensorboard out.")
+        check_search(self.problem(), self.spaces(), self.num_trials, self.batch_size)
+
+    def problem(self) -> Problem:
+        """What is searched."""
+        return ppo_problem(
+            *(ENV, NETWORK, TASK),
+            total_steps=self.total_steps,
+            num_episodes=self.num_episodes,
+            config=self.config,
+            hyperparams=self.hyperparams,
+        )
+
+    def spaces(self) -> dict[str, Space]:
+        """Where it is searched."""
+        rates = LogUniform(self.lowest_learning_rate, self.highest_learning_rate)
+        return {"learning_rate": rates, "gamma": Uniform(self.lowest_gamma, 1.0)}
 
 
 def main(experiment: Experiment) -> dict[str, Any]:
@@ -87,22 +105,10 @@ def main(experiment: Experiment) -> dict[str, Any]:
     ) as run:
         if run.result is not None:
             return run.result
-        problem = ppo_problem(
-            ENV,
-            NETWORK,
-            TASK,
-            total_steps=experiment.total_steps,
-            num_episodes=experiment.num_episodes,
-            config=experiment.config,
-            hyperparams=experiment.hyperparams,
-        )
-        rates = experiment.lowest_learning_rate, experiment.highest_learning_rate
+        problem = experiment.problem()
         study = search(
             problem,
-            {
-                "learning_rate": LogUniform(*rates),
-                "gamma": Uniform(experiment.lowest_gamma, 1.0),
-            },
+            experiment.spaces(),
             num_trials=experiment.num_trials,
             batch_size=experiment.batch_size,
             num_seeds=experiment.num_seeds,

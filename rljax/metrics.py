@@ -91,6 +91,22 @@ def read_rows(path: Path, last_step: int) -> list[Row]:
     return rows
 
 
+def require_tensorboard() -> Any:
+    """The class that writes logs for TensorBoard.
+
+    Raises:
+        ImportError: tensorboardX is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "TensorBoard logs need tensorboardX, which is not installed. Install it "
+            "with: pip install 'rljax[log]'"
+        ) from error
+    return SummaryWriter
+
+
 class TensorBoard:
     """Writes scalars for TensorBoard; of a population, the mean over its members.
 
@@ -99,15 +115,8 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, first_step: int):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise ImportError(
-                "TensorBoard logs need tensorboardX, which is not installed. Install it "
-                "with: pip install 'rljax[log]'"
-            ) from error
         # Rows of an earlier process beyond the checkpoint are hidden by the viewer.
-        self._writer = SummaryWriter(
+        self._writer = require_tensorboard()(
             str(folder),
             purge_step=first_step,
             filename_suffix=f".{os.getpid()}.{first_step}",

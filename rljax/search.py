@@ -64,23 +64,7 @@ def search(
             "a search needs Optuna, which is not installed. Install it with: "
             "pip install 'rljax[sweep]'"
         ) from error
-    for what, value in (("num_trials", num_trials), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{what} must be at least 1, got {value}. Raise it.")
-    if not spaces:
-        raise ValueError("a search needs at least one space, got none. Add one.")
-    for what, space in spaces.items():
-        check_space(what, space)
-        if isinstance(space, OneOf) and any(isinstance(x, tuple) for x in space.values):
-            raise ValueError(
-                f"a search takes numbers, got {space}. Use grid for those."
-            )
-        if isinstance(space, OneOf):
-            for choice in space.values:
-                group(problem, [{what: choice}])
-    for quantile in (0.0, 0.5, 1.0):
-        group(problem, [{what: space.at(quantile) for what, space in spaces.items()}])
-
+    check_search(problem, spaces, num_trials, batch_size)
     if sampler is None:
         # Processes that share a study must not all propose the same.
         its_seed = seed if storage is None else None
@@ -107,6 +91,28 @@ def search(
             else:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
     return study
+
+
+def check_search(
+    problem: Problem, spaces: dict[str, Space], num_trials: int, batch_size: int
+) -> None:
+    """Raises a ValueError if there is nothing to be tried, or what cannot be."""
+    for what, value in (("num_trials", num_trials), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{what} must be at least 1, got {value}. Raise it.")
+    if not spaces:
+        raise ValueError("a search needs at least one space, got none. Add one.")
+    for what, space in spaces.items():
+        check_space(what, space)
+        if isinstance(space, OneOf) and any(isinstance(x, tuple) for x in space.values):
+            raise ValueError(
+                f"a search takes numbers, got {space}. Use grid for those."
+            )
+        if isinstance(space, OneOf):
+            for choice in space.values:
+                group(problem, [{what: choice}])
+    for quantile in (0.0, 0.5, 1.0):
+        group(problem, [{what: space.at(quantile) for what, space in spaces.items()}])
 
 
 def _study(name: str, storage: Any, sampler: Any) -> Any:

@@ -9,13 +9,14 @@ import numpy as np
 
 from rljax.algorithms import ppo
 from rljax.manifest import manifest
+from rljax.metrics import require_tensorboard
 from rljax.plan import Problem, replaced
 from rljax.report import sweeps, watch
 from rljax.report.results import say_results
 from rljax.rollout import evaluate
 from rljax.run import Run
 from rljax.sweep import Point
-from rljax.sweep_run import sweep
+from rljax.sweep_run import check_sweep, sweep
 
 
 def ppo_problem(
@@ -103,6 +104,22 @@ def run_sweep(
         The best configuration's figures, and what all runs took.
     """
     config, folder = settings.config, settings.run.out
+    problem = ppo_problem(
+        env,
+        network,
+        task,
+        total_steps=settings.total_steps,
+        num_episodes=settings.num_episodes,
+        config=config,
+        hyperparams=settings.hyperparams,
+    )
+    how = {
+        "num_seeds": settings.num_seeds,
+        "num_evaluations": settings.num_evaluations,
+        "rungs": settings.rungs,
+        "target": settings.stop_at_return,
+    }
+    check_sweep(problem, points, **how)  # before there is a run directory
     with Run(
         name,
         settings,
@@ -115,22 +132,13 @@ def run_sweep(
             return run.result
         if folder is not None:
             watch.require_pictures()
+        if settings.run.tensorboard:
+            require_tensorboard()
         done = sweep(
-            ppo_problem(
-                env,
-                network,
-                task,
-                total_steps=settings.total_steps,
-                num_episodes=settings.num_episodes,
-                config=config,
-                hyperparams=settings.hyperparams,
-            ),
+            problem,
             points,
-            num_seeds=settings.num_seeds,
+            **how,
             seed=settings.seed,
-            num_evaluations=settings.num_evaluations,
-            rungs=settings.rungs,
-            target=settings.stop_at_return,
             folder=folder,
             checkpoint_every=settings.run.checkpoint_every,
             asked_to_stop=run.asked_to_stop,
@@ -151,5 +159,6 @@ def run_sweep(
                 target_name=target_name,
                 max_steps=task.max_steps,
                 frames_per_second=frames_per_second,
+                tensorboard=settings.run.tensorboard,
             )
         return run.finish(*sweeps.figures(done, target=target))

@@ -95,6 +95,11 @@ class Worker:
     def plan(self, max_bytes: float | None) -> Cost:
         """Compiles for as many points at once as fit into memory, and times a little."""
         limit = _free_bytes() if max_bytes is None else max_bytes
+        # What is sure not to fit is not even made: an update has two states at once.
+        leaves = jax.tree.leaves(self._one_run())
+        least = 2 * len(self._keys) * sum(x.size * x.dtype.itemsize for x in leaves)
+        while self.size > 1 and self.size * least > limit:
+            self.size = math.ceil(self.size / 2)
         while True:
             state, task = self._start(self.group.points[: self.size])
             self.seconds_compile += compile_chunk(self._agents, state, task)[1]
@@ -327,12 +332,15 @@ class Worker:
         return Part(**about | _arrays(about))
 
     def _read_ends(self, folder: Path) -> Ends:
+        return Ends.read(folder, self._one_run())
+
+    def _one_run(self) -> Any:
+        """The shapes of one run's state."""
         first = jax.tree.map(lambda x: x[0], self.group.hyperparams)
         task = self.group.task
         if self.group.swept_task:
             task = jax.tree.map(lambda x: x[0], task)
-        key = member(self._keys, 0)
-        return Ends.read(folder, jax.eval_shape(self._algorithm.init, key, first, task))
+        return jax.eval_shape(self._algorithm.init, member(self._keys, 0), first, task)
 
 
 @functools.lru_cache(maxsize=32)

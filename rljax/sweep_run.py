@@ -10,7 +10,7 @@ import numpy as np
 
 from rljax.files import dumps, write_atomically
 from rljax.metrics import say
-from rljax.plan import Problem, group, in_words
+from rljax.plan import Group, Problem, group, in_words
 from rljax.report.results import DROPPED, Results
 from rljax.sweep import Point
 from rljax.sweep_part import Rungs, Worker
@@ -81,9 +81,8 @@ def sweep(
         RunError: it was asked to stop.
         ValueError: nothing is to be swept, or a value cannot be; before any compiling.
     """
-    groups = group(problem, points)
+    groups = check_sweep(problem, points, num_seeds, num_evaluations, rungs, target)
     most = min(num_evaluations, *(its.num_updates for its in groups))
-    _check(num_seeds, num_evaluations, rungs, target, most)
     moments = np.linspace(0, 1, most + 1)
     seeds_key, evaluation_key = jax.random.split(jax.random.key(seed), 2)
     seed_keys = jax.random.split(seeds_key, num_seeds)
@@ -152,13 +151,21 @@ def sweep(
     )
 
 
-def _check(
+def check_sweep(
+    problem: Problem,
+    points: Sequence[Point],
     num_seeds: int,
     num_evaluations: int,
     rungs: Sequence[float],
     target: float | None,
-    most: int,
-) -> None:
+) -> tuple[Group, ...]:
+    """Checks what `sweep` is given, and sorts the points by what they compile to.
+
+    Raises:
+        ValueError: nothing is to be swept, or a value cannot be.
+    """
+    groups = group(problem, points)
+    most = min(num_evaluations, *(its.num_updates for its in groups))
     for name, value in (("num_seeds", num_seeds), ("num_evaluations", num_evaluations)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
@@ -173,6 +180,7 @@ def _check(
         )
     if target is not None and (not rungs or not np.isfinite(target)):
         raise ValueError(
-            f"target must be a finite return, and is looked at on rungs, got {target} "
-            f"and {len(rungs)} rungs. Add rungs, or leave it out."
+            f"target, the return to stop at, must be finite, and is looked at on rungs, "
+            f"got {target} and {len(rungs)} rungs. Add rungs, or leave it out."
         )
+    return groups

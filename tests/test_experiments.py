@@ -108,7 +108,7 @@ def test_the_thermostat_trains_compares_and_draws(tmp_path, capsys):
 def test_a_sweep_trains_and_reports(script, values, tmp_path, capsys):
     experiment = script.Experiment(
         config=TINY, num_seeds=2, total_steps=40, num_evaluations=2, num_episodes=3,
-        run=RunOptions(out=tmp_path), **values,
+        run=RunOptions(out=tmp_path, tensorboard=True), **values,
     )  # fmt: skip
     result = script.main(experiment)
     assert result.keys() >= HEADLINE | {"best", "runs", "diverged", "solved"}
@@ -117,7 +117,13 @@ def test_a_sweep_trains_and_reports(script, values, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "2 configurations x 2 seeds = 4 runs in 1 compilation, about" in said
     assert max(map(len, said.splitlines())) <= 80
-    assert len(list((tmp_path / "runs").glob("*.jsonl"))) == 4
+    names = [f"000{c}-seed-{s}" for c in range(2) for s in range(2)]
+    assert sorted(path.stem for path in (tmp_path / "runs").iterdir()) == names
+    for name in names:
+        *_, last = (tmp_path / "runs" / f"{name}.jsonl").read_text().splitlines()
+        assert json.loads(last).keys() >= {"return", "status", "train/learning_rate"}
+        (log,) = (tmp_path / "tensorboard" / name).iterdir()
+        assert b"train/episode_return" in log.read_bytes()
     assert (tmp_path / "learning_curves.png").stat().st_size > 10_000
     page = (tmp_path / "report.html").read_text()
     assert result["best"] in page
@@ -137,6 +143,22 @@ def test_a_search_proposes_and_tries_the_best_anew(tmp_path):
     assert result["env_steps"] == 4 * 2 * 32 + 8 * 32
     assert (tmp_path / "study.db").exists()
     assert search_cartpole.main(experiment) == result
+
+
+@pytest.mark.parametrize(
+    ("script", "wrong", "words"),
+    [
+        (sweep_cartpole, {"learning_rates": (-1.0,)}, "learning_rate must lie in"),
+        (sweep_cartpole, {"learning_rates": ()}, "learning_rate needs at least one"),
+        (sweep_cartpole, {"stop_at_return": 475.0}, "the return to stop at"),
+        (sweep_cartpole, {"rungs": (2.0,)}, "rungs must be shares"),
+        (search_cartpole, {"lowest_gamma": 2.0}, "gamma must be drawn from"),
+    ],
+)
+def test_a_sweep_that_cannot_be_leaves_no_trace(script, wrong, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        script.main(script.Experiment(run=RunOptions(out=tmp_path / "it"), **wrong))
+    assert not (tmp_path / "it").exists()
 
 
 @pytest.mark.slow

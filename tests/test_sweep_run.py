@@ -117,6 +117,19 @@ def test_parts_give_what_the_whole_gives(capfd):
     chex.assert_trees_all_close(parts.best.params, whole.best.params, rtol=1e-4)
 
 
+def test_what_cannot_fit_is_never_made(monkeypatch):
+    start_, made = rljax.sweep_part.Worker._start, []
+
+    def start(self, points):
+        made.append(len(points))
+        return start_(self, points)
+
+    monkeypatch.setattr(rljax.sweep_part.Worker, "_start", start)
+    # A run's state is a key, a step, and two numbers: 20 bytes, of which there are two.
+    sweep(CLIMB, RATES, num_seeds=1, max_bytes=100.0)
+    assert max(made) == 2
+
+
 @pytest.mark.slow
 def test_static_values_make_programs_of_their_own():
     points = grid(num_steps=[4, 8], hidden=[(16,), (8, 8)], gamma=[0.9, 0.99, 1.0])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rljax.files import dumps, write_atomically
+from rljax.metrics import TensorBoard
 from rljax.report.statistics import (
     bootstrap_interval,
     interquartile_mean,
@@ -176,8 +177,16 @@ class Results:
             for e, steps in enumerate(self.env_steps[c])
         ]
 
-    def save(self, folder: Path) -> None:
-        """Writes `results.csv`, and one JSON-lines file a run into `runs/`."""
+    def save(self, folder: Path, *, tensorboard: bool = False) -> None:
+        """Writes `results.csv`, and one JSON-lines file a run into `runs/`.
+
+        Args:
+            folder: where; made if missing.
+            tensorboard: also write a log for TensorBoard of every run.
+
+        Raises:
+            ImportError: tensorboardX is not installed.
+        """
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         rows = self.rows()
         text = io.StringIO()
@@ -187,9 +196,22 @@ class Results:
         write_atomically(folder / "results.csv", text.getvalue())
         each = self.returns.shape[2]
         for i in range(0, len(rows), each):
-            name = f"{rows[i]['configuration']:04d}-seed-{rows[i]['seed']}.jsonl"
-            lines = "".join(dumps(row) + "\n" for row in rows[i : i + each])
-            write_atomically(folder / "runs" / name, lines)
+            its = rows[i : i + each]
+            name = f"{its[0]['configuration']:04d}-seed-{its[0]['seed']}"
+            lines = "".join(dumps(row) + "\n" for row in its)
+            write_atomically(folder / "runs" / f"{name}.jsonl", lines)
+            if tensorboard:
+                log = TensorBoard(folder / "tensorboard" / name, 0)
+                for row in its:
+                    log.write(
+                        {
+                            key: value
+                            for key, value in row.items()
+                            if key == "return" or key.startswith("train/")
+                        }
+                        | {"step": row["env_steps"]}
+                    )
+                log.close()
 
 
 def say_results(results: Results, *, most: int = 20) -> None:

@@ -51,6 +51,7 @@ def save(
     target_name: str,
     max_steps: int,
     frames_per_second: float = 50.0,
+    tensorboard: bool = False,
 ) -> None:
     """Writes all that a sweep leaves behind.
 
@@ -69,9 +70,10 @@ def save(
         target_name: what it is.
         max_steps: the longest episode, and the largest return.
         frames_per_second: steps per second of the replays.
+        tensorboard: also write a log of every run into `tensorboard/`.
     """
     results = done.results
-    results.save(folder)
+    results.save(folder, tensorboard=tensorboard)
     sweep_curves(
         folder / "learning_curves.png",
         results,
