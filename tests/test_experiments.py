@@ -123,7 +123,7 @@ def test_a_sweep_trains_and_reports(script, values, tmp_path, capsys):
         *_, last = (tmp_path / "runs" / f"{name}.jsonl").read_text().splitlines()
         assert json.loads(last).keys() >= {"return", "status", "train/learning_rate"}
         (log,) = (tmp_path / "tensorboard" / name).iterdir()
-        assert b"train/episode_return" in log.read_bytes()
+        assert b"train/value_loss" in log.read_bytes()
     assert (tmp_path / "learning_curves.png").stat().st_size > 10_000
     page = (tmp_path / "report.html").read_text()
     assert result["best"] in page
