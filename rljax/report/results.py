@@ -177,7 +177,7 @@ class Results:
             for e, steps in enumerate(self.env_steps[c])
         ]
 
-    def save(self, folder: Path, *, tensorboard: bool = False) -> None:
+    def save(self, folder: Path | str, *, tensorboard: bool = False) -> None:
         """Writes `results.csv`, and one JSON-lines file a run into `runs/`.
 
         Args:
@@ -187,6 +187,7 @@ class Results:
         Raises:
             ImportError: tensorboardX is not installed.
         """
+        folder = Path(folder)
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         rows = self.rows()
         text = io.StringIO()
