@@ -14,7 +14,7 @@ run: .venv/run-installed  ## trains a policy on CartPole; a second time shows th
 	@echo "Open runs/cartpole_ppo/replay.html; the learning curve is learning_curve.png beside it" >&2
 
 test: .venv/test-installed  ## the default tests
-	.venv/bin/python -m pytest -n 2
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/test-installed  ## learning, many processes: minutes
 	.venv/bin/python -m pytest -m "slow and not gpu"

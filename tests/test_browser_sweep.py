@@ -186,6 +186,8 @@ def test_what_has_no_return_is_sorted_last_either_way(browser, tmp_path):  # noq
         head.click()
         assert ranks(page) == [1, 2, 3, 4, 5, 6]
         assert page.locator("#replays").is_hidden()
+        assert page.get_by_role("button", name="steps").count() == 1
+        assert "20,000" in row.inner_text()  # where it was last seen
     results.status[5, 1:] = "dropped"  # of one run the mean is known, the spread is not
     page_of(tmp_path / "x.html", results)
     with opened(browser, tmp_path / "x.html") as page:

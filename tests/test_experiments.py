@@ -133,14 +133,14 @@ def test_a_sweep_trains_and_reports(script, values, tmp_path, capsys):
 
 def test_a_search_proposes_and_tries_the_best_anew(tmp_path):
     experiment = search_cartpole.Experiment(
-        config=TINY, num_trials=4, batch_size=4, num_seeds=2, num_seeds_at_end=8,
+        config=TINY, num_trials=2, batch_size=2, num_seeds=2, num_seeds_at_end=4,
         total_steps=40, num_episodes=3, run=RunOptions(out=tmp_path),
     )  # fmt: skip
     result = search_cartpole.main(experiment)
     assert result.keys() >= HEADLINE
-    assert (result["trials"], len(result["returns"])) == (4, 8)
+    assert (result["trials"], len(result["returns"])) == (2, 4)
     assert result["best"].keys() == {"learning_rate", "gamma"}
-    assert result["env_steps"] == 4 * 2 * 32 + 8 * 32
+    assert result["env_steps"] == 2 * 2 * 32 + 4 * 32
     assert (tmp_path / "study.db").exists()
     assert search_cartpole.main(experiment) == result
 

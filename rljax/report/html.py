@@ -92,6 +92,7 @@ def _rows(results: Results) -> list[dict[str, Any]]:
                 "interval": row["return_ci95"],
                 "better": _improvement(row["first_better"]),
                 "steps": results.env_steps[index],
+                "taken": row["env_steps"],
                 "means": [_mean(x) for x in columns],
                 "bands": [_band(x) for x in columns],
                 "lost": [_last(run) for run in seen],
