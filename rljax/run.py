@@ -276,8 +276,8 @@ class Run:
                 f"holds {sorted(alien)[0]!r} and no manifest.json. Choose another."
             )
         if (folder / "result.json").exists():  # finished: reading needs no lock
-            _check_same(folder, _read_json(path), self._manifest)
-            self.result = _read_json(folder / "result.json")
+            _check_same(folder, read_json(path), self._manifest)
+            self.result = read_json(folder / "result.json")
             if "seconds_run" not in self.result:
                 raise RunError(
                     f"result.json in {folder} is not a run's result. Remove it, and the "
@@ -287,7 +287,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self._exit.enter_context(_locked(folder))
         if path.exists():
-            _check_same(folder, _read_json(path), self._manifest)
+            _check_same(folder, read_json(path), self._manifest)
         else:
             write_atomically(path, dumps(self._manifest, indent=1) + "\n")
 
@@ -412,7 +412,12 @@ def _check_same(folder: Path, stored: dict[str, Any], about: dict[str, Any]) -> 
             )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Raises:
+        RunError: it cannot be read; the message says why.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):

@@ -1,10 +1,8 @@
 """A part of a sweep: one population, trained, evaluated, and kept when it is done."""
 
 import functools
-import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,47 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import rljax.checkpoint
-from rljax.files import dumps, write_atomically
 from rljax.metrics import Report, say
 from rljax.plan import Cost, Group, Problem
 from rljax.report.results import FINISHED
 from rljax.run import stopped
 from rljax.sweep import member, population, share_out
+from rljax.sweep_folder import Ends, Part, PartFolder
 from rljax.sweep_progress import Progress, rows_of
 from rljax.train import compile_chunk, compiled, jitted, train
-
-
-class Ends(NamedTuple):
-    """States at their runs' ends, None where no run finished."""
-
-    best: Any
-    worst: Any
-
-    def save(self, folder: Path) -> None:
-        """Writes a checkpoint of each into a folder."""
-        for name, state in self._asdict().items():
-            if state is not None:
-                rljax.checkpoint.save(folder / name, int(state.step), state, {})
-
-    @classmethod
-    def read(cls, folder: Path, like: Any) -> "Ends":
-        """Reads what `save` wrote."""
-        found = [
-            rljax.checkpoint.restore_latest(folder / name, like) for name in cls._fields
-        ]
-        return cls(*(None if x is None else x[0] for x in found))
-
-
-class Part(NamedTuple):
-    """What came of a part: returns and metrics `[P, S, E]`, status `[P, S]`, states."""
-
-    returns: np.ndarray
-    status: np.ndarray
-    metrics: dict[str, np.ndarray]
-    ends: Ends
-    seconds_run: float
-    env_steps: int
 
 
 class Rungs(NamedTuple):
@@ -138,44 +103,40 @@ class Worker:
         name: str,
     ) -> Part:
         """Trains a part to its end, or reads what came of it."""
-        if place is not None and (place / "part.json").exists():
+        folder = PartFolder(place, self._one_run())
+        if (done := folder.part()) is not None:
             say(f"{name} was done before: {place}")
-            return self._read(place)
+            return done
         halvings = {_nearest(self._updates, share) for share in rungs.shares}
-        progress, state, task = self._begin(points, place)
-        solved = {
-            point: self._read_ends(_solved(place, point))
-            for point in progress.ended()
-            if place is not None
-        }
+        progress, state, task, solved = self._begin(points, folder)
         saved = time.monotonic()
         while not progress.done():
             state = self._advance(progress, state, task)
-            now = f"{self._updates[progress.moments - 1]:,}/{self._updates[-1]:,}"
+            step = self._updates[progress.moments - 1]
+            now = f"{step:,}/{self._updates[-1]:,} updates"
             best = np.nanmax(np.append(progress.newest(), -np.inf))
-            say(f"{name}: {now} updates, best return {best:.4g}")
+            say(f"{name}: {now}, best return {best:.4g}")
             if progress.moments - 1 in halvings:
                 before = len(progress.alive)
-                new = self._solved_now(progress, state, rungs.target, place)
+                new = self._solved(progress, state, rungs.target)
+                for point, ends in new.items():
+                    folder.save_solved(point, ends)
                 solved |= new
                 if rows := progress.halve(solved):
                     state, task = self._choose(state, task, rows)
-                left = len(progress.alive)
-                solved_now = f"{len(new)} solved, {left} go on"
-                say(f"{name}: of {before} configurations {solved_now}")
+                left = f"{len(new)} solved, {len(progress.alive)} go on"
+                say(f"{name}: of {before} configurations {left}")
             asked, late = asked_to_stop(), time.monotonic() - saved >= checkpoint_every
             if progress.done() or not (asked or late):
                 continue
             if place is not None:
-                self._save(place, progress, state)
+                runs = jax.device_get(self._runs(progress, state))
+                folder.save(progress, int(step), runs)
                 saved = time.monotonic()
             if asked:
-                raise stopped(
-                    asked, f"{now} updates of {name}", place and place.parents[1]
-                )
+                raise stopped(asked, f"{now} of {name}", place and place.parents[1])
         done = self._finish(progress, state, solved)
-        if place is not None:
-            self._write(place, done)
+        folder.finish(done)
         return done
 
     def _finish(self, progress: Progress, state: Any, solved: dict[int, Ends]) -> Part:
@@ -196,17 +157,13 @@ class Worker:
             progress.updates * len(self._keys) * self.group.config.batch_size,
         )
 
-    def _solved_now(
-        self, progress: Progress, state: Any, target: float, place: Path | None
-    ) -> dict[int, Ends]:
+    def _solved(self, progress: Progress, state: Any, target: float) -> dict[int, Ends]:
         """The configurations solved at the last evaluation, and where they ended."""
         new = {}
         for point in progress.solved(target):
             scores, rows = progress.newest()[point], progress.rows([point])
             of = [rows[scores.argmax()], rows[scores.argmin()]]
             new[point] = Ends(*(jax.device_get(member(state, row)) for row in of))
-            if place is not None:
-                new[point].save(_solved(place, point))
         return new
 
     def _advance(self, progress: Progress, state: Any, task: Any) -> Any:
@@ -231,36 +188,23 @@ class Worker:
         return state
 
     def _begin(
-        self, points: Sequence[int], place: Path | None
-    ) -> tuple[Progress, Any, Any]:
+        self, points: Sequence[int], folder: PartFolder
+    ) -> tuple[Progress, Any, Any, dict[int, Ends]]:
         """The start of a part, or where a killed process left off."""
         state, task = self._start(points)
+        if (saved := folder.saved()) is not None:
+            progress, everyone = saved.progress, range(len(points))
+            if len(progress.alive) < len(points):
+                rows = rows_of(everyone, progress.alive, len(self._keys))
+                state, task = self._choose(state, task, rows)
+            return progress, self._filled(saved.state, state), task, saved.solved
         shape = len(points), len(self._keys)
         progress = Progress(
             returns=np.full((*shape, len(self._updates)), np.nan),
             status=np.full(shape, FINISHED, dtype="<U8"),
             alive=list(range(len(points))),
         )
-        if place is None or not (place / "progress.json").exists():
-            return progress, state, task
-        about = json.loads((place / "progress.json").read_text())
-        progress = Progress(**about | _arrays(about))
-        if len(progress.alive) < len(points):
-            rows = rows_of(range(len(points)), progress.alive, len(self._keys))
-            state, task = self._choose(state, task, rows)
-        updates = int(self._updates[progress.moments - 1])
-        path = place / "state" / f"{updates:012d}"
-        say(f"going on from update {updates:,} in {place}")
-        like = jax.eval_shape(functools.partial(self._runs, progress), state)
-        its, _ = rljax.checkpoint.restore(path, like)
-        return progress, self._filled(its, state), task
-
-    def _save(self, place: Path, progress: Progress, state: Any) -> None:
-        # The one before is kept for as long as progress.json tells of it.
-        updates = int(self._updates[progress.moments - 1])
-        its = jax.device_get(self._runs(progress, state))
-        rljax.checkpoint.save(place / "state", updates, its, {}, keep=2)
-        write_atomically(place / "progress.json", dumps(vars(progress)) + "\n")
+        return progress, state, task, {}
 
     def _start(self, points: Sequence[int]) -> tuple[Any, Any]:
         """States before the first update, and tasks; a short part's last is repeated."""
@@ -318,22 +262,6 @@ class Worker:
         # A chunk writes over the state that it is given, a copy of the one before.
         return len(self._devices) * (most + 2 * memory[0].argument_size_in_bytes)
 
-    def _write(self, place: Path, done: Part) -> None:
-        done.ends.save(place)
-        about = done._asdict() | {"ends": None}
-        write_atomically(place / "part.json", dumps(about) + "\n")
-        (place / "progress.json").unlink(missing_ok=True)
-        for name in ("state", "solved"):
-            shutil.rmtree(place / name, ignore_errors=True)
-
-    def _read(self, place: Path) -> Part:
-        about = json.loads((place / "part.json").read_text())
-        about["ends"] = self._read_ends(place)
-        return Part(**about | _arrays(about))
-
-    def _read_ends(self, folder: Path) -> Ends:
-        return Ends.read(folder, self._one_run())
-
     def _one_run(self) -> Any:
         """The shapes of one run's state."""
         first = jax.tree.map(lambda x: x[0], self.group.hyperparams)
@@ -356,21 +284,6 @@ def _tester(
 
     axes = (0, task_axes, None)
     return share_out(jax.vmap(test, in_axes=axes), axes, devices)
-
-
-def _arrays(about: dict[str, Any]) -> dict[str, Any]:
-    """What JSON has of a part as lists, as the arrays that they were."""
-    metrics = {name: np.array(x, np.float64) for name, x in about["metrics"].items()}
-    return {
-        "returns": np.array(about["returns"], np.float64),  # null becomes NaN
-        "status": np.array(about["status"], "<U8"),
-        "metrics": metrics,
-    }
-
-
-def _solved(place: Path, point: int) -> Path:
-    """Where the ends of a configuration are kept that was solved early."""
-    return place / "solved" / f"{point:04d}"
 
 
 def _nearest(updates: np.ndarray, share: float) -> int:

@@ -9,9 +9,11 @@ import jax
 import numpy as np
 
 from rljax.files import dumps, write_atomically
+from rljax.manifest import differences
 from rljax.metrics import say
 from rljax.plan import Group, Problem, group, in_words
 from rljax.report.results import DROPPED, Results
+from rljax.run import RunError, read_json
 from rljax.sweep import Point
 from rljax.sweep_part import Rungs, Worker
 
@@ -71,17 +73,24 @@ def sweep(
             the configurations of a part is dropped, those first that have diverged.
         target: a return; a configuration all of whose runs have it at a rung is solved,
             and ends there.
-        folder: keeps each part there as soon as it is done, and goes on from those.
+        folder: keeps each part there as soon as it is done, and goes on from those; it
+            holds nothing, or the same sweep.
         checkpoint_every: seconds after which a part in the making is kept there, too.
         max_bytes: of memory for all the runs of a part; by default most of what is free.
         asked_to_stop: called between updates; the name of who asks, a signal say, or
             None. What was done is then kept in the folder.
 
     Raises:
-        RunError: it was asked to stop.
+        RunError: it was asked to stop, or the folder holds another sweep.
         ValueError: nothing is to be swept, or a value cannot be; before any compiling.
     """
-    groups = check_sweep(problem, points, num_seeds, num_evaluations, rungs, target)
+    how: dict[str, Any] = {
+        "num_seeds": num_seeds,
+        "num_evaluations": num_evaluations,
+        "rungs": tuple(rungs),
+        "target": target,
+    }
+    groups = check_sweep(problem, points, **how)
     most = min(num_evaluations, *(its.num_updates for its in groups))
     moments = np.linspace(0, 1, most + 1)
     seeds_key, evaluation_key = jax.random.split(jax.random.key(seed), 2)
@@ -89,9 +98,15 @@ def sweep(
     workers = [Worker(problem, g, seed_keys, evaluation_key, moments) for g in groups]
     # How much memory was free at the start decides what the parts are, for good.
     plan = None if folder is None else folder / "plan.json"
+    asked = json.loads(dumps(_asked(problem, points, how | {"seed": seed})))
     if plan is not None and plan.exists():
-        sizes = json.loads(plan.read_text())["sizes"]
-        for worker, size in zip(workers, sizes, strict=True):
+        stored = read_json(plan)
+        if other := differences(stored.get("asked", {}), asked):
+            raise RunError(
+                f"{folder} holds another sweep: {'; '.join(other[:3])}. Repeat that one, "
+                f"or choose another folder."
+            )
+        for worker, size in zip(workers, stored["sizes"], strict=True):
             worker.size = size
     else:
         costs = [worker.plan(max_bytes) for worker in workers]
@@ -101,7 +116,8 @@ def sweep(
         say(words)
         if plan is not None:
             plan.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(plan, dumps({"sizes": sizes, "plan": words}) + "\n")
+            about = {"plan": words, "sizes": sizes, "asked": asked}
+            write_atomically(plan, dumps(about, indent=1) + "\n")
     parts = [(worker, part) for worker in workers for part in worker.parts()]
 
     stops = Rungs(tuple(rungs), np.inf if target is None else target)
@@ -148,6 +164,18 @@ def sweep(
         taken,
         1 - taken / whole,
         sum(worker.seconds_rungs for worker in workers),
+    )
+
+
+def _asked(
+    problem: Problem, points: Sequence[Point], how: dict[str, Any]
+) -> dict[str, Any]:
+    """All that a sweep depends on, by name."""
+    parts = ("network", "config", "hyperparams", "task", "total_steps")
+    return (
+        {f"point {i}": str(dict(point)) for i, point in enumerate(points)}
+        | {name: str(getattr(problem, name)) for name in parts}
+        | how
     )
 
 

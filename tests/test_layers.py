@@ -16,7 +16,7 @@ ROWS = """
 5   checkpoint metrics manifest                 rlhf.scoring rlhf.selection
 6   run report ticker                           rlhf.score_tally
 7   train launch sweep sweep_progress           rlhf.score_rows
-8   interop plan                                rlhf.evaluation rlhf.score_file
+8   interop plan sweep_folder                rlhf.evaluation rlhf.score_file
 9   cli sweep_part                              rlhf.recipes
 10  sweep_run
 11  __init__ search sweep_experiment            rlhf

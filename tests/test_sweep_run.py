@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import shutil
 
 import chex
 import jax
@@ -256,6 +257,49 @@ def test_a_sweep_goes_on_on_fewer_devices_or_more(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: devices)
     done = sweep(CLIMB, points, **about)
     np.testing.assert_allclose(done.results.final[:, 0], [np.nan, 40.0, 8.0])
+
+
+def test_a_folder_of_another_sweep_is_refused(tmp_path):
+    about = {"num_seeds": 1, "folder": tmp_path}
+    done = sweep(CLIMB, RATES[:2], **about)
+    with pytest.raises(
+        RunError, match=r"point 1 is .'rate': 5.0. there and .'rate': 1.0"
+    ):
+        sweep(CLIMB, RATES[::2][:2], **about)
+    for other in ({"seed": 1}, {"num_evaluations": 2}, {"rungs": [0.5]}):
+        with pytest.raises(RunError, match=next(iter(other))):
+            sweep(CLIMB, RATES[:2], **about, **other)
+    longer = dataclasses.replace(CLIMB, total_steps=9)
+    with pytest.raises(RunError, match="total_steps is 8 there and 9 here"):
+        sweep(longer, RATES[:2], **about)
+    again = sweep(CLIMB, RATES[:2], **about)
+    np.testing.assert_array_equal(again.results.returns, done.results.returns)
+
+
+@pytest.mark.parametrize("damage", ["torn", "none", "empty", "checkpoint", "no best"])
+@pytest.mark.parametrize("when", ["done", "in its middle"])
+def test_a_damaged_part_is_made_again(damage, when, tmp_path, capfd):
+    whole, place = sweep(CLIMB, RATES, num_seeds=2), tmp_path / "parts" / "000"
+    about = {"num_seeds": 2, "folder": tmp_path}
+    if when == "done":
+        sweep(CLIMB, RATES, **about)
+        file, state = place / "part.json", place / "best"
+    else:
+        with pytest.raises(RunError):
+            sweep(CLIMB, RATES, **about, asked_to_stop=lambda: "SIGTERM")
+        file, state = place / "progress.json", place / "state"
+    if damage == "checkpoint":
+        (checkpoint,) = state.iterdir()
+        (checkpoint / "about.json").write_text("{}")
+    elif damage == "no best":
+        shutil.rmtree(state)
+    else:
+        text = {"torn": file.read_text()[:-9], "none": "", "empty": "{}"}
+        file.write_text(text[damage])
+    done = sweep(CLIMB, RATES, **about)
+    assert f"{place} is damaged, and made again: " in capfd.readouterr().err
+    np.testing.assert_array_equal(done.results.returns, whole.results.returns)
+    np.testing.assert_array_equal(done.best.params, whole.best.params)
 
 
 def test_rungs_drop_the_worse_half_and_keep_the_winner():
