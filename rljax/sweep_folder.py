@@ -29,10 +29,14 @@ class Ends(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What came of a part: returns and metrics `[P, S, E]`, status `[P, S]`, states."""
+    """What came of a part: returns and metrics `[P, S, E]`, status `[P, S]`, states.
+
+    And the evaluation `[P]` up to which each point was trained.
+    """
 
     returns: np.ndarray
     status: np.ndarray
+    reached: np.ndarray
     metrics: dict[str, np.ndarray]
     ends: Ends
     seconds_run: float
@@ -63,6 +67,7 @@ class PartFolder:
         """Keeps what came of the part."""
         if self.path is None:
             return
+        self.path.mkdir(parents=True, exist_ok=True)
         _write_ends(self.path, part.ends)
         about = part._asdict() | {"ends": _known(part.ends)}
         write_atomically(self.path / "part.json", dumps(about) + "\n")
@@ -84,14 +89,13 @@ class PartFolder:
             self._say_damaged(error)
             return None
 
-    def save(self, progress: Progress, step: int, state: Any) -> None:
-        """Keeps how far the part is: `state` of its members after `step` updates."""
+    def save(self, progress: Progress, state: Any) -> None:
+        """Keeps how far the part is, and its members' states."""
         if self.path is None:
             return
         # The one before is kept for as long as progress.json tells of it.
-        rljax.checkpoint.save(self.path / "state", step, state, {}, keep=2)
-        text = dumps(vars(progress) | {"step": step})
-        write_atomically(self.path / "progress.json", text + "\n")
+        rljax.checkpoint.save(self.path / "state", progress.step, state, {}, keep=2)
+        write_atomically(self.path / "progress.json", dumps(vars(progress)) + "\n")
 
     def save_solved(self, point: int, ends: Ends) -> None:
         """Keeps where the runs of a configuration ended that was solved early."""
@@ -104,11 +108,11 @@ class PartFolder:
             return None
         try:
             about = read_json(self.path / "progress.json")
-            step = about.pop("step")
-            progress = Progress(**about | _arrays(about))
+            pooled = {name: np.array(x) for name, x in about["pooled"].items()}
+            progress = Progress(**about | _arrays(about) | {"pooled": pooled})
             count = len(progress.alive) * progress.status.shape[1]
             like = jax.tree.map(lambda x: _several(x, count), self.run)
-            path = self.path / "state" / f"{step:012d}"
+            path = self.path / "state" / f"{progress.step:012d}"
             state, _ = rljax.checkpoint.restore(path, like)
             solved = {
                 point: _read_ends(self.path / "solved" / f"{point:04d}", self.run)
@@ -117,7 +121,7 @@ class PartFolder:
         except _DAMAGES as error:
             self._say_damaged(error)
             return None
-        say(f"going on from update {step:,} in {self.path}")
+        say(f"going on from update {progress.step:,} in {self.path}")
         return Saved(progress, state, solved)
 
     def _say_damaged(self, error: Exception) -> None:
@@ -159,5 +163,6 @@ def _arrays(about: dict[str, Any]) -> dict[str, Any]:
     return {
         "returns": np.array(about["returns"], np.float64),  # null becomes NaN
         "status": np.array(about["status"], "<U8"),
+        "reached": np.array(about["reached"]),
         "metrics": metrics,
     }

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.metrics import Report, say
+from rljax.metrics import say
 from rljax.plan import Cost, Group, Problem
 from rljax.report.results import FINISHED
 from rljax.run import stopped
 from rljax.sweep import member, population, share_out
 from rljax.sweep_folder import Ends, Part, PartFolder
 from rljax.sweep_progress import Progress, rows_of
-from rljax.train import compile_chunk, compiled, jitted, train
+from rljax.train import compile_chunk, compiled, copied, jitted, train
+
+_WHILE = 5.0  # seconds between two moments at which a part can be saved
 
 
 class Rungs(NamedTuple):
@@ -51,6 +52,7 @@ class Worker:
         self._keys, self._evaluation_key = keys, evaluation_key
         self._updates = np.rint(moments * its.num_updates).astype(int)
         self.size = len(its.points)
+        self._seconds_of_update = _WHILE
         self._devices = tuple(jax.devices())
         self._algorithm = problem.algorithm(its.network, its.config)
         self._task_axes = task_axes = 0 if its.swept_task else None
@@ -72,10 +74,15 @@ class Worker:
             if needed <= limit or self.size == 1:
                 break
             self.size = math.ceil(self.size / 2)
+        if needed > limit:
+            say(
+                f"warning: {len(self._keys)} seeds of one configuration take about "
+                f"{needed / 1e9:.2g} GB, and {limit / 1e9:.2g} GB are free."
+            )
         train(self._agents, state, task, 1)
         started = time.perf_counter()
         train(self._agents, state, task, 2)
-        update = (time.perf_counter() - started) / 2
+        update = self._seconds_of_update = (time.perf_counter() - started) / 2
         started = time.perf_counter()
         self._evaluate(state, task, 0)
         test = time.perf_counter() - started
@@ -112,11 +119,12 @@ class Worker:
         saved = time.monotonic()
         while not progress.done():
             state = self._advance(progress, state, task)
-            step = self._updates[progress.moments - 1]
-            now = f"{step:,}/{self._updates[-1]:,} updates"
-            best = np.nanmax(np.append(progress.newest(), -np.inf))
-            say(f"{name}: {now}, best return {best:.4g}")
-            if progress.moments - 1 in halvings:
+            now = f"{progress.step:,}/{self._updates[-1]:,} updates"
+            evaluated = progress.step == self._updates[progress.moments - 1]
+            if evaluated:
+                best = np.nanmax(np.append(progress.newest(), -np.inf))
+                say(f"{name}: {now}, best return {best:.4g}")
+            if evaluated and progress.moments - 1 in halvings:
                 before = len(progress.alive)
                 new = self._solved(progress, state, rungs.target)
                 for point, ends in new.items():
@@ -130,8 +138,7 @@ class Worker:
             if progress.done() or not (asked or late):
                 continue
             if place is not None:
-                runs = jax.device_get(self._runs(progress, state))
-                folder.save(progress, int(step), runs)
+                folder.save(progress, jax.device_get(self._runs(progress, state)))
                 saved = time.monotonic()
             if asked:
                 raise stopped(asked, f"{now} of {name}", place and place.parents[1])
@@ -151,6 +158,7 @@ class Worker:
         return Part(
             progress.returns,
             progress.status,
+            progress.reached,
             progress.metrics,
             Ends(state_of(its.best(), "best"), state_of(its.worst(), "worst")),
             progress.seconds,
@@ -167,20 +175,19 @@ class Worker:
         return new
 
     def _advance(self, progress: Progress, state: Any, task: Any) -> Any:
-        """Trains up to the next evaluation, and takes down what it says."""
-        moment, compiling = progress.moments, self.seconds_compile
-        reports: list[Report] = []
+        """Trains for a while; at an evaluation's time, makes it."""
+        compiling = self.seconds_compile
         started = time.perf_counter()
-        self.seconds_compile += compile_chunk(self._agents, state, task)[1]
-        if moment:
-            taken = int(self._updates[moment] - self._updates[moment - 1])
-            state = train(
-                self._agents, state, task, taken,
-                on_log=lambda _, report: reports.append(report),
-            )  # fmt: skip
-            progress.updates += taken * len(progress.alive)
-        metrics = reports[-1].metrics if reports else {}
-        progress.take(self._evaluate(state, task, self._updates[moment]), metrics)
+        if left := int(self._updates[progress.moments]) - progress.step:
+            chunk, seconds = compile_chunk(self._agents, state, task)
+            self.seconds_compile += seconds
+            count = min(left, max(1, int(_WHILE / self._seconds_of_update)))
+            began = time.perf_counter()
+            state, means = chunk(state, task, jnp.int32(count))
+            progress.train(count, jax.device_get(means))
+            self._seconds_of_update = (time.perf_counter() - began) / count
+        if progress.step == self._updates[progress.moments]:
+            progress.take(self._evaluate(state, task, progress.step))
         compiling = self.seconds_compile - compiling
         if len(progress.alive) < len(progress.status):
             self.seconds_rungs += compiling
@@ -202,6 +209,7 @@ class Worker:
         progress = Progress(
             returns=np.full((*shape, len(self._updates)), np.nan),
             status=np.full(shape, FINISHED, dtype="<U8"),
+            reached=np.zeros(len(points), int),
             alive=list(range(len(points))),
         )
         return progress, state, task, {}
@@ -221,7 +229,7 @@ class Worker:
         init = member(self._keys, seeds), hyperparams, task
         program, seconds = compiled(jitted(self._agents.init), *init)
         self.seconds_compile += seconds
-        return program(*init), task
+        return copied(program(*init)), task
 
     def _choose(self, state: Any, task: Any, rows: list[int]) -> tuple[Any, Any]:
         """The members `rows` of a population, as a population."""
@@ -243,16 +251,22 @@ class Worker:
         return jax.device_put(member(its, rows), jax.tree.leaves(like)[0].sharding)
 
     def _evaluate(self, state: Any, task: Any, updates: int) -> dict[str, np.ndarray]:
-        key = jax.random.fold_in(self._evaluation_key, int(updates))
-        program, seconds = compiled(jitted(self._test), state, task, key)
+        keys = self._keys_of(state, jax.random.fold_in(self._evaluation_key, updates))
+        program, seconds = compiled(jitted(self._test), state, task, keys)
         self.seconds_compile += seconds
-        return {name: np.asarray(x) for name, x in program(state, task, key).items()}
+        return {name: np.asarray(x) for name, x in program(state, task, keys).items()}
+
+    def _keys_of(self, state: Any, key: jax.Array) -> jax.Array:
+        """A key for each member: of a seed's own, the same in every configuration."""
+        seeds = np.arange(jax.tree.leaves(state)[0].shape[0]) % len(self._keys)
+        return jax.random.split(key, len(self._keys))[seeds]
 
     def _bytes(self, state: Any, task: Any) -> float:
         """What training and evaluating take at their most, over all devices."""
+        keys = self._keys_of(state, jax.random.clone(self._evaluation_key))
         programs = (
             compile_chunk(self._agents, state, task)[0],
-            compiled(jitted(self._test), state, task, self._evaluation_key)[0],
+            compiled(jitted(self._test), state, task, keys)[0],
         )
         memory = [program.memory_analysis() for program in programs]
         most = max(
@@ -282,7 +296,7 @@ def _tester(
         finite = jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
         return {"return": problem.evaluate(network, state, task, key), "finite": finite}
 
-    axes = (0, task_axes, None)
+    axes = (0, task_axes, 0)
     return share_out(jax.vmap(test, in_axes=axes), axes, devices)
 
 
@@ -303,6 +317,8 @@ def _free_bytes() -> float:
     if stats is not None and "bytes_limit" in stats:
         return 0.8 * stats["bytes_limit"] * jax.device_count()
     try:
-        return 0.8 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not a Linux: nobody says
+        with open("/proc/meminfo") as file:
+            about = dict(line.split(":") for line in file)
+        return 0.8 * 1024 * float(about["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):  # not a Linux: nobody says
         return math.inf

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from rljax.base import Mean
 from rljax.report.results import DIVERGED, DROPPED, FINISHED, Results
 
 
@@ -15,24 +16,38 @@ class Progress:
     Attributes:
         returns: `[P, S, E]`; NaN where there is none yet, or none any more.
         status: `[P, S]`.
+        reached: `[P]`: the last evaluation of each point, sound or not.
         alive: the points that are still trained, in the order of the population.
         moments: evaluations made.
+        step: updates that those in training have taken.
         metrics: `[P, S, E]` each: what training said before each evaluation.
+        pooled: `[2, N]` each: totals and weights of the N members in training since the
+            last evaluation.
         updates: updates taken, of all points together.
         seconds: spent, without compiling.
     """
 
     returns: np.ndarray
     status: np.ndarray
+    reached: np.ndarray
     alive: list[int]
     moments: int = 0
+    step: int = 0
     metrics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    pooled: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     updates: int = 0
     seconds: float = 0.0
 
-    def take(
-        self, found: dict[str, np.ndarray], metrics: dict[str, np.ndarray]
-    ) -> None:
+    def train(self, num_updates: int, means: dict[str, Mean]) -> None:
+        """Takes down updates of the population, and what they said."""
+        self.step += num_updates
+        self.updates += num_updates * len(self.alive)
+        count = len(self.alive) * self.status.shape[1]
+        for name, mean in means.items():
+            both = np.array([mean.total, mean.weight], np.float64)[:, :count]
+            self.pooled[name] = self.pooled.get(name, 0.0) + both
+
+    def take(self, found: dict[str, np.ndarray]) -> None:
         """Takes down an evaluation of the population, and the training before it."""
         before = self.status[self.alive]
 
@@ -44,9 +59,12 @@ class Progress:
         score = np.where(sound, score, np.nan)
         self.returns[self.alive, :, self.moments] = score
         self.status[self.alive] = np.where(sound, FINISHED, DIVERGED)
-        for name, values in metrics.items():
+        self.reached[self.alive] = self.moments
+        for name, (total, weight) in self.pooled.items():
             kept = self.metrics.setdefault(name, np.full_like(self.returns, np.nan))
-            kept[self.alive, :, self.moments] = its(values)
+            mean = np.where(weight > 0, total / np.maximum(weight, 1e-30), np.nan)
+            kept[self.alive, :, self.moments] = its(mean)
+        self.pooled = {}
         self.moments += 1
 
     def newest(self) -> np.ndarray:
@@ -94,8 +112,8 @@ class Progress:
         """The evaluations made so far."""
         returns = self.returns[:, :, : self.moments]
         count, seeds = self.status.shape
-        steps = np.zeros((count, self.moments))
-        return Results(({},) * count, tuple(range(seeds)), steps, returns, self.status)
+        about = ({},) * count, tuple(range(seeds)), np.zeros((count, self.moments))
+        return Results(*about, returns, self.status, self.reached)
 
 
 def rows_of(

@@ -123,6 +123,7 @@ def sweep(
     stops = Rungs(tuple(rungs), np.inf if target is None else target)
     returns = np.full((len(points), num_seeds, len(moments)), np.nan)
     env_steps = np.zeros((len(points), len(moments)), np.int64)
+    reached = np.zeros(len(points), int)
     status = np.full((len(points), num_seeds), DROPPED, dtype="<U8")
     metrics: dict[str, np.ndarray] = {}
     done = []
@@ -134,7 +135,7 @@ def sweep(
         )
         where = list(part)
         returns[where], status[where] = done[-1].returns, done[-1].status
-        env_steps[where] = worker.env_steps
+        env_steps[where], reached[where] = worker.env_steps, done[-1].reached
         for metric, values in done[-1].metrics.items():
             metrics.setdefault(metric, np.full_like(returns, np.nan))[where] = values
     results = Results(
@@ -143,6 +144,7 @@ def sweep(
         env_steps,
         returns,
         status,
+        reached,
         metrics,
     )
     taken = sum(part.env_steps for part in done)

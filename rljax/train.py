@@ -59,7 +59,7 @@ def train(
 
     # The loop donates its buffers; a copy keeps the caller's state alive, and parts two
     # leaves that share a buffer, which cannot be donated twice.
-    state = _copy(state)
+    state = copied(state)
     if num_updates:
         chunk, seconds = compile_chunk(algorithm, state, task)
         seconds_compile += seconds
@@ -152,7 +152,8 @@ def _chunk(
 
 
 @jax.jit
-def _copy(tree: Any) -> Any:
+def copied(tree: Any) -> Any:
+    """The same arrays, each with memory of its own, which may be overwritten."""
     return jax.tree.map(jnp.copy, tree)
 
 

@@ -31,6 +31,7 @@ def results_of(configurations=6, seeds=4, evaluations=5):
         np.tile(np.arange(evaluations) * 10_000, (configurations, 1)),
         returns,
         status,
+        np.full(configurations, evaluations - 1),
     )
 
 
@@ -176,6 +177,7 @@ def test_nothing_to_report_is_refused(sizes, tmp_path):
         np.zeros((sizes[0], sizes[2])),
         np.zeros(sizes),
         np.full(sizes[:2], "finished"),
+        np.zeros(sizes[0], int),
     )
     words = re.escape(f"got returns of shape {sizes}")
     with pytest.raises(ValueError, match=words):

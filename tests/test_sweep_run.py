@@ -18,10 +18,12 @@ from rljax.algorithms import ppo
 from rljax.envs import CartPole, CartPoleParams
 from rljax.networks import ActorCritic
 from rljax.plan import Problem, group
+from rljax.report.sweeps import figures
 from rljax.rollout import evaluate
 from rljax.run import RunError
 from rljax.sweep import grid, member, population, replicate
 from rljax.sweep_experiment import ppo_problem
+from rljax.sweep_part import Worker
 from rljax.sweep_run import sweep
 from rljax.train import train
 
@@ -69,7 +71,8 @@ def test_every_run_is_its_solo_run():
             task = CartPoleParams(masspole=jnp.float32(point["masspole"]))
             state = jax.jit(solo.init)(key, ppo.annealed(hyperparams, 2), task)
             state = train(solo, state, task, 2)
-            wanted = mean_return(NETWORK, state, task, jax.random.clone(at_end))
+            its_key = jax.random.split(jax.random.clone(at_end), 2)[s]
+            wanted = mean_return(NETWORK, state, task, its_key)
             np.testing.assert_allclose(done.results.final[c, s], wanted, rtol=1e-4)
             if (c, s) == done.results.best():
                 best = jax.tree.map(jnp.asarray, done.best)
@@ -125,13 +128,13 @@ def test_parts_give_what_the_whole_gives(capfd):
 
 
 def test_what_cannot_fit_is_never_made(monkeypatch):
-    start_, made = rljax.sweep_part.Worker._start, []
+    start_, made = Worker._start, []
 
     def start(self, points):
         made.append(len(points))
         return start_(self, points)
 
-    monkeypatch.setattr(rljax.sweep_part.Worker, "_start", start)
+    monkeypatch.setattr(Worker, "_start", start)
     # A run's state is a key, a step, and two numbers: 20 bytes, of which there are two.
     sweep(CLIMB, RATES, num_seeds=1, max_bytes=100.0)
     assert max(made) == 2
@@ -172,15 +175,15 @@ def test_what_compiles_to_the_same_is_compiled_once():
 
 def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
     whole = sweep(CLIMB, RATES, num_seeds=2)
-    train_, calls = rljax.sweep_part.train, []
+    advance, calls = Worker._advance, []
 
     def killed(*args, **kwargs):
         calls.append(args)
         if len(calls) == 22:  # in the third part
             raise KeyboardInterrupt
-        return train_(*args, **kwargs)
+        return advance(*args, **kwargs)
 
-    monkeypatch.setattr(rljax.sweep_part, "train", killed)
+    monkeypatch.setattr(Worker, "_advance", killed)
     with pytest.raises(KeyboardInterrupt):
         sweep(CLIMB, RATES, num_seeds=2, folder=tmp_path, max_bytes=1.0)
     kept = sorted((tmp_path / "parts").glob("*/part.json"))
@@ -204,18 +207,18 @@ def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
 def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
     sizes = {"num_seeds": 2, "num_evaluations": 8, **rungs}
     whole = sweep(CLIMB, RATES, **sizes)
-    train_, calls = rljax.sweep_part.train, []
+    advance, calls = Worker._advance, []
 
     def killed(*args, **kwargs):
         calls.append(args)
-        if len(calls) == 2 + 7:  # two are for the plan
+        if len(calls) == 8:
             raise KeyboardInterrupt
-        return train_(*args, **kwargs)
+        return advance(*args, **kwargs)
 
-    monkeypatch.setattr(rljax.sweep_part, "train", killed)
+    monkeypatch.setattr(Worker, "_advance", killed)
     with pytest.raises(KeyboardInterrupt):
         sweep(CLIMB, RATES, **sizes, folder=tmp_path, checkpoint_every=0.0)
-    monkeypatch.setattr(rljax.sweep_part, "train", train_)
+    monkeypatch.setattr(Worker, "_advance", advance)
     capfd.readouterr()
     done = sweep(CLIMB, RATES, **sizes, folder=tmp_path)
     said = capfd.readouterr().err
@@ -244,6 +247,21 @@ def test_a_sweep_that_is_asked_to_stop_keeps_what_was_done(tmp_path, capfd):
     np.testing.assert_array_equal(done.results.returns, whole.results.returns)
     with pytest.raises(RunError, match="nothing was kept"):
         sweep(CLIMB, RATES, num_seeds=1, asked_to_stop=lambda: "SIGINT")
+
+
+def test_between_evaluations_it_can_be_stopped_too(tmp_path, monkeypatch, capfd):
+    """Where an update takes longer than a part may go unsaved: after each."""
+    about = {"num_seeds": 2, "num_evaluations": 2}
+    whole = sweep(CLIMB, RATES, **about)
+    monkeypatch.setattr(rljax.sweep_part, "_WHILE", 1e-9)
+    asks = iter([None] * 3 + ["SIGTERM"])
+    with pytest.raises(RunError, match="stopped by SIGTERM at 3/8 updates"):
+        sweep(CLIMB, RATES, **about, folder=tmp_path, asked_to_stop=lambda: next(asks))
+    done = sweep(CLIMB, RATES, **about, folder=tmp_path)
+    assert "going on from update 3 " in capfd.readouterr().err
+    np.testing.assert_array_equal(done.results.returns, whole.results.returns)
+    for name, wanted in whole.results.metrics.items():
+        np.testing.assert_allclose(done.results.metrics[name], wanted, rtol=1e-6)
 
 
 def test_a_sweep_goes_on_on_fewer_devices_or_more(tmp_path, monkeypatch):
@@ -357,6 +375,26 @@ def test_a_run_that_diverged_is_marked_and_never_averaged_in():
     best, worst = done.results.summary()
     assert (best["return_iqm"], worst["return_iqm"]) == (8.0, None)
     assert worst["diverged"] == 2
+    assert worst["env_steps"] == 8  # as the others: it is trained on
+
+
+def test_where_every_run_diverges_the_sweep_goes_on(tmp_path):
+    about = {"num_seeds": 2, "folder": tmp_path, "max_bytes": 1.0}
+    points = grid(rate=[1e38, 1.0, 3e38])
+    for _ in range(2):
+        done = sweep(CLIMB, points, **about)
+        assert done.results.status[:, 0].tolist() == [
+            "diverged",
+            "finished",
+            "diverged",
+        ]
+        assert done.results.best() == (1, 0)
+        assert done.env_steps == 2 * sum(
+            row["env_steps"] for row in done.results.summary()
+        )
+    alone = sweep(CLIMB, points[:1], num_seeds=1)
+    assert alone.best is alone.worst is None
+    assert figures(alone, target=1.0)[0]["best"] is None
 
 
 def test_results_as_files(tmp_path):

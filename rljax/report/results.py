@@ -34,6 +34,8 @@ class Results:
         status: `[C, S]`, each "finished" (early if its configuration was solved),
             "diverged" (its parameters or its return are not finite) or "dropped"
             (stopped early, for others were better).
+        reached: `[C]`: the last evaluation to which each configuration was trained; its
+            runs may have diverged before.
         metrics: by name, float64 `[C, S, E]`: what training said, as means since the
             evaluation before; NaN where it said nothing.
 
@@ -46,6 +48,7 @@ class Results:
     env_steps: np.ndarray
     returns: np.ndarray
     status: np.ndarray
+    reached: np.ndarray
     metrics: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -54,6 +57,7 @@ class Results:
             "env_steps": (self.env_steps, (sizes[0], sizes[2])),
             "returns": (self.returns, sizes),
             "status": (self.status, sizes[:2]),
+            "reached": (self.reached, sizes[:1]),
         } | {name: (its, sizes) for name, its in self.metrics.items()}
         for name, (array, shape) in shapes.items():
             if array.shape != shape:
@@ -85,7 +89,7 @@ class Results:
         first row's configuration is to have a higher return. None where there is none.
         """
         rows: list[dict[str, Any]] = []
-        last, final = self._last(), self.final
+        final = self.final
         for index in self.ranking():
             values = self.configurations[index]
             counts = {
@@ -96,7 +100,7 @@ class Results:
             row: dict[str, Any] = {"index": index, "label": self.label(index)}
             row |= (
                 values
-                | {"env_steps": int(self.env_steps[index, max(last[index], 0)])}
+                | {"env_steps": int(self.env_steps[index, self.reached[index]])}
                 | counts
             )
             row["return_iqm"] = interquartile_mean(scores) if len(scores) else None

@@ -26,7 +26,7 @@ def figures(done: Any, *, target: float) -> tuple[dict[str, Any], dict[str, Any]
     """
     best, status = done.results.summary()[0], done.results.status
     result = summarize(done.results.final[best["index"]]) | {
-        "best": best["label"],
+        "best": best["label"] if done.results.best() else None,
         "runs": status.size,
         "diverged": int((status == DIVERGED).sum()),
         "solved": int((done.results.final >= target).sum()),
