@@ -54,7 +54,8 @@ class Experiment:
 
     def __post_init__(self):
         check_seed(self.seed)
-        check_counts(self, "num_lengths", "num_masses", "num_episodes")
+        check_counts(self, "num_lengths", "num_masses", least=2)
+        check_counts(self, "num_episodes")
         ppo.check_hyperparams(self.hyperparams)
         self.config.updates(self.total_steps)
 

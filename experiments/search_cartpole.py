@@ -21,7 +21,7 @@ from rljax.report.statistics import summarize
 from rljax.run import Run, RunError, RunOptions
 from rljax.search import check_search, search
 from rljax.sweep import LogUniform, Space, Uniform
-from rljax.sweep_experiment import ppo_problem
+from rljax.sweep_experiment import check_flags, ppo_problem
 from rljax.sweep_run import sweep
 
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
@@ -72,7 +72,9 @@ class Experiment:
         ppo.check_hyperparams(self.hyperparams)
         if self.run.tensorboard:
             raise ValueError("a search has no curves to log. Leave --tensorboard out.")
-        check_search(self.problem(), self.spaces(), self.num_trials, self.batch_size)
+        check_flags(self, self.spaces())
+        sizes = self.num_trials, self.batch_size, self.num_seeds
+        check_search(self.problem(), self.spaces(), *sizes)
 
     def problem(self) -> Problem:
         """What is searched."""

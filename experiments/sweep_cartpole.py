@@ -73,6 +73,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         title="PPO on CartPole-v1: learning rates",
         target=SOLVED,
         target_name="solved:",
+        ceiling=TASK.max_steps,
     )
 
 

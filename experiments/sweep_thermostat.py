@@ -55,6 +55,10 @@ class Experiment:
     def __post_init__(self):
         check_seed(self.seed)
         check_counts(self, "num_seeds", "num_evaluations", "num_episodes")
+        if any(gamma >= 1 for gamma in self.gammas):
+            raise ValueError(
+                f"gammas must be below 1, as the room never ends, got {max(self.gammas)}."
+            )
         ppo.check_hyperparams(self.hyperparams)
         self.config.updates(self.total_steps)
 
@@ -71,6 +75,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         title="PPO on the thermostat: heaters and discounts",
         target=0.9 * TASK.max_steps,
         target_name="nine minutes of ten:",
+        ceiling=TASK.max_steps,
         frames_per_second=15.0,
     )
 

@@ -96,11 +96,11 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed must lie in [0, 2**32), got {seed}. Change it.")
 
 
-def check_counts(settings: Any, *names: str) -> None:
-    """Raises a ValueError if a field of these names is below 1."""
+def check_counts(settings: Any, *names: str, least: int = 1) -> None:
+    """Raises a ValueError if a field of these names is below the least it may be."""
     for name in names:
-        if (value := getattr(settings, name)) < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
+        if (value := getattr(settings, name)) < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}. Raise it.")
 
 
 def use_compile_cache() -> None:

@@ -1,6 +1,7 @@
 """What a sweep takes before it runs: compilations, memory, seconds."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from rljax.base import Algorithm
+from rljax.report.results import COLUMNS
 from rljax.sweep import Point, check_name, stack
 
 
@@ -29,6 +31,8 @@ class Problem:
         prepare: `(hyperparams, num_updates) -> hyperparams`, of one run.
         check: raises a ValueError for hyperparameters out of their ranges.
         check_task: likewise for environment parameters.
+        about: what else the results depend on, in words: the environment, the episodes
+            of an evaluation. A sweep goes on only where this is the same, too.
     """
 
     algorithm: Callable[[Any, Any], Algorithm[Any]]
@@ -41,6 +45,14 @@ class Problem:
     prepare: Callable[[Any, int], Any] = lambda hyperparams, num_updates: hyperparams
     check: Callable[[Any], None] = lambda hyperparams: None
     check_task: Callable[[Any], None] = lambda task: None
+    about: str = ""
+
+    def described(self) -> dict[str, Any]:
+        """All that the results depend on, as JSON."""
+        parts = ("network", "config", "hyperparams", "task", "about")
+        # Where an object is in memory says nothing.
+        words = {x: re.sub(" at 0x[0-9a-f]+", "", str(getattr(self, x))) for x in parts}
+        return words | {"total_steps": self.total_steps}
 
 
 class Group(NamedTuple):
@@ -92,6 +104,13 @@ def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
             raise ValueError(
                 f"{name!r} is ambiguous: it is in the {where}. Rename the environment's."
             )
+        if name in COLUMNS:
+            raise ValueError(
+                f"{name!r} is a column of every sweep's results. Rename the parameter."
+            )
+    for point in points:
+        for part in (problem.network, problem.config):
+            _check_static(part, point)
     groups: dict[tuple[Any, Any], list[int]] = {}
     for index, point in enumerate(points):
         static = replaced(problem.network, point), replaced(problem.config, point)
@@ -100,6 +119,27 @@ def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
         _group(problem, network, config, indices, points, parts)
         for (network, config), indices in groups.items()
     )
+
+
+def _check_static(part: Any, point: Point) -> None:
+    """Raises a ValueError if a value is of another kind than what it replaces."""
+    for name in names_of(part):
+        if name not in point:
+            continue
+        value, its = point[name], getattr(part, name)
+        if isinstance(its, tuple):
+            sizes = value if isinstance(value, tuple) else ()
+            fits, rule = (
+                len(sizes) and min(sizes) > 0,
+                "a tuple of whole numbers above 0",
+            )
+        else:
+            kinds = (int, float) if isinstance(its, float) else (type(its),)
+            fits, rule = type(value) in kinds, f"of type {type(its).__name__}"
+        if not fits:
+            raise ValueError(
+                f"{name} must be {rule}, such as {its}, got {value!r}. Change it."
+            )
 
 
 def names_of(part: Any) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax.manifest import differences
 from rljax.plan import Problem, group
 from rljax.report.results import FINISHED
 from rljax.report.statistics import interquartile_mean
@@ -52,7 +53,7 @@ def search(
     Raises:
         ImportError: Optuna, or the storage's database driver, is not installed.
         ValueError: nothing is to be tried, or cannot be; before anything compiles.
-        RunError: the storage cannot be used.
+        RunError: the storage cannot be used, or its study is of another search.
 
     References:
         Akiba et al. (2019), https://arxiv.org/abs/1907.10902.
@@ -64,13 +65,22 @@ def search(
             "a search needs Optuna, which is not installed. Install it with: "
             "pip install 'rljax[sweep]'"
         ) from error
-    check_search(problem, spaces, num_trials, batch_size)
+    check_search(problem, spaces, num_trials, batch_size, num_seeds)
     if sampler is None:
         # Processes that share a study must not all propose the same.
         its_seed = seed if storage is None else None
         sampler = optuna.samplers.TPESampler(seed=its_seed, constant_liar=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _study(name, storage, sampler)
+    asked = {what: repr(space) for what, space in spaces.items()}
+    asked |= problem.described() | {"num_seeds": num_seeds, "seed": seed}
+    stored = study.user_attrs.get("asked", asked)
+    if other := differences(stored, asked):
+        raise RunError(
+            f"the study {name!r} is of another search: {'; '.join(other[:3])}. Repeat "
+            f"that one, or name another study."
+        )
+    study.set_user_attr("asked", asked)
     done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
 
     def missing() -> int:
@@ -84,7 +94,8 @@ def search(
         for trial, scores, status in zip(
             trials, results.final, results.status, strict=True
         ):
-            for what in ("env_steps", "seconds_run", "seconds_compile"):
+            trial.set_user_attr("env_steps", made.env_steps // len(trials))
+            for what in ("seconds_run", "seconds_compile"):
                 trial.set_user_attr(what, getattr(made, what) / len(trials))
             if np.all(status == FINISHED):
                 study.tell(trial, interquartile_mean(scores))
@@ -94,10 +105,15 @@ def search(
 
 
 def check_search(
-    problem: Problem, spaces: dict[str, Space], num_trials: int, batch_size: int
+    problem: Problem,
+    spaces: dict[str, Space],
+    num_trials: int,
+    batch_size: int,
+    num_seeds: int,
 ) -> None:
     """Raises a ValueError if there is nothing to be tried, or what cannot be."""
-    for what, value in (("num_trials", num_trials), ("batch_size", batch_size)):
+    counts = {"num_trials": num_trials, "batch_size": batch_size}
+    for what, value in (counts | {"num_seeds": num_seeds}).items():
         if value < 1:
             raise ValueError(f"{what} must be at least 1, got {value}. Raise it.")
     if not spaces:

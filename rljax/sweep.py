@@ -5,7 +5,7 @@ import difflib
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from rljax.base import Algorithm, State
 from rljax.sharding import split
 
-Value: TypeAlias = float | int | tuple[int, ...]
+Value: TypeAlias = float | int | bool | tuple[int, ...]
 Point: TypeAlias = dict[str, Value]
 """One configuration of a sweep: values by the names of what they replace."""
 
@@ -103,7 +103,7 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
 
     Raises:
         ValueError: there is no such field, it is static, none or unequally many values
-            are given, or one is not finite where the field's own is.
+            are given, or one does not fit into float32, or int32 for whole numbers.
 
     Example:
         >>> from rljax import PPOHyperparams
@@ -119,7 +119,7 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
     fields = [field.name for field in dataclasses.fields(numbers)]
     for name, column in values.items():
         check_name(name, fields, type(numbers).__name__)
-        _check_column(name, column, sizes=False)
+        _check_column(name, column, static=False)
     sizes = {len(column) for column in values.values()}
     if len(sizes) != 1:
         given = ", ".join(f"{name}: {len(x)}" for name, x in values.items()) or "none"
@@ -132,13 +132,23 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
     def of_all(name: str) -> jax.Array:
         default = getattr(numbers, name)
         column = np.asarray(values.get(name, [default] * size))
-        if not isinstance(default, int):
-            return jnp.asarray(column, jnp.float32)
-        if (broken := column != np.rint(column)).any():
-            raise ValueError(
-                f"{name} must be whole numbers, got {column[broken][0]}. Round it."
+        if isinstance(default, int):
+            wrong = (column != np.rint(column)) | (abs(column) >= 2**31)
+            rule, exact = "whole numbers below 2**31", column
+        else:
+            with np.errstate(over="ignore", under="ignore"):
+                exact = column.astype(np.float32)
+            wrong = ((exact == 0) != (column == 0)) | (
+                np.isinf(exact) != np.isinf(column)
             )
-        return jnp.asarray(column, jnp.int32)
+            rule = "numbers that fit into float32"
+        if wrong.any():
+            raise ValueError(
+                f"{name} must be {rule}, got {column[wrong][0]}. Change it."
+            )
+        return jnp.asarray(
+            exact, jnp.int32 if isinstance(default, int) else jnp.float32
+        )
 
     return type(numbers)(**{name: of_all(name) for name in fields})
 
@@ -146,7 +156,7 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
 def grid(**values: Sequence[Value]) -> tuple[Point, ...]:
     """All combinations of values, the last name's varying fastest.
 
-    A value is a number, or a tuple of whole numbers: the widths of layers, say.
+    A value is a number, a bool, or a tuple of whole numbers: the widths of layers, say.
 
     Raises:
         ValueError: no name is given, or a name without values.
@@ -160,9 +170,22 @@ def grid(**values: Sequence[Value]) -> tuple[Point, ...]:
     for name, column in values.items():
         _check_column(name, column)
     return tuple(
-        dict(zip(values, combination, strict=True))
+        plain(dict(zip(values, combination, strict=True)))
         for combination in itertools.product(*values.values())
     )
+
+
+def plain(point: Mapping[str, Any]) -> Point:
+    """A point of plain Python values, whatever arrays they came from."""
+
+    def value(given: Any) -> Any:
+        if isinstance(given, tuple):
+            return tuple(map(value, given))
+        return (
+            given if isinstance(given, bool | int | float) else np.asarray(given).item()
+        )
+
+    return {name: value(given) for name, given in point.items()}
 
 
 class Uniform(NamedTuple):
@@ -262,22 +285,26 @@ def _again(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def _check_column(name: str, column: Any, *, sizes: bool = True) -> None:
+def _check_column(name: str, column: Any, *, static: bool = True) -> None:
+    """Raises a ValueError if it is no list of values; static ones may be tuples, bools."""
     if isinstance(column, str) or not isinstance(
         column, Sequence | np.ndarray | jax.Array
     ):
+        hint = [column] if isinstance(column, int | float) else [0.1, 0.2]
         raise ValueError(
-            f"{name} needs a list of values, got {column!r}. Write [{column!r}]."
+            f"{name} needs a list of values, got {column!r}. Write {hint}, say."
         )
     if not len(column):
         raise ValueError(f"{name} needs at least one value, got none. Add one.")
+    rule = (
+        "numbers, or tuples of whole numbers such as (64, 64)" if static else "numbers"
+    )
     for value in column:
-        are_sizes = isinstance(value, tuple) and all(isinstance(x, int) for x in value)
-        if sizes and are_sizes:
-            continue
-        number = np.asarray(value)
-        if number.ndim or number.dtype.kind not in "iuf" or np.isnan(number):
-            raise ValueError(f"{name} must be numbers, got {value!r}. Change it.")
+        parts = value if static and isinstance(value, tuple) else (value,)
+        kinds = "iu" if parts is value else "iufb" if static else "iuf"
+        for part in map(np.asarray, parts):
+            if part.ndim or part.dtype.kind not in kinds or np.isnan(part):
+                raise ValueError(f"{name} must be {rule}, got {value!r}. Change it.")
 
 
 def _is_struct(numbers: Any) -> bool:

@@ -1,7 +1,8 @@
 """A sweep of PPO as an experiment: a run directory, a table, a report."""
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from rljax.algorithms import ppo
 from rljax.manifest import manifest
 from rljax.metrics import require_tensorboard
-from rljax.plan import Problem, replaced
+from rljax.plan import Problem, names_of, replaced
 from rljax.report import sweeps, watch
 from rljax.report.results import say_results
 from rljax.rollout import evaluate
@@ -68,7 +69,24 @@ def ppo_problem(
         prepare=ppo.annealed,
         check=ppo.check_hyperparams,
         check_task=check_task,
+        about=f"{env}, {num_episodes} episodes",
     )
+
+
+def check_flags(settings: Any, swept: Collection[str]) -> None:
+    """Raises a ValueError if a setting was changed that is swept anyway."""
+    for field in dataclasses.fields(settings):
+        if field.name not in ("config", "hyperparams"):
+            continue
+        assert field.default_factory is not dataclasses.MISSING
+        part, default = getattr(settings, field.name), field.default_factory()
+        for name in set(names_of(part)) & set(swept):
+            if getattr(part, name) != getattr(default, name):
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(
+                    f"{name} is swept, so that {getattr(part, name)} would change "
+                    f"nothing. Leave {flag} out."
+                )
 
 
 def run_sweep(
@@ -82,6 +100,7 @@ def run_sweep(
     title: str,
     target: float,
     target_name: str,
+    ceiling: float | None = None,
     frames_per_second: float = 50.0,
 ) -> dict[str, Any]:
     """Sweeps, or goes on, or repeats the result; writes all that a sweep leaves.
@@ -98,6 +117,7 @@ def run_sweep(
         title: what is swept.
         target: the return from which a run counts as solved.
         target_name: what it is.
+        ceiling: the largest return there is, for the axis.
         frames_per_second: steps per second of the replays.
 
     Returns:
@@ -119,7 +139,9 @@ def run_sweep(
         "rungs": settings.rungs,
         "target": settings.stop_at_return,
     }
-    check_sweep(problem, points, **how)  # before there is a run directory
+    # Before there is a run directory.
+    check_flags(settings, points[0])
+    check_sweep(problem, points, **how)
     with Run(
         name,
         settings,
@@ -158,6 +180,7 @@ def run_sweep(
                 target=target,
                 target_name=target_name,
                 max_steps=task.max_steps,
+                ceiling=ceiling,
                 frames_per_second=frames_per_second,
                 tensorboard=settings.run.tensorboard,
             )

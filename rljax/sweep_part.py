@@ -114,7 +114,7 @@ class Worker:
         if (done := folder.part()) is not None:
             say(f"{name} was done before: {place}")
             return done
-        halvings = {_nearest(self._updates, share) for share in rungs.shares}
+        halvings = {nearest(self._updates, share) for share in rungs.shares}
         progress, state, task, solved = self._begin(points, folder)
         saved = time.monotonic()
         while not progress.done():
@@ -300,7 +300,7 @@ def _tester(
     return share_out(jax.vmap(test, in_axes=axes), axes, devices)
 
 
-def _nearest(updates: np.ndarray, share: float) -> int:
+def nearest(updates: np.ndarray, share: float) -> int:
     """The evaluation nearest to a share of the run; never the first or the last."""
     nearest = int(np.abs(updates - share * updates[-1]).argmin())
     return min(max(nearest, 1), len(updates) - 2)

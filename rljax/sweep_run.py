@@ -14,8 +14,8 @@ from rljax.metrics import say
 from rljax.plan import Group, Problem, group, in_words
 from rljax.report.results import DROPPED, Results
 from rljax.run import RunError, read_json
-from rljax.sweep import Point
-from rljax.sweep_part import Rungs, Worker
+from rljax.sweep import Point, plain
+from rljax.sweep_part import Rungs, Worker, nearest
 
 
 class Sweep(NamedTuple):
@@ -84,6 +84,7 @@ def sweep(
         RunError: it was asked to stop, or the folder holds another sweep.
         ValueError: nothing is to be swept, or a value cannot be; before any compiling.
     """
+    points = [plain(point) for point in points]
     how: dict[str, Any] = {
         "num_seeds": num_seeds,
         "num_evaluations": num_evaluations,
@@ -98,7 +99,7 @@ def sweep(
     workers = [Worker(problem, g, seed_keys, evaluation_key, moments) for g in groups]
     # How much memory was free at the start decides what the parts are, for good.
     plan = None if folder is None else folder / "plan.json"
-    asked = json.loads(dumps(_asked(problem, points, how | {"seed": seed})))
+    asked = _asked(problem, points, how | {"seed": seed})
     if plan is not None and plan.exists():
         stored = read_json(plan)
         if other := differences(stored.get("asked", {}), asked):
@@ -106,7 +107,17 @@ def sweep(
                 f"{folder} holds another sweep: {'; '.join(other[:3])}. Repeat that one, "
                 f"or choose another folder."
             )
-        for worker, size in zip(workers, stored["sizes"], strict=True):
+        sizes = stored.get("sizes", [])
+        most_points = [len(worker.group.points) for worker in workers]
+        if len(sizes) != len(workers) or any(
+            type(size) is not int or not 0 < size <= count
+            for size, count in zip(sizes, most_points, strict=True)
+        ):
+            raise RunError(
+                f"{plan} is not this sweep's: sizes are {sizes}, of {most_points} points. "
+                f"Restore it, or choose another folder."
+            )
+        for worker, size in zip(workers, sizes, strict=True):
             worker.size = size
     else:
         costs = [worker.plan(max_bytes) for worker in workers]
@@ -119,6 +130,8 @@ def sweep(
             about = {"plan": words, "sizes": sizes, "asked": asked}
             write_atomically(plan, dumps(about, indent=1) + "\n")
     parts = [(worker, part) for worker in workers for part in worker.parts()]
+    if rungs and len(parts) > len(workers):
+        say("warning: rungs compare the configurations of a part only, as one must end")
 
     stops = Rungs(tuple(rungs), np.inf if target is None else target)
     returns = np.full((len(points), num_seeds, len(moments)), np.nan)
@@ -139,7 +152,7 @@ def sweep(
         for metric, values in done[-1].metrics.items():
             metrics.setdefault(metric, np.full_like(returns, np.nan))[where] = values
     results = Results(
-        tuple(dict(point) for point in points),
+        tuple(points),
         tuple(range(num_seeds)),
         env_steps,
         returns,
@@ -172,13 +185,9 @@ def sweep(
 def _asked(
     problem: Problem, points: Sequence[Point], how: dict[str, Any]
 ) -> dict[str, Any]:
-    """All that a sweep depends on, by name."""
-    parts = ("network", "config", "hyperparams", "task", "total_steps")
-    return (
-        {f"point {i}": str(dict(point)) for i, point in enumerate(points)}
-        | {name: str(getattr(problem, name)) for name in parts}
-        | how
-    )
+    """All that a sweep depends on, by name, as it is after it was a file."""
+    its_points = {f"point {i}": str(point) for i, point in enumerate(points)}
+    return json.loads(dumps(its_points | problem.described() | how))
 
 
 def check_sweep(
@@ -203,10 +212,14 @@ def check_sweep(
         raise ValueError(
             f"rungs must be shares of a run in (0, 1), got {wrong[0]}. Use 0.25, say."
         )
-    if rungs and most < 2:
+    its_updates = np.rint(np.linspace(0, 1, most + 1) * groups[0].num_updates)
+    if rungs and (
+        most < 2 or len({nearest(its_updates, x) for x in rungs}) < len(rungs)
+    ):
         raise ValueError(
-            f"rungs need two evaluations or more, got {most}: they are made between "
-            f"updates. Raise num_evaluations, or total_steps."
+            f"rungs need an evaluation each, between the first and the last, got the "
+            f"rungs {list(rungs)} and {most} evaluations. Raise num_evaluations, or "
+            f"total_steps."
         )
     if target is not None and (not rungs or not np.isfinite(target)):
         raise ValueError(

@@ -18,7 +18,7 @@ import sweep_thermostat
 import thermostat_ppo
 from PIL import Image
 
-from rljax.algorithms.ppo import PPOConfig
+from rljax.algorithms.ppo import PPOConfig, PPOHyperparams
 from rljax.run import RunError, RunOptions
 
 ROOT = Path(__file__).parent.parent
@@ -152,6 +152,13 @@ def test_a_search_proposes_and_tries_the_best_anew(tmp_path):
         (sweep_cartpole, {"learning_rates": ()}, "learning_rate needs at least one"),
         (sweep_cartpole, {"stop_at_return": 475.0}, "the return to stop at"),
         (sweep_cartpole, {"rungs": (2.0,)}, "rungs must be shares"),
+        (
+            sweep_cartpole,
+            {"hyperparams": PPOHyperparams(learning_rate=0.5)},
+            "Leave --learning-rate out",
+        ),
+        (sweep_thermostat, {"gammas": (0.9, 1.0)}, "gammas must be below 1"),
+        (robustness_cartpole, {"num_lengths": 1}, "num_lengths must be at least 2"),
         (search_cartpole, {"lowest_gamma": 2.0}, "gamma must be drawn from"),
     ],
 )

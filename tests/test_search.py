@@ -45,6 +45,19 @@ def test_without_a_storage_it_proposes_the_same_again():
     assert [x.params for x in first] != [x.params for x in other]
 
 
+def test_a_study_of_another_search_is_refused(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    about = {"num_trials": 1, "batch_size": 1, "storage": storage}
+    search(CLIMB, {"rate": Uniform(0, 5)}, num_seeds=1, **about)
+    for what, spaces, num_seeds in (
+        ("rate is", {"rate": Uniform(0, 6)}, 1),
+        ("slope is absent", {"rate": Uniform(0, 5), "slope": Uniform(0, 1)}, 1),
+        ("num_seeds is 1 there and 2", {"rate": Uniform(0, 5)}, 2),
+    ):
+        with pytest.raises(RunError, match=f"of another search: {what}"):
+            search(CLIMB, spaces, num_seeds=num_seeds, **about)
+
+
 @pytest.mark.parametrize("storage", ["nonsense", "sqlite:////proc/none/study.db"])
 def test_a_storage_that_cannot_be_used_is_named(storage):
     about = {"num_trials": 1, "batch_size": 1, "num_seeds": 1}
@@ -68,9 +81,9 @@ from climber import CLIMB
 from rljax.search import search
 from rljax.sweep import Uniform
 search(CLIMB, {{"rate": Uniform(0.0, 5.0)}}, num_trials=24, batch_size=4, num_seeds=1,
-       seed=int(sys.argv[1]), storage={storage!r})
+       storage={storage!r})
 """
-    both = [subprocess.Popen([sys.executable, "-c", code, str(i)]) for i in range(2)]
+    both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     study = optuna.load_study(study_name="rljax", storage=storage)
     assert 24 <= len(study.trials) <= 28

@@ -73,6 +73,16 @@ def test_stack_zips_and_fills_up():
         (PPOHyperparams(), {"gamma": 0.9}, r"list of values, got 0.9. Write \[0.9\]"),
         (PPOHyperparams(), {"gamma": ["a"]}, "gamma must be numbers, got 'a'"),
         (PPOHyperparams(), {"gamma": [math.nan]}, "gamma must be numbers, got nan"),
+        (PPOHyperparams(), {"gamma": {0.9}}, r"got {0.9}. Write \[0.1, 0.2\], say"),
+        (PPOHyperparams(), {"gamma": [True]}, "gamma must be numbers, got True"),
+        (PPOHyperparams(), {"gamma": [1e-50]}, "fit into float32, got 1e-50"),
+        (PPOHyperparams(), {"gamma": [1e39]}, r"fit into float32, got 1e\+39"),
+        (
+            CartPoleParams(),
+            {"max_steps": [2**32 + 5]},
+            r"below 2\*\*31, got 4294967301",
+        ),
+        (CartPoleParams(), {"max_steps": [20.5]}, "whole numbers below .* got 20.5"),
         (PPOHyperparams(), {"gamma": [1], "ent_coef": [1, 2]}, "gamma: 1, ent_coef: 2"),
         (PPOHyperparams(), {}, "got none"),
     ],
@@ -88,8 +98,27 @@ def test_grid_is_the_product():
     assert points[1] == {"gamma": 0.9, "learning_rate": 1e-2}
     with pytest.raises(ValueError, match="at least one name"):
         grid()
+    with pytest.raises(ValueError, match=r"such as \(64, 64\), got \[32\]"):
+        grid(hidden=[[32]])
+    with pytest.raises(ValueError, match=r"numbers such as \(64, 64\), got \(0.5,\)"):
+        grid(hidden=[(0.5,)])
     with pytest.raises(ValueError, match="gamma needs at least one value"):
         grid(gamma=[])
+
+
+def test_values_are_pythons_own_whatever_they_came_from():
+    points = grid(
+        num_envs=np.array([8]),
+        gamma=jnp.array([0.5]),
+        hidden=[(np.int64(8), 4)],
+        normalize_advantages=[np.False_, True],
+    )
+    assert points[0] == {
+        "num_envs": 8, "gamma": 0.5, "hidden": (8, 4), "normalize_advantages": False
+    }  # fmt: skip
+    kinds = [type(x) for x in points[0].values()]
+    assert kinds == [int, float, tuple, bool]
+    assert type(points[0]["hidden"][0]) is int
 
 
 def test_scatter_draws_from_each_space():

@@ -287,11 +287,20 @@ def test_a_folder_of_another_sweep_is_refused(tmp_path):
     for other in ({"seed": 1}, {"num_evaluations": 2}, {"rungs": [0.5]}):
         with pytest.raises(RunError, match=next(iter(other))):
             sweep(CLIMB, RATES[:2], **about, **other)
+    elsewhere = dataclasses.replace(CLIMB, about="another room")
+    with pytest.raises(RunError, match="about is  there and another room here"):
+        sweep(elsewhere, RATES[:2], **about)
     longer = dataclasses.replace(CLIMB, total_steps=9)
     with pytest.raises(RunError, match="total_steps is 8 there and 9 here"):
         sweep(longer, RATES[:2], **about)
     again = sweep(CLIMB, RATES[:2], **about)
     np.testing.assert_array_equal(again.results.returns, done.results.returns)
+    plan = tmp_path / "plan.json"
+    text = json.loads(plan.read_text())
+    for wrong in ([0], [3], [], [1, 1]):
+        plan.write_text(json.dumps(text | {"sizes": wrong}))
+        with pytest.raises(RunError, match="is not this sweep's: sizes are"):
+            sweep(CLIMB, RATES[:2], **about)
 
 
 @pytest.mark.parametrize("damage", ["torn", "none", "empty", "checkpoint", "no best"])
@@ -423,7 +432,14 @@ def test_results_as_files(tmp_path):
         (({"masspole": np.inf},), "masspole must be finite"),
         (({"masspole": -1.0},), "masspole must lie in"),
         (({"length": 0.0},), r"length must lie in \(0, inf\), got 0"),
-        (({"max_steps": 20.5},), "max_steps must be whole numbers, got 20.5"),
+        (({"max_steps": 20.5},), "max_steps must be whole numbers .* got 20.5"),
+        (({"hidden": 32},), r"hidden must be a tuple .* such as \(16,\), got 32"),
+        (({"hidden": (0,)},), r"whole numbers above 0, such as \(16,\), got \(0,\)"),
+        (
+            ({"num_actions": 2.5},),
+            "num_actions must be of type int, such as 2, got 2.5",
+        ),
+        (({"num_steps": True},), "num_steps must be of type int"),
         (({"num_envs": 64},), "total_steps must pay for at least one update"),
     ],
 )
@@ -442,11 +458,21 @@ def test_seeds_evaluations_and_rungs_are_checked():
         {"num_evaluations": 0},
         {"rungs": [1.0]},
         {"rungs": [0.5], "num_evaluations": 1},
+        {"rungs": [0.25, 0.5], "num_evaluations": 2},
         {"target": 1.0},
         {"target": np.nan, "rungs": [0.5]},
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             sweep(CLIMB, RATES, **{"num_seeds": 1} | wrong)
+
+
+def test_names_of_a_results_columns_are_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Seeded:
+        seed: int = 0
+
+    with pytest.raises(ValueError, match="'seed' is a column"):
+        group(dataclasses.replace(CLIMB, network=Seeded()), [{"seed": 1}])
 
 
 def test_a_name_in_two_places_is_ambiguous():

@@ -87,7 +87,7 @@ def _rows(results: Results) -> list[dict[str, Any]]:
             {name: row[name] for name in ("label", FINISHED, DIVERGED, DROPPED)}
             | {
                 "rank": rank,
-                "values": list(results.configurations[index].values()),
+                "values": [_value(x) for x in results.configurations[index].values()],
                 "iqm": row["return_iqm"],
                 "interval": row["return_ci95"],
                 "better": _improvement(row["first_better"]),
@@ -99,6 +99,12 @@ def _rows(results: Results) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _value(given: Any) -> Any:
+    """A value that is swept; JSON has no infinity."""
+    infinite = isinstance(given, float) and math.isinf(given)
+    return str(given) if infinite else given
 
 
 def _improvement(first: Improvement | None) -> list[float] | None:

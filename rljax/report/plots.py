@@ -118,7 +118,7 @@ def sweep_curves(
     names = list(results.configurations[0])
     numbers = [point[names[0]] for point in results.configurations]
     alone = len(names) == 1 and not isinstance(numbers[0], tuple)
-    along = alone and len(set(numbers)) == count
+    along = alone and len(set(numbers)) == count and np.isfinite(numbers).all()
     for index in range(count):
         kept = results.columns(index)
         middle = [interquartile_mean(x) if len(x) else math.nan for x in kept]
@@ -133,6 +133,7 @@ def sweep_curves(
                 [x, x], bootstrap_interval(final) or [end] * 2, color=colors[index]
             )
             right.plot(x, end, "o", color=colors[index])
+    shown = results.returns[np.isfinite(results.returns)]
     if along and min(numbers) > 0 and max(numbers) > 20 * min(numbers):
         right.set_xscale("log")
     left.set_title(title)
@@ -143,7 +144,10 @@ def sweep_curves(
     right.set_xlabel(names[0].replace("_", " ") if along else "configuration")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.set_ylim(bottom=0, top=None if ceiling is None else 1.05 * ceiling)
+        axes.set_ylim(
+            bottom=0 if shown.min(initial=0) >= 0 else None,
+            top=None if ceiling is None else 1.05 * ceiling,
+        )
         if target is not None:
             label = f"{target_name} {target:.4g}".strip()
             axes.axhline(target, color="tab:red", linestyle="--", linewidth=1)

@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping
+import math
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,14 @@ from rljax.report.statistics import (
 )
 
 FINISHED, DIVERGED, DROPPED = "finished", "diverged", "dropped"
+
+COLUMNS = frozenset(
+    [
+        *("index", "label", "configuration", "seed", "env_steps", "return", "status"),
+        *(FINISHED, DIVERGED, DROPPED, "return_iqm", "return_ci95", "first_better"),
+    ]
+)
+"""Names that results have of their own, and a configuration's values may not have."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -206,6 +216,7 @@ class Results:
             lines = "".join(dumps(row) + "\n" for row in its)
             write_atomically(folder / "runs" / f"{name}.jsonl", lines)
             if tensorboard:
+                shutil.rmtree(folder / "tensorboard" / name, ignore_errors=True)
                 log = TensorBoard(folder / "tensorboard" / name, 0)
                 for row in its:
                     log.write(
@@ -222,39 +233,57 @@ class Results:
 def say_results(results: Results, *, most: int = 20) -> None:
     """Shows the best configurations as a table on stderr."""
     from rich.console import Console
-    from rich.table import Table
 
-    # As narrow as it can be, for terminals of 80 columns.
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    names, rows = list(results.configurations[0]), results.summary()
-    early = any(row["env_steps"] < results.env_steps[row["index"], -1] for row in rows)
-    heads = ["", *names, "return_(IQM)", "95 %_interval", "P(1st is_better)"]
-    heads += [*(["steps"] if early else []), "finished", "diverged"]
-    for name in heads:
-        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
-    for rank, row in enumerate(rows[:most], 1):
-        interval, better = row["return_ci95"], row["first_better"]
-        table.add_row(
-            str(rank),
-            *(_text(row[name]) for name in names),
-            _return(row),
-            "" if interval is None else "[{:.1f}, {:.1f}]".format(*interval),
-            "" if better is None else f"{better.probability:.2f}",
-            *([f"{row['env_steps']:,}"] if early else []),
-            f"{row[FINISHED]}/{len(results.seeds)}",
-            str(row[DIVERGED] or ""),
-        )
-    console = Console(stderr=True)
+    console, rows = Console(stderr=True), results.summary()
+    table = _table(results, rows[:most], together=False)
+    wide = console.options.update(max_width=10_000)
+    if console.measure(table, options=wide).maximum > console.width:
+        table = _table(results, rows[:most], together=True)
     console.print(table)
     if len(rows) > most:
         console.print(f"and {len(rows) - most} more, in results.csv")
 
 
-def _return(row: dict[str, Any]) -> str:
-    """What a configuration's runs came to, or why they came to nothing."""
-    if row["return_iqm"] is not None:
-        return f"{row['return_iqm']:.1f}"
-    return DROPPED if row[DROPPED] else DIVERGED
+def _table(results: Results, rows: list[dict[str, Any]], *, together: bool) -> Any:
+    """The rows as a table, all values of a configuration in one column or in their own."""
+    from rich.table import Table
+
+    # As narrow as it can be, for terminals of 80 columns.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    names = list(results.configurations[0])
+    early = any(row["env_steps"] < results.env_steps[row["index"], -1] for row in rows)
+    table.add_column(justify="right", no_wrap=True)
+    if together:
+        table.add_column("configuration")
+    heads = [] if together else [name.replace("_", "\n") for name in names]
+    heads += ["return\n(IQM)", "95 %\ninterval", "P(1st is\nbetter)"]
+    for name in [*heads, *(["steps"] if early else []), FINISHED, DIVERGED]:
+        table.add_column(name, justify="right", no_wrap=True)
+    score = _scores_as_text(rows)
+    for rank, row in enumerate(rows, 1):
+        interval, better = row["return_ci95"], row["first_better"]
+        nothing = DROPPED if row[DROPPED] else DIVERGED
+        table.add_row(
+            str(rank),
+            *([row["label"]] if together else (_text(row[name]) for name in names)),
+            nothing if row["return_iqm"] is None else score(row["return_iqm"]),
+            "" if interval is None else f"[{', '.join(map(score, interval))}]",
+            "" if better is None else f"{better.probability:.2f}",
+            *([f"{row['env_steps']:,}"] if early else []),
+            f"{row[FINISHED]}/{len(results.seeds)}",
+            str(row[DIVERGED] or ""),
+        )
+    return table
+
+
+def _scores_as_text(rows: list[dict[str, Any]]) -> Callable[[float], str]:
+    """Writes returns with four digits of the largest, so that they can be compared."""
+    ends = [end for row in rows for end in row["return_ci95"] or ()]
+    known = [row["return_iqm"] for row in rows if row["return_iqm"] is not None] + ends
+    size = math.floor(math.log10(max(map(abs, known), default=0) or 1))
+    if not -4 <= size <= 6:
+        return lambda score: f"{score:.4g}"
+    return lambda score: f"{score:.{max(3 - size, 0)}f}"
 
 
 def _text(value: Any) -> str:

@@ -50,6 +50,7 @@ def save(
     target: float,
     target_name: str,
     max_steps: int,
+    ceiling: float | None = None,
     frames_per_second: float = 50.0,
     tensorboard: bool = False,
 ) -> None:
@@ -68,7 +69,8 @@ def save(
         versions: what to show at the report's end.
         target: a return to mark.
         target_name: what it is.
-        max_steps: the longest episode, and the largest return.
+        max_steps: the longest episode.
+        ceiling: the largest return there is, for the axis.
         frames_per_second: steps per second of the replays.
         tensorboard: also write a log of every run into `tensorboard/`.
     """
@@ -80,7 +82,7 @@ def save(
         title=title,
         target=target,
         target_name=target_name,
-        ceiling=max_steps,
+        ceiling=ceiling,
     )
     replays = []
     for name, run in (("best", results.best()), ("worst", results.worst())):
