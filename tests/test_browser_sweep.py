@@ -175,6 +175,7 @@ def test_the_drawing_follows_the_window(browser, file):  # noqa: F811
 def test_what_has_no_return_is_sorted_last_either_way(browser, tmp_path):  # noqa: F811
     results = results_of()
     results.status[2] = "diverged"
+    results.reached[2] = 2  # a rung
     results.returns[2, :, 3:] = np.nan
     page_of(tmp_path / "x.html", results)
     with opened(browser, tmp_path / "x.html") as page:
