@@ -21,6 +21,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def optimize(request):
+    """Modules that compile much, marked so, have XLA optimize little: it takes longer
+    to compile for a second than to be slow for one."""
+    marks = getattr(request.module, "pytestmark", [])
+    names = {mark.name for mark in (marks if isinstance(marks, list) else [marks])}
+    jax.config.update("jax_disable_most_optimizations", "compiles" in names)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

@@ -11,6 +11,8 @@ import pytest
 from rljax import lanes
 from rljax.envs import CartPole, CartPoleParams, Thermostat, ThermostatParams
 
+pytestmark = pytest.mark.compiles
+
 gymnasium = pytest.importorskip("gymnasium")
 from gymnasium.envs.classic_control import CartPoleEnv  # noqa: E402
 from gymnasium.vector import AutoresetMode, SyncVectorEnv  # noqa: E402

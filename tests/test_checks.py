@@ -14,6 +14,8 @@ from rljax.envs import check_environment
 from rljax.shapes import Circle, Picture
 from rljax.spaces import Box, Discrete
 
+pytestmark = pytest.mark.compiles
+
 PARAMS = {"speed": 0.2}
 
 

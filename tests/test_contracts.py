@@ -24,6 +24,8 @@ from rljax.networks import ActorCritic
 from rljax.sweep import population, replicate
 from rljax.train import train
 
+pytestmark = pytest.mark.compiles
+
 ENVIRONMENTS = [
     (CartPole(), CartPoleParams()),
     (CartPole(semi_implicit=True), CartPoleParams(masspole=0.3, max_steps=20)),

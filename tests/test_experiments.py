@@ -21,6 +21,8 @@ from PIL import Image
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams
 from rljax.run import RunError, RunOptions
 
+pytestmark = pytest.mark.compiles
+
 ROOT = Path(__file__).parent.parent
 
 TINY = PPOConfig(num_envs=2, num_steps=8, num_epochs=1, num_minibatches=1)
@@ -34,7 +36,7 @@ def command(*flags, script="cartpole_ppo"):
     """Runs an experiment as its users do."""
     path = ROOT / "experiments" / f"{script}.py"
     arguments = [sys.executable, path, *map(str, flags)]
-    environment = os.environ | {"COLUMNS": "80"}
+    environment = os.environ | {"COLUMNS": "80", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return subprocess.run(
         arguments, capture_output=True, text=True, env=environment, timeout=300
     )

@@ -10,6 +10,8 @@ from rljax.base import TimeStep
 from rljax.envs import CartPole, CartPoleParams, Thermostat, ThermostatParams
 from rljax.spaces import Box, Discrete
 
+pytestmark = pytest.mark.compiles
+
 gymnasium = pytest.importorskip("gymnasium")
 from gymnasium.error import ResetNeeded  # noqa: E402
 from gymnasium.utils.env_checker import check_env  # noqa: E402

@@ -20,6 +20,8 @@ from rljax.envs import thermostat_exact as exact
 from rljax.objective import LogProb, horizon, log_prob, objective
 from rljax.rollout import episode, record
 
+pytestmark = pytest.mark.compiles
+
 ENV = Thermostat()
 
 

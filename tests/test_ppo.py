@@ -23,6 +23,8 @@ from rljax.envs import CartPole, CartPoleParams
 from rljax.networks import ActorCritic, NormalActorCritic
 from rljax.train import train
 
+pytestmark = pytest.mark.compiles
+
 CONFIG = PPOConfig(num_envs=32, num_steps=10, num_epochs=4, num_minibatches=2)
 FAST = PPOHyperparams(learning_rate=3e-3, gamma=0.5, gae_lambda=0.9)
 NETWORK = ActorCritic(num_actions=2, hidden=(16,))

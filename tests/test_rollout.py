@@ -11,6 +11,8 @@ from rljax.envs import CartPole, CartPoleParams
 from rljax.lanes import start
 from rljax.rollout import episode, evaluate, record, unroll
 
+pytestmark = pytest.mark.compiles
+
 ENV, PARAMS = CartPole(), CartPoleParams(max_steps=13)
 
 

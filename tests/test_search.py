@@ -12,6 +12,8 @@ from rljax.run import RunError
 from rljax.search import search
 from rljax.sweep import LogUniform, OneOf, Uniform
 
+pytestmark = pytest.mark.compiles
+
 
 def test_it_finds_the_steepest_climb(capfd):
     study = search(

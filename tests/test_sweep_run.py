@@ -27,6 +27,8 @@ from rljax.sweep_part import Worker
 from rljax.sweep_run import sweep
 from rljax.train import train
 
+pytestmark = pytest.mark.compiles
+
 ENV, NETWORK = CartPole(), ActorCritic(num_actions=2, hidden=(16,))
 CONFIG = ppo.PPOConfig(num_envs=4, num_steps=8, num_epochs=2, num_minibatches=2)
 
