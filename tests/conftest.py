@@ -21,13 +21,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def optimize(request):
-    """Modules that compile much, marked so, have XLA optimize little: it takes longer
-    to compile for a second than to be slow for one."""
-    marks = getattr(request.module, "pytestmark", [])
-    names = {mark.name for mark in (marks if isinstance(marks, list) else [marks])}
-    jax.config.update("jax_disable_most_optimizations", "compiles" in names)
+    """Tests that compile much, marked so, have XLA optimize little, which is quicker."""
+    little = request.node.get_closest_marker("compiles") is not None
+    jax.config.update("jax_disable_most_optimizations", little)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

@@ -12,6 +12,8 @@ import pytest
 from rljax import checkpoint
 from rljax.checkpoint import CheckpointError, DamagedCheckpointError
 
+pytestmark = pytest.mark.compiles
+
 STATE = {
     "key": jax.random.key_data(jax.random.key(1)),
     "nested": ({"w": jnp.arange(6.0).reshape(2, 3)}, ()),

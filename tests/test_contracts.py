@@ -143,6 +143,7 @@ def test_no_tracer_leaks_out_of_a_step(case):
         jax.jit(case.algorithm.step)(first_state(case.algorithm), case.task)
 
 
+@pytest.mark.slow  # sweeps' tests train on two devices, too
 def test_an_algorithm_trains_on_two_devices_as_on_one(case):
     algorithm, hyperparams, task = case
     many = population(algorithm)

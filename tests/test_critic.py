@@ -52,5 +52,6 @@ def test_the_critic_learns_the_value_of_the_task_that_goes_on(critic_error):
     assert critic_error(Thermostat()) <= 0.03
 
 
+@pytest.mark.slow
 def test_a_time_limit_taken_for_the_end_is_far_off(critic_error):
     assert 0.1 < critic_error(EndsWithTheClock()) < 1.0

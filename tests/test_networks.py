@@ -10,6 +10,8 @@ import scipy.linalg
 from rljax import noise
 from rljax.networks import MLP, ActorCritic, NormalActorCritic, orthogonal
 
+pytestmark = pytest.mark.compiles
+
 DISCRETE = ActorCritic(3, hidden=(8,))
 NORMAL = NormalActorCritic(3, hidden=(8,))
 SHAPES = [(64, 4), (4, 64), (64, 64), (5, 1)]

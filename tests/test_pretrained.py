@@ -18,6 +18,8 @@ from rljax.rlhf.model import Transformer
 from rljax.rlhf.pretrained import PretrainedError
 from rljax.rlhf.reward_model import stack
 
+pytestmark = pytest.mark.compiles
+
 GOLDEN = Path(__file__).parent / "golden" / "pretrained"
 FAMILIES = ["gpt2", "llama", "llama3", "qwen2", "qwen3"]
 

@@ -18,6 +18,7 @@ def test_the_quickstart_runs_and_solves_cartpole(capsys):
     assert float(capsys.readouterr().out.split()[-1]) >= 475
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("code", SNIPPETS[1:])
 def test_other_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

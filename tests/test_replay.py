@@ -16,6 +16,8 @@ from rljax.report.replay import UNITS, Replay, place, replay, save_html
 from rljax.rollout import Trajectory
 from rljax.shapes import Circle, Line, Picture, Polygon, Text, rectangle
 
+pytestmark = pytest.mark.compiles
+
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 GROUND = Line([(-2.0, 0.0), (2.0, 0.0)], "#888888", 0.02)
 

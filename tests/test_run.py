@@ -19,6 +19,8 @@ from rljax.launch import use_compile_cache
 from rljax.run import Run, RunError, RunOptions, UsageError
 from rljax.train import train
 
+pytestmark = pytest.mark.compiles
+
 UPDATES = 40
 CLOCK = ("seconds", "env_steps_per_second")
 

@@ -18,6 +18,8 @@ from rljax.rlhf import score_file as module
 from rljax.rlhf.score_file import ScoreFileError, score_file
 from rljax.rlhf.scoring import Scored
 
+pytestmark = pytest.mark.compiles
+
 ROOT = Path(__file__).parent.parent
 SETTINGS = {"template": "auto", "max_length": None}
 USER = {"role": "user", "content": "hi"}

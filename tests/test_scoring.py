@@ -16,6 +16,8 @@ from rljax.rlhf.scoring import Scorer, buckets
 from rljax.rlhf.tokenizer import ByteTokenizer
 from rljax.rlhf.tokens import Encoding, Tokens
 
+pytestmark = pytest.mark.compiles
+
 LONGEST = 24
 CONFIG = TransformerConfig(
     vocab_size=258,

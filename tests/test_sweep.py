@@ -25,6 +25,8 @@ from rljax.sweep import (
 )
 from rljax.train import train
 
+pytestmark = pytest.mark.compiles
+
 
 def test_one_parameter_of_the_task_is_swept_and_the_others_are_shared():
     """A learner that reads two of the plant's parameters."""

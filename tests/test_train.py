@@ -8,6 +8,8 @@ from counter import COUNTER, start
 from rljax.sweep import population
 from rljax.train import train
 
+pytestmark = pytest.mark.compiles
+
 TASK = 1.0
 
 
