@@ -58,10 +58,12 @@ class PartFolder:
     Attributes:
         path: the folder; None keeps nothing.
         run: the shapes of one run's state.
+        member: the shapes of one member of the population, which has that and more.
     """
 
     path: Path | None
     run: Any
+    member: Any
 
     def finish(self, part: Part) -> None:
         """Keeps what came of the part."""
@@ -108,10 +110,9 @@ class PartFolder:
             return None
         try:
             about = read_json(self.path / "progress.json")
-            pooled = {name: np.array(x) for name, x in about["pooled"].items()}
-            progress = Progress(**about | _arrays(about) | {"pooled": pooled})
+            progress = Progress(**about | _arrays(about))
             count = len(progress.alive) * progress.status.shape[1]
-            like = jax.tree.map(lambda x: _several(x, count), self.run)
+            like = jax.tree.map(lambda x: _several(x, count), self.member)
             path = self.path / "state" / f"{progress.step:012d}"
             state, _ = rljax.checkpoint.restore(path, like)
             solved = {

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.base import Algorithm, Metrics
 from rljax.metrics import say
 from rljax.plan import Cost, Group, Problem
 from rljax.report.results import FINISHED
@@ -54,7 +55,7 @@ class Worker:
         self.size = len(its.points)
         self._seconds_of_update = _WHILE
         self._devices = tuple(jax.devices())
-        self._algorithm = problem.algorithm(its.network, its.config)
+        self._algorithm = _logged(problem.algorithm(its.network, its.config))
         self._task_axes = task_axes = 0 if its.swept_task else None
         self._agents = population(self._algorithm, task_axes, self._devices)
         self._test = _tester(problem, its.network, task_axes, self._devices)
@@ -84,7 +85,7 @@ class Worker:
         train(self._agents, state, task, 2)
         update = self._seconds_of_update = (time.perf_counter() - started) / 2
         started = time.perf_counter()
-        self._evaluate(state, task, 0)
+        self._evaluate(state.own, task, 0)
         test = time.perf_counter() - started
         each = self._updates[-1] * update + len(self._updates) * test
         num_runs = self.size * len(self._keys)
@@ -110,7 +111,8 @@ class Worker:
         name: str,
     ) -> Part:
         """Trains a part to its end, or reads what came of it."""
-        folder = PartFolder(place, self._one_run())
+        one = self._one_run()
+        folder = PartFolder(place, one.own, one)
         if (done := folder.part()) is not None:
             say(f"{name} was done before: {place}")
             return done
@@ -152,7 +154,7 @@ class Worker:
         def state_of(run: tuple[int, int] | None, which: str) -> Any:
             if run is None or run[0] in solved:
                 return run and getattr(solved[run[0]], which)
-            return jax.device_get(member(state, progress.rows([run[0]])[run[1]]))
+            return jax.device_get(member(state.own, progress.rows([run[0]])[run[1]]))
 
         its = progress.results()
         return Part(
@@ -171,7 +173,7 @@ class Worker:
         for point in progress.solved(target):
             scores, rows = progress.newest()[point], progress.rows([point])
             of = [rows[scores.argmax()], rows[scores.argmin()]]
-            new[point] = Ends(*(jax.device_get(member(state, row)) for row in of))
+            new[point] = Ends(*(jax.device_get(member(state.own, x)) for x in of))
         return new
 
     def _advance(self, progress: Progress, state: Any, task: Any) -> Any:
@@ -183,11 +185,14 @@ class Worker:
             self.seconds_compile += seconds
             count = min(left, max(1, int(_WHILE / self._seconds_of_update)))
             began = time.perf_counter()
-            state, means = chunk(state, task, jnp.int32(count))
-            progress.train(count, jax.device_get(means))
+            state, _ = jax.block_until_ready(chunk(state, task, jnp.int32(count)))
+            progress.train(count)
             self._seconds_of_update = (time.perf_counter() - began) / count
         if progress.step == self._updates[progress.moments]:
-            progress.take(self._evaluate(state, task, progress.step))
+            found = self._evaluate(state.own, task, progress.step)
+            progress.take(found, jax.device_get(state.said))
+            said = jax.tree.map(_zeros, state.said)
+            state = state._replace(said=said)
         compiling = self.seconds_compile - compiling
         if len(progress.alive) < len(progress.status):
             self.seconds_rungs += compiling
@@ -266,7 +271,7 @@ class Worker:
         keys = self._keys_of(state, jax.random.clone(self._evaluation_key))
         programs = (
             compile_chunk(self._agents, state, task)[0],
-            compiled(jitted(self._test), state, task, keys)[0],
+            compiled(jitted(self._test), state.own, task, keys)[0],
         )
         memory = [program.memory_analysis() for program in programs]
         most = max(
@@ -283,6 +288,38 @@ class Worker:
         if self.group.swept_task:
             task = jax.tree.map(lambda x: x[0], task)
         return jax.eval_shape(self._algorithm.init, member(self._keys, 0), first, task)
+
+
+class _Logged(NamedTuple):
+    """A learner's state, and what it has said since its last evaluation."""
+
+    own: Any
+    said: Metrics
+
+    @property
+    def step(self) -> jax.Array:
+        """Updates taken."""
+        return self.own.step
+
+
+@functools.lru_cache(maxsize=32)
+def _logged(algorithm: Algorithm[Any]) -> Algorithm[Any]:
+    """Pools metrics in the state, so that where a chunk ends changes no bit of them."""
+
+    def init(key: jax.Array, hyperparams: Any, task: Any) -> _Logged:
+        own = algorithm.init(key, hyperparams, task)
+        _, said = jax.eval_shape(algorithm.step, own, task)
+        return _Logged(own, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), said))
+
+    def step(state: _Logged, task: Any) -> tuple[_Logged, Metrics]:
+        own, said = algorithm.step(state.own, task)
+        return _Logged(own, jax.tree.map(jnp.add, state.said, said)), {}
+
+    return Algorithm(init, step)
+
+
+def _zeros(x: jax.Array) -> jax.Array:
+    return jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
 
 
 @functools.lru_cache(maxsize=32)

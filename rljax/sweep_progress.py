@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from rljax.base import Mean
+from rljax.base import Metrics
 from rljax.report.results import DIVERGED, DROPPED, FINISHED, Results
 
 
@@ -21,8 +21,6 @@ class Progress:
         moments: evaluations made.
         step: updates that those in training have taken.
         metrics: `[P, S, E]` each: what training said before each evaluation.
-        pooled: `[2, N]` each: totals and weights of the N members in training since the
-            last evaluation.
         updates: updates taken, of all points together.
         seconds: spent, without compiling.
     """
@@ -34,21 +32,16 @@ class Progress:
     moments: int = 0
     step: int = 0
     metrics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    pooled: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     updates: int = 0
     seconds: float = 0.0
 
-    def train(self, num_updates: int, means: dict[str, Mean]) -> None:
-        """Takes down updates of the population, and what they said."""
+    def train(self, num_updates: int) -> None:
+        """Takes down updates of the population."""
         self.step += num_updates
         self.updates += num_updates * len(self.alive)
-        count = len(self.alive) * self.status.shape[1]
-        for name, mean in means.items():
-            both = np.array([mean.total, mean.weight], np.float64)[:, :count]
-            self.pooled[name] = self.pooled.get(name, 0.0) + both
 
-    def take(self, found: dict[str, np.ndarray]) -> None:
-        """Takes down an evaluation of the population, and the training before it."""
+    def take(self, found: dict[str, np.ndarray], said: Metrics) -> None:
+        """Takes down an evaluation of the population, and what it said before it."""
         before = self.status[self.alive]
 
         def its(values: np.ndarray) -> np.ndarray:
@@ -60,11 +53,10 @@ class Progress:
         self.returns[self.alive, :, self.moments] = score
         self.status[self.alive] = np.where(sound, FINISHED, DIVERGED)
         self.reached[self.alive] = self.moments
-        for name, (total, weight) in self.pooled.items():
+        for name, (total, weight) in said.items():
             kept = self.metrics.setdefault(name, np.full_like(self.returns, np.nan))
             mean = np.where(weight > 0, total / np.maximum(weight, 1e-30), np.nan)
             kept[self.alive, :, self.moments] = its(mean)
-        self.pooled = {}
         self.moments += 1
 
     def newest(self) -> np.ndarray:
