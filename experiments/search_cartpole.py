@@ -4,7 +4,8 @@
 
 64 trials in batches of 16, 4 seeds each; then the best one anew, with 16 other seeds. With
 --storage sqlite:///study.db, or another database's URL, several processes or machines share
-one study, and a search that was stopped goes on. Needs Optuna: pip install '.[sweep]'.
+one study, and a search that was stopped goes on; what is proposed then differs from time to
+time. Needs Optuna: pip install '.[sweep]'.
 Expected: see the README's results.
 """
 
@@ -19,7 +20,7 @@ from rljax.networks import ActorCritic
 from rljax.plan import Problem
 from rljax.report.statistics import summarize
 from rljax.run import Run, RunError, RunOptions
-from rljax.search import check_search, search
+from rljax.search import check_search, search, trained
 from rljax.sweep import LogUniform, Space, Uniform
 from rljax.sweep_experiment import check_flags, ppo_problem
 from rljax.sweep_run import sweep
@@ -34,7 +35,7 @@ class Experiment:
     seed: int = 0
     """Seeds the runs; a trial's are the same as every other's."""
     num_trials: int = 64
-    """Trials of the whole study."""
+    """Trials of the whole study; who share it may make up to a batch each more."""
     batch_size: int = 16
     """Trials in one population."""
     num_seeds: int = 4
@@ -117,11 +118,13 @@ def main(experiment: Experiment) -> dict[str, Any]:
             seed=experiment.seed,
             name=experiment.study,
             storage=storage,
+            asked_to_stop=run.asked_to_stop,
         )
         found = {trial.state.name: trial for trial in study.trials}
         if "COMPLETE" not in found:
             raise RunError("runs of every trial diverged. Search another range.")
-        say(f"best of {len(study.trials)}: {study.best_params}; now with other seeds")
+        trials = trained(study)
+        say(f"best of {len(trials)}: {study.best_params}; now with other seeds")
         # The best of many was lucky, too: only runs that did not choose it are honest.
         anew = sweep(
             problem,
@@ -131,14 +134,13 @@ def main(experiment: Experiment) -> dict[str, Any]:
             num_evaluations=1,
         )
         took = {
-            name: getattr(anew, name)
-            + sum(trial.user_attrs.get(name, 0) for trial in study.trials)
+            name: getattr(anew, name) + sum(trial.user_attrs[name] for trial in trials)
             for name in ("env_steps", "seconds_run", "seconds_compile")
         }
         result = summarize(anew.results.final[0]) | {
             "best": study.best_params,
             "best_return_while_searching": study.best_value,
-            "trials": len(study.trials),
+            "trials": len(trials),
             "seconds_compile": took.pop("seconds_compile"),
         }
         return run.finish(result, took)

@@ -72,6 +72,9 @@ def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
     except (CheckpointError, RunError, ImportError, MemoryError) as error:
         say(f"error: {error}")
         sys.exit(1)
+    except BrokenPipeError:  # who read us stopped, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         say(f"error: {error}. {disk}")
         sys.exit(1)

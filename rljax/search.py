@@ -1,6 +1,7 @@
 """Search for good hyperparameters: Optuna proposes, populations try many at once."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ def search(
     name: str = "rljax",
     storage: Any = None,
     sampler: Any = None,
+    asked_to_stop: Callable[[], str | None] = lambda: None,
 ) -> Any:
     """Looks for the configuration of the highest final return.
 
@@ -45,6 +47,8 @@ def search(
         name: the study's.
         storage: an Optuna storage, or its URL; by default the study is in memory.
         sampler: an Optuna sampler; by default TPE, aware of what others are trying.
+        asked_to_stop: called between populations; the name of who asks, a signal say,
+            or None.
 
     Returns:
         The `optuna.Study`; its `best_params` are a point. What was best of many was also
@@ -53,7 +57,8 @@ def search(
     Raises:
         ImportError: Optuna, or the storage's database driver, is not installed.
         ValueError: nothing is to be tried, or cannot be; before anything compiles.
-        RunError: the storage cannot be used, or its study is of another search.
+        RunError: the storage cannot be used, its study is of another search, or it was
+            asked to stop.
 
     References:
         Akiba et al. (2019), https://arxiv.org/abs/1907.10902.
@@ -81,15 +86,17 @@ def search(
             f"that one, or name another study."
         )
     study.set_user_attr("asked", asked)
-    done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL)
-
-    def missing() -> int:
-        return num_trials - len(study.get_trials(deepcopy=False, states=done))
-
-    while (count := min(missing(), batch_size)) > 0:
+    while (count := min(num_trials - len(trained(study)), batch_size)) > 0:
         trials = [study.ask() for _ in range(count)]
         points = [_point(trial, spaces) for trial in trials]
-        made = sweep(problem, points, num_seeds=num_seeds, seed=seed, num_evaluations=1)
+        try:
+            made = sweep(
+                problem, points, num_seeds=num_seeds, seed=seed, num_evaluations=1
+            )
+        except BaseException:
+            for trial in trials:  # it must not look as if they were still in the making
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            raise
         results = made.results
         for trial, scores, status in zip(
             trials, results.final, results.status, strict=True
@@ -101,7 +108,20 @@ def search(
                 study.tell(trial, interquartile_mean(scores))
             else:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if (by := asked_to_stop()) and len(trained(study)) < num_trials:
+            kept = "nothing was kept" if storage is None else "the same command goes on"
+            so_far = f"{len(trained(study))} of {num_trials} trials"
+            raise RunError(f"stopped by {by} after {so_far}: {kept}.")
     return study
+
+
+def trained(study: Any) -> list[Any]:
+    """The trials of a study that were trained to their ends, diverged or not."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and "env_steps" in trial.user_attrs
+    ]
 
 
 def check_search(

@@ -125,7 +125,7 @@ class Worker:
             evaluated = progress.step == self._updates[progress.moments - 1]
             if evaluated:
                 best = np.nanmax(np.append(progress.newest(), -np.inf))
-                say(f"{name}: {now}, best return {best:.4g}")
+                say(f"{name}: {now}, return of the best run {best:.4g}")
             if evaluated and progress.moments - 1 in halvings:
                 before = len(progress.alive)
                 new = self._solved(progress, state, rungs.target)

@@ -8,8 +8,9 @@ import pytest
 from climber import CLIMB
 from test_sweep_run import PROBLEM
 
+import rljax.search
 from rljax.run import RunError
-from rljax.search import search
+from rljax.search import search, trained
 from rljax.sweep import LogUniform, OneOf, Uniform
 
 pytestmark = pytest.mark.compiles
@@ -45,6 +46,26 @@ def test_without_a_storage_it_proposes_the_same_again():
     )
     assert [x.params for x in first] == [x.params for x in again]
     assert [x.params for x in first] != [x.params for x in other]
+
+
+def test_a_search_that_is_stopped_goes_on(tmp_path, monkeypatch):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    about = {"num_trials": 6, "batch_size": 2, "num_seeds": 1, "storage": storage}
+    spaces = {"rate": Uniform(0, 5)}
+    with pytest.raises(RunError, match="stopped by SIGTERM after 2 of 6 trials"):
+        search(CLIMB, spaces, **about, asked_to_stop=lambda: "SIGTERM")
+    with monkeypatch.context() as patched:
+        patched.setattr(rljax.search, "sweep", stopped_at_once)
+        with pytest.raises(KeyboardInterrupt):
+            search(CLIMB, spaces, **about)
+    study = search(CLIMB, spaces, **about)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE"] * 2 + ["FAIL"] * 2 + ["COMPLETE"] * 4
+    assert len(trained(study)) == 6
+
+
+def stopped_at_once(*args, **kwargs):
+    raise KeyboardInterrupt
 
 
 def test_a_study_of_another_search_is_refused(tmp_path):
