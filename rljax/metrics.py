@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from rljax.base import Mean
 from rljax.files import dumps
 
 Row = dict[str, Any]
@@ -32,6 +33,12 @@ class Report(NamedTuple):
     evaluation: dict[str, np.ndarray]
     seconds_compile: float
     seconds_run: float
+
+
+def value_of(mean: Mean) -> np.ndarray:
+    """A mean's value, on the host; NaN where nothing was observed."""
+    total, weight = np.asarray(mean.total), np.asarray(mean.weight)
+    return np.where(weight > 0, total / np.maximum(weight, 1e-30), np.nan)
 
 
 class Sink(Protocol):

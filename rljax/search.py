@@ -33,7 +33,8 @@ def search(
     Asks Optuna for a batch of trials, trains them as one population, tells it the
     interquartile mean of each one's seeds, and so on. A trial of which a run diverged is
     told as failed. A trial's user attributes are its share of the population's `env_steps`,
-    `seconds_run` and `seconds_compile`. Processes that name the same study in one storage share its trials.
+    `seconds_run` and `seconds_compile`. Processes that name the same study in one storage
+    share its trials.
 
     Args:
         problem: what is swept.

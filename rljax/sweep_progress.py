@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from rljax.base import Metrics
+from rljax.metrics import value_of
 from rljax.report.results import DIVERGED, DROPPED, FINISHED, Results
 
 
@@ -53,10 +54,9 @@ class Progress:
         self.returns[self.alive, :, self.moments] = score
         self.status[self.alive] = np.where(sound, FINISHED, DIVERGED)
         self.reached[self.alive] = self.moments
-        for name, (total, weight) in said.items():
+        for name, mean in said.items():
             kept = self.metrics.setdefault(name, np.full_like(self.returns, np.nan))
-            mean = np.where(weight > 0, total / np.maximum(weight, 1e-30), np.nan)
-            kept[self.alive, :, self.moments] = its(mean)
+            kept[self.alive, :, self.moments] = its(value_of(mean))
         self.moments += 1
 
     def newest(self) -> np.ndarray:

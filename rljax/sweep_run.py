@@ -91,9 +91,7 @@ def sweep(
         "rungs": tuple(rungs),
         "target": target,
     }
-    groups = check_sweep(problem, points, **how)
-    most = min(num_evaluations, *(its.num_updates for its in groups))
-    moments = np.linspace(0, 1, most + 1)
+    groups, moments = check_sweep(problem, points, **how)
     seeds_key, evaluation_key = jax.random.split(jax.random.key(seed), 2)
     seed_keys = jax.random.split(seeds_key, num_seeds)
     workers = [Worker(problem, g, seed_keys, evaluation_key, moments) for g in groups]
@@ -131,7 +129,10 @@ def sweep(
             write_atomically(plan, dumps(about, indent=1) + "\n")
     parts = [(worker, part) for worker in workers for part in worker.parts()]
     if rungs and len(parts) > len(workers):
-        say("warning: rungs compare the configurations of a part only, as one must end")
+        say(
+            f"warning: rungs compare the configurations of one part only, and there are "
+            f"{len(parts)} parts"
+        )
 
     stops = Rungs(tuple(rungs), np.inf if target is None else target)
     returns = np.full((len(points), num_seeds, len(moments)), np.nan)
@@ -197,8 +198,12 @@ def check_sweep(
     num_evaluations: int,
     rungs: Sequence[float],
     target: float | None,
-) -> tuple[Group, ...]:
-    """Checks what `sweep` is given, and sorts the points by what they compile to.
+) -> tuple[tuple[Group, ...], np.ndarray]:
+    """Checks what `sweep` is given.
+
+    Returns:
+        The points by what they compile to, and at which shares of a run, from 0 to 1,
+        it is evaluated.
 
     Raises:
         ValueError: nothing is to be swept, or a value cannot be.
@@ -212,7 +217,8 @@ def check_sweep(
         raise ValueError(
             f"rungs must be shares of a run in (0, 1), got {wrong[0]}. Use 0.25, say."
         )
-    its_updates = np.rint(np.linspace(0, 1, most + 1) * groups[0].num_updates)
+    moments = np.linspace(0, 1, most + 1)
+    its_updates = np.rint(moments * groups[0].num_updates)
     if rungs and (
         most < 2 or len({nearest(its_updates, x) for x in rungs}) < len(rungs)
     ):
@@ -226,4 +232,4 @@ def check_sweep(
             f"target, the return to stop at, must be finite, and is looked at on rungs, "
             f"got {target} and {len(rungs)} rungs. Add rungs, or leave it out."
         )
-    return groups
+    return groups, moments

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Algorithm, Metrics, State
-from rljax.metrics import Report
+from rljax.metrics import Report, value_of
 
 
 def train(
@@ -72,7 +72,7 @@ def train(
     def report(metrics: Metrics, evaluations: dict[str, Any]) -> bool:
         if on_log is None:
             return False
-        values = {name: _value(mean) for name, mean in metrics.items()}
+        values = {name: value_of(mean) for name, mean in metrics.items()}
         now = time.perf_counter()
         evaluations = {name: np.asarray(x) for name, x in evaluations.items()}
         it = Report(step, values, evaluations, seconds_compile, now - started)
@@ -166,11 +166,6 @@ def jitted(function: Callable[..., Any]) -> Any:
 def _step(state: Any) -> int:
     """Updates taken; members of a population have taken equally many."""
     return int(np.max(np.asarray(state.step)))
-
-
-def _value(mean: Any) -> np.ndarray:
-    total, weight = np.asarray(mean.total), np.asarray(mean.weight)
-    return np.where(weight > 0, total / np.maximum(weight, 1e-30), np.nan)
 
 
 def _until_multiple(step: int, interval: int | None) -> int:
