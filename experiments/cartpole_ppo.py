@@ -13,16 +13,16 @@ from typing import Any
 import jax
 
 from rljax.algorithms import ppo
+from rljax.algorithms.networks import ActorCritic
+from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import CartPole, CartPoleParams
-from rljax.launch import check_counts, check_seed, launch
-from rljax.networks import ActorCritic
-from rljax.report import watch
+from rljax.numerics.statistics import summarize
 from rljax.report.plots import learning_curve
-from rljax.report.statistics import summarize
-from rljax.rollout import greedy_and_sampled
-from rljax.run import Run, RunOptions
-from rljax.sweep import member, population, replicate
-from rljax.train import train
+from rljax.report.policy_replay import play_policies, require_pictures, save_replay
+from rljax.rollouts.rollout import greedy_and_sampled
+from rljax.training.loop import train
+from rljax.training.populations import member, population, replicate
+from rljax.training.run_folder import Run, RunOptions
 
 SOLVED = 475.0
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
@@ -89,7 +89,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         if run.result is not None:
             return run.result
         if options.out is not None:
-            watch.require_pictures()
+            require_pictures()
 
         def evaluate(states: Any, key: jax.Array) -> dict[str, jax.Array]:
             def one(state, key):
@@ -135,10 +135,10 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 "untrained": functools.partial(ppo.act, NETWORK, first),
                 "trained": functools.partial(ppo.act, NETWORK, member(states, 0)),
             }
-            episodes = watch.play(
+            episodes = play_policies(
                 keys[2], ENV, TASK, policies, max_steps=TASK.max_steps
             )
-            watch.save(options.out, ENV, TASK, episodes, steps_per_second=50.0)
+            save_replay(options.out, ENV, TASK, episodes, steps_per_second=50.0)
         returns, sampled = run.last["greedy_return"], run.last["sampled_return"]
         more = {"returns_sampled": sampled, "solved": sum(x >= SOLVED for x in returns)}
         return run.finish(summarize(returns) | more)

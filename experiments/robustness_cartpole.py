@@ -14,15 +14,15 @@ import jax
 import numpy as np
 
 from rljax.algorithms import ppo
+from rljax.algorithms.networks import ActorCritic
+from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import CartPole, CartPoleParams
-from rljax.launch import check_counts, check_seed, launch
-from rljax.networks import ActorCritic
+from rljax.numerics.statistics import summarize
 from rljax.report.plots import heat_map, require_matplotlib
-from rljax.report.statistics import summarize
-from rljax.rollout import evaluate
-from rljax.run import Run, RunOptions
-from rljax.sweep import share_out, stack
-from rljax.train import train
+from rljax.rollouts.rollout import evaluate
+from rljax.training.loop import train
+from rljax.training.populations import share_out, stack
+from rljax.training.run_folder import Run, RunOptions
 
 SOLVED = 475.0
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)

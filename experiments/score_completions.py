@@ -19,11 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.files import dumps, write_atomically
-from rljax.launch import check_counts, check_seed, launch
-from rljax.manifest import manifest
+from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.report.plots import require_matplotlib
-from rljax.report.scores import draw_scores
+from rljax.report.score_plots import draw_scores
 from rljax.rlhf import (
     ByteTokenizer,
     RewardModel,
@@ -31,8 +29,10 @@ from rljax.rlhf import (
     TransformerConfig,
     encoding_for,
 )
-from rljax.rlhf.score_file import check_paths, score_file
-from rljax.rlhf.score_rows import read_row
+from rljax.rlhf.scoring.rows import read_row
+from rljax.rlhf.scoring.score_file import check_paths, score_file
+from rljax.training.files import dumps, write_atomically
+from rljax.training.manifest import manifest
 
 SMALL = TransformerConfig(
     vocab_size=258,

@@ -13,17 +13,17 @@ import dataclasses
 from typing import Any
 
 from rljax.algorithms import ppo
+from rljax.algorithms.networks import ActorCritic
+from rljax.commands.launch import check_counts, check_seed, launch
+from rljax.commands.sweep_experiment import check_flags, ppo_problem
 from rljax.envs import CartPole, CartPoleParams
-from rljax.launch import check_counts, check_seed, launch
-from rljax.metrics import say
-from rljax.networks import ActorCritic
-from rljax.plan import Problem
-from rljax.report.statistics import summarize
-from rljax.run import Run, RunError, RunOptions
-from rljax.search import check_search, search, trained
-from rljax.sweep import LogUniform, Space, Uniform
-from rljax.sweep_experiment import check_flags, ppo_problem
-from rljax.sweep_run import sweep
+from rljax.numerics.statistics import summarize
+from rljax.sweeps.optuna_search import check_search, search, trained
+from rljax.sweeps.points import LogUniform, Space, Uniform
+from rljax.sweeps.problem import Problem
+from rljax.sweeps.runner import sweep
+from rljax.training.loggers import say
+from rljax.training.run_folder import Run, RunError, RunOptions
 
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
 

@@ -10,12 +10,12 @@ import dataclasses
 from typing import Any
 
 from rljax.algorithms import ppo
+from rljax.algorithms.networks import ActorCritic
+from rljax.commands.launch import check_counts, check_seed, launch
+from rljax.commands.sweep_experiment import run_sweep
 from rljax.envs import Thermostat, ThermostatParams
-from rljax.launch import check_counts, check_seed, launch
-from rljax.networks import ActorCritic
-from rljax.run import RunOptions
-from rljax.sweep import grid
-from rljax.sweep_experiment import run_sweep
+from rljax.sweeps.points import grid
+from rljax.training.run_folder import RunOptions
 
 ENV, TASK, NETWORK = Thermostat(), ThermostatParams(), ActorCritic(num_actions=2)
 

@@ -12,17 +12,18 @@ import functools
 from typing import Any
 
 import jax
+import thermostat_report
 
 from rljax.algorithms import ppo
+from rljax.algorithms.networks import ActorCritic
+from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import HARD_PLANT, Thermostat, ThermostatParams
-from rljax.launch import check_counts, check_seed, launch
-from rljax.networks import ActorCritic
-from rljax.report import thermostat, watch
 from rljax.report.plots import learning_curve
-from rljax.rollout import greedy_and_sampled
-from rljax.run import Run, RunOptions
-from rljax.sweep import population, replicate
-from rljax.train import train
+from rljax.report.policy_replay import require_pictures
+from rljax.rollouts.rollout import greedy_and_sampled
+from rljax.training.loop import train
+from rljax.training.populations import population, replicate
+from rljax.training.run_folder import Run, RunOptions
 
 ENV, NETWORK = Thermostat(), ActorCritic(num_actions=2)
 
@@ -80,10 +81,10 @@ def main(experiment: Experiment) -> dict[str, Any]:
         headline="greedy_return",
     ) as run:
         if run.result is not None:
-            thermostat.say_table(run.result)
+            thermostat_report.say_table(run.result)
             return run.result
         if folder is not None:
-            watch.require_pictures()
+            require_pictures()
 
         def test(states: Any, key: jax.Array) -> dict[str, jax.Array]:
             def one(state, key):
@@ -95,7 +96,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
                     num_episodes=128,
                     max_steps=task.max_steps,
                 )
-                on = thermostat.on_probability(NETWORK, state.params)
+                on = thermostat_report.on_probability(NETWORK, state.params)
                 return returns | {"heater_on": on}
 
             return jax.vmap(one)(states, jax.random.split(key, seeds))
@@ -118,7 +119,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         run.check_finished()
         gamma, episodes = float(hyperparams.gamma), experiment.num_episodes
         runs = NETWORK, jax.jit(agents.init)(*start).params, states.params
-        result = thermostat.compare(
+        result = thermostat_report.compare(
             keys[2], task, *runs, gamma=gamma, num_episodes=episodes
         )
         if folder is not None:
@@ -135,9 +136,11 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 ceiling=task.max_steps,
             )
             on = [row["heater_on"][0] for row in seen]
-            thermostat.draw_policy(folder / "policy.png", task, steps, on, gamma=gamma)
-            thermostat.draw_episodes(folder, keys[3], task, *runs, gamma=gamma)
-        thermostat.say_table(result)
+            thermostat_report.draw_policy(
+                folder / "policy.png", task, steps, on, gamma=gamma
+            )
+            thermostat_report.draw_episodes(folder, keys[3], task, *runs, gamma=gamma)
+        thermostat_report.say_table(result)
         return run.finish(result)
 
 

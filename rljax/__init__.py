@@ -3,29 +3,29 @@
 The names here are enough to train and use a policy; the modules hold the rest.
 """
 
+from rljax.algorithms.networks import ActorCritic, NormalActorCritic
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, PPOState, ppo
-from rljax.base import (
-    Algorithm,
-    Environment,
-    Mean,
-    Metrics,
-    TimeStep,
-    Transition,
-)
-from rljax.engine import Totals, simulate
+from rljax.base import Algorithm, Environment, Mean, Metrics, TimeStep, Transition
 from rljax.envs.cartpole import CartPole, CartPoleParams, CartPoleState
-from rljax.envs.checks import check_environment
+from rljax.envs.conformance import check_environment
+from rljax.envs.spaces import Box, Discrete
 from rljax.envs.thermostat import (
     Thermostat,
     ThermostatParams,
     ThermostatState,
     bang_bang,
 )
-from rljax.lanes import Lanes
-from rljax.networks import ActorCritic, NormalActorCritic
-from rljax.rollout import Episodes, Trajectory, episode, evaluate, record, unroll
-from rljax.spaces import Box, Discrete
-from rljax.sweep import population
+from rljax.envs.vector import Lanes
+from rljax.rollouts.rollout import (
+    Episodes,
+    Trajectory,
+    episode,
+    evaluate,
+    record,
+    unroll,
+)
+from rljax.rollouts.simulation import Totals, simulate
+from rljax.training.populations import population
 
 __version__ = "0.1.0"
 

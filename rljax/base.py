@@ -83,11 +83,11 @@ class Environment(Protocol[EnvState, EnvParams]):
         log_prob_reset(state, params) -> scalar
         log_prob_step(state, action, next_state, params) -> scalar
 
-    the log-densities from which `rljax.objective.log_prob` builds a trajectory's;
+    the log-densities from which `rljax.rollouts.objectives.log_prob` builds a trajectory's;
 
         draw(state, action, params) -> Picture
 
-    for its replay, see `rljax.shapes`; and
+    for its replay, see `rljax.envs.drawing`; and
 
         check_params(params)
 
@@ -103,10 +103,10 @@ class Environment(Protocol[EnvState, EnvParams]):
         """Takes one action. Consumes `key`."""
 
     def observation_space(self, params: EnvParams) -> Any:
-        """The `rljax.spaces` space in which every observation lies."""
+        """The `rljax.envs.spaces` space in which every observation lies."""
 
     def action_space(self, params: EnvParams) -> Any:
-        """The `rljax.spaces` space of the actions that `step` takes."""
+        """The `rljax.envs.spaces` space of the actions that `step` takes."""
 
 
 class Mean(NamedTuple):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from rljax.base import Algorithm, Mean
-from rljax.plan import Problem
-from rljax.sweep import grid
+from rljax.sweeps.points import grid
+from rljax.sweeps.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rljax.base import TimeStep
-from rljax.spaces import Box, Discrete
+from rljax.envs.spaces import Box, Discrete
 
 
 class ProbeState(struct.PyTreeNode):

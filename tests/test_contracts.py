@@ -10,7 +10,7 @@ import probes
 import pytest
 
 import rljax
-from rljax import checkpoint
+from rljax.algorithms.networks import ActorCritic
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, ppo
 from rljax.envs import (
     HARD_PLANT,
@@ -20,9 +20,9 @@ from rljax.envs import (
     ThermostatParams,
     check_environment,
 )
-from rljax.networks import ActorCritic
-from rljax.sweep import population, replicate
-from rljax.train import train
+from rljax.training import checkpoint
+from rljax.training.loop import train
+from rljax.training.populations import population, replicate
 
 pytestmark = pytest.mark.compiles
 

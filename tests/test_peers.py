@@ -101,20 +101,20 @@ def test_transformers_reads_what_we_write(family, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from rljax.rlhf import pretrained
+    from rljax.rlhf.models import hf_weights
 
     golden = Path(__file__).parent / "golden" / "pretrained"
     for kind, load, save, auto in (
         (
             "lm",
-            pretrained.load_language_model,
-            pretrained.save_language_model,
+            hf_weights.load_language_model,
+            hf_weights.save_language_model,
             AutoModelForCausalLM,
         ),
         (
             "reward",
-            pretrained.load_reward_model,
-            pretrained.save_reward_model,
+            hf_weights.load_reward_model,
+            hf_weights.save_reward_model,
             AutoModelForSequenceClassification,
         ),
     ):

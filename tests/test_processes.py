@@ -20,11 +20,11 @@ from rljax import (
     CartPoleParams,
     PPOConfig,
     PPOHyperparams,
-    checkpoint,
     population,
     ppo,
 )
-from rljax.sweep import replicate
+from rljax.training import checkpoint
+from rljax.training.populations import replicate
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "experiments" / "cartpole_ppo.py"
@@ -43,8 +43,8 @@ def test_twenty_processes_each_training_sixteen_seeds_all_finish(tmp_path):
 import jax
 from rljax import ActorCritic, CartPole, CartPoleParams, PPOConfig, PPOHyperparams
 from rljax import population, ppo
-from rljax.train import train
-from rljax.sweep import replicate
+from rljax.training.loop import train
+from rljax.training.populations import replicate
 config = PPOConfig(num_envs=4, num_steps=32)
 agents = population(ppo(CartPole(), ActorCritic(num_actions=2), config))
 keys = jax.random.split(jax.random.key(0), 16)

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rljax.launch import check_counts, launch
-from rljax.metrics import say
-from rljax.run import RunError
+from rljax.commands.launch import check_counts, launch
+from rljax.training.loggers import say
+from rljax.training.run_folder import RunError
 
 HERE = Path(__file__).parent
 

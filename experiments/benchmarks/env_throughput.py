@@ -23,11 +23,11 @@ import jax.numpy as jnp
 from children import output, rows
 
 from rljax import CartPole, CartPoleParams, Thermostat, ThermostatParams
-from rljax.engine import CPU_FLAGS, compile_simulation
-from rljax.files import dumps
-from rljax.launch import launch
-from rljax.manifest import device
-from rljax.run import RunError
+from rljax.commands.launch import launch
+from rljax.rollouts.simulation import CPU_FLAGS, compile_simulation
+from rljax.training.files import dumps
+from rljax.training.manifest import device
+from rljax.training.run_folder import RunError
 
 HERE = Path(__file__).parent
 CORES = os.cpu_count() or 1

@@ -28,12 +28,12 @@ from rljax import (
     population,
     ppo,
 )
-from rljax.files import dumps
-from rljax.launch import check_counts, launch
-from rljax.manifest import device
-from rljax.run import RunError
-from rljax.sweep import replicate
-from rljax.train import train
+from rljax.commands.launch import check_counts, launch
+from rljax.training.files import dumps
+from rljax.training.loop import train
+from rljax.training.manifest import device
+from rljax.training.populations import replicate
+from rljax.training.run_folder import RunError
 
 HERE = Path(__file__).parent
 SIZES = {

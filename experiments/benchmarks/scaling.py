@@ -17,9 +17,9 @@ from peaks import copy_peak, cost, matrix_peak
 from ppo_throughput import SIZES, make_agents, measure
 
 from rljax import CartPole, CartPoleParams
-from rljax.files import dumps
-from rljax.launch import launch
-from rljax.manifest import device
+from rljax.commands.launch import launch
+from rljax.training.files import dumps
+from rljax.training.manifest import device
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,11 +24,11 @@ import numpy as np
 from peaks import matrix_peak
 from scoring_problem import MIXES, count_flops, make_texts, write_model
 
-from rljax.files import dumps
-from rljax.launch import check_counts, check_seed, launch
-from rljax.manifest import device
+from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.rlhf import Scorer
-from rljax.run import RunError
+from rljax.training.files import dumps
+from rljax.training.manifest import device
+from rljax.training.run_folder import RunError
 
 ROOT = Path(__file__).parent.parent.parent
 PEER = "scoring_transformers.py"

@@ -20,9 +20,9 @@ from typing import Any
 import jax
 from children import output, rows
 
-from rljax.files import dumps
-from rljax.launch import check_counts, launch
-from rljax.run import RunError
+from rljax.commands.launch import check_counts, launch
+from rljax.training.files import dumps
+from rljax.training.run_folder import RunError
 
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent

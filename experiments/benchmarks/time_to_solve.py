@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from children import rows
 
-from rljax.files import dumps
-from rljax.launch import check_counts, launch
-from rljax.manifest import device
+from rljax.commands.launch import check_counts, launch
+from rljax.training.files import dumps
+from rljax.training.manifest import device
 
 HERE = Path(__file__).parent
 SYSTEMS = ("rljax_cold", "rljax_warm", "rejax", "sb3")
@@ -60,7 +60,7 @@ def learn(seed: int) -> dict[str, Any]:
         ppo,
     )
     from rljax.algorithms.ppo import act, annealed
-    from rljax.train import compiled, train
+    from rljax.training.loop import compiled, train
 
     env, task, network = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
     config = PPOConfig(num_envs=16, num_steps=32, num_epochs=8, num_minibatches=4)

@@ -17,14 +17,14 @@ import optax
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
-from rljax import noise
+from rljax.algorithms.losses import clipped_surrogate, clipped_value_loss
+from rljax.algorithms.returns import gae
 from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
-from rljax.lanes import Lanes, start
-from rljax.losses import clipped_surrogate, clipped_value_loss
-from rljax.ranges import check_ranges
-from rljax.returns import gae
-from rljax.rollout import unroll
-from rljax.spaces import Discrete
+from rljax.envs.spaces import Discrete
+from rljax.envs.vector import Lanes, start
+from rljax.numerics import random
+from rljax.numerics.validation import check_ranges
+from rljax.rollouts.rollout import unroll
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
 
     Args:
         env: an `Environment`.
-        network: a Flax module with `policy` and `value`, as in `rljax.networks`.
+        network: a Flax module with `policy` and `value`, as in `rljax.algorithms.networks`.
         config: sizes.
 
     Returns:
@@ -355,7 +355,7 @@ def _orders(key: jax.Array, count: int, size: int) -> jax.Array:
         return jax.vmap(shuffle)(jax.random.split(key, count))
     # Random words with their index in the low bits: sorting one array of integers takes
     # a CPU a tenth of the time of sorting one by another. At least 16 bits are random.
-    high = noise.bits(key, (count, size)) >> low << low
+    high = random.bits(key, (count, size)) >> low << low
     words = high | jnp.arange(size, dtype=jnp.uint32)[None]
     ordered = jax.lax.sort(words, dimension=1, is_stable=False)
     return (ordered & jnp.uint32((1 << low) - 1)).astype(jnp.int32)

@@ -1,7 +1,7 @@
 """Environments, and the conformance test for a user's own."""
 
 from rljax.envs.cartpole import CartPole, CartPoleParams, CartPoleState
-from rljax.envs.checks import check_environment
+from rljax.envs.conformance import check_environment
 from rljax.envs.thermostat import (
     HARD_PLANT,
     Thermostat,

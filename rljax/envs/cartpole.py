@@ -13,10 +13,10 @@ import numpy as np
 from flax import struct
 
 from rljax.base import TimeStep
-from rljax.ranges import check_ranges
-from rljax.shapes import Circle, Line, Picture, Polygon, Shape, Text, rectangle
-from rljax.sincos import sincos
-from rljax.spaces import Box, Discrete
+from rljax.envs.drawing import Circle, Line, Picture, Polygon, Shape, Text, rectangle
+from rljax.envs.spaces import Box, Discrete
+from rljax.numerics.trig import sincos
+from rljax.numerics.validation import check_ranges
 
 
 class CartPoleParams(struct.PyTreeNode):
@@ -193,7 +193,7 @@ class CartPole:
         return Discrete(2)
 
     def draw(self, state: Any, action: Any, params: CartPoleParams) -> Picture:
-        """The cart on its track, the pole and the last push; see `rljax.shapes`."""
+        """The cart on its track, the pole and the last push; see `rljax.envs.drawing`."""
         x, theta, edge = float(state.x), float(state.theta), float(params.x_threshold)
         length = 2 * float(params.length)
         tip = (x + length * math.sin(theta), length * math.cos(theta))

@@ -13,9 +13,9 @@ import numpy as np
 from flax import struct
 
 from rljax.base import TimeStep
-from rljax.ranges import check_ranges
-from rljax.shapes import Circle, Line, Picture, Shape, Text, rectangle
-from rljax.spaces import Box, Discrete
+from rljax.envs.drawing import Circle, Line, Picture, Shape, Text, rectangle
+from rljax.envs.spaces import Box, Discrete
+from rljax.numerics.validation import check_ranges
 
 
 class ThermostatParams(struct.PyTreeNode):
@@ -177,7 +177,7 @@ class Thermostat:
         return Discrete(2)
 
     def draw(self, state: Any, action: Any, params: ThermostatParams) -> Picture:
-        """A thermometer with the band, and the heater; see `rljax.shapes`."""
+        """A thermometer with the band, and the heater; see `rljax.envs.drawing`."""
         temperature, time = float(state.temperature), int(state.time)
         middle, half_band = float(params.target), float(params.half_band)
         scale = 0.16 / half_band  # picture units per degree F

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import lanes
-from rljax.lanes import AutoReset
-from rljax.report.paint import frame
-from rljax.spaces import Box, Discrete
+from rljax.envs import vector
+from rljax.envs.spaces import Box, Discrete
+from rljax.envs.vector import AutoReset
+from rljax.report.gif import frame
 
 try:
     import gymnasium
@@ -148,7 +148,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
         self._mode = mode
         self._env, self._params = env, jax.tree.map(jnp.asarray, params)
         self._key: jax.Array | None = None
-        self._lanes: lanes.Lanes | None = None
+        self._lanes: vector.Lanes | None = None
         self._done = np.zeros(num_envs, bool)
         self._actions: Any = None
         self._acted = np.zeros(num_envs, bool)
@@ -282,13 +282,15 @@ def _step(env: Any, key: jax.Array, state: Any, action: Any, params: Any) -> Any
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _start(env: Any, key: jax.Array, params: Any, num_envs: int) -> Any:
     key, start_key = jax.random.split(key)
-    return key, lanes.start(start_key, env, params, num_envs)
+    return key, vector.start(start_key, env, params, num_envs)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _restart(env: Any, key: jax.Array, params: Any, old: lanes.Lanes, mask: Any) -> Any:
+def _restart(
+    env: Any, key: jax.Array, params: Any, old: vector.Lanes, mask: Any
+) -> Any:
     key, start_key = jax.random.split(key)
-    return key, lanes.restart(start_key, env, params, old, mask)
+    return key, vector.restart(start_key, env, params, old, mask)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
@@ -296,7 +298,7 @@ def _step_lanes(
     env: Any, key: jax.Array, params: Any, old: Any, action: Any, autoreset: AutoReset
 ) -> Any:
     key, step_key = jax.random.split(key)
-    result = lanes.step(step_key, env, params, old, action, autoreset=autoreset)
+    result = vector.step(step_key, env, params, old, action, autoreset=autoreset)
     return key, *result
 
 

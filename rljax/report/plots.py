@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rljax.report.results import Results
-from rljax.report.statistics import bootstrap_interval, interquartile_mean
+from rljax.numerics.statistics import bootstrap_interval, interquartile_mean
+from rljax.sweeps.results import Results
 
 
 def require_matplotlib() -> None:

@@ -1,8 +1,8 @@
 """Replays: episodes seen again, side by side, as a page that needs nothing else.
 
-An environment that has `draw` (see `rljax.shapes`) can be watched: `rljax.record` keeps
+An environment that has `draw` (see `rljax.envs.drawing`) can be watched: `rljax.record` keeps
 episodes, `rljax.episode` takes one out, `replay` draws it, and `save_html` puts the
-replays of one or several policies under a common clock. `rljax.report.paint` makes
+replays of one or several policies under a common clock. `rljax.report.gif` makes
 pixels and GIFs of the same.
 """
 
@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from rljax.files import dumps, write_atomically
-from rljax.rollout import Trajectory
-from rljax.shapes import Circle, Line, Picture, Polygon, Text, check_picture
+from rljax.envs.drawing import Circle, Line, Picture, Polygon, Text, check_picture
+from rljax.rollouts.rollout import Trajectory
+from rljax.training.files import dumps, write_atomically
 
 UNITS = 10_000  # a picture's width, in the whole numbers its shapes are placed on
 
@@ -105,7 +105,7 @@ def replay(env: Any, params: Any, trajectory: Trajectory, title: str) -> Replay:
         raise ValueError(
             f"a replay is of an environment that can draw itself, got "
             f"{type(env).__name__}, which has no `draw`. Give it a method "
-            f"draw(state, action, params) -> Picture; rljax.shapes says of what."
+            f"draw(state, action, params) -> Picture; rljax.envs.drawing says of what."
         )
     if np.ndim(trajectory.reward) != 1 or not np.all(trajectory.valid):
         raise ValueError(
@@ -157,7 +157,7 @@ def save_html(
 
 def filled(template: str, title: str, data: Any) -> str:
     """A template of this package with its fragments, its title and its data put in."""
-    folder = importlib.resources.files(__package__)
+    folder = importlib.resources.files(__package__) / "web"
     page = re.sub(
         r"@(\w+\.\w+)@\n",
         lambda m: (folder / m[1]).read_text("utf-8"),

@@ -1,16 +1,16 @@
 """Reinforcement learning from human feedback: rewards from a model, of whole completions."""
 
-from rljax.rlhf.model import Rope, Transformer, TransformerConfig
-from rljax.rlhf.pretrained import (
+from rljax.rlhf.data.encoding import Encoding, encode_pair, encoding_for
+from rljax.rlhf.data.tokenizer import ByteTokenizer, load_tokenizer
+from rljax.rlhf.models.hf_weights import (
     load_language_model,
     load_reward_model,
     save_language_model,
     save_reward_model,
 )
-from rljax.rlhf.reward_model import RewardModel
-from rljax.rlhf.scoring import Scorer
-from rljax.rlhf.tokenizer import ByteTokenizer, load_tokenizer
-from rljax.rlhf.tokens import Encoding, encode_pair, encoding_for
+from rljax.rlhf.models.reward_model import RewardModel
+from rljax.rlhf.models.transformer import Rope, Transformer, TransformerConfig
+from rljax.rlhf.scoring.scorer import Scorer
 
 __all__ = [
     "ByteTokenizer",

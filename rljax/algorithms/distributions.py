@@ -1,0 +1,120 @@
+"""Distributions over actions: a policy network's output, with what learners need of it.
+
+Each is a pytree of parameters whose leading axes are batch axes, and four pure functions
+of it: `sample`, `log_prob`, `entropy` and `kl`; `mode` is the greedy action. A sample is a
+function, `sample_from`, of `noise` that does not depend on the parameters, so that a rollout
+draws the noise of all its steps in one go.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from rljax.numerics import random
+
+
+class Categorical(struct.PyTreeNode):
+    """A distribution over `A` discrete actions.
+
+    Attributes:
+        logits: `[..., A]` unnormalised log-probabilities.
+    """
+
+    logits: jax.Array
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """`[...]` int32 actions; consumes `key`."""
+        return self.sample_from(self.noise(key))
+
+    def noise(self, key: jax.Array) -> jax.Array:
+        """`[..., A]` Gumbel noise; only the shape of the logits matters."""
+        return random.gumbels(key, self.logits.shape).astype(self.logits.dtype)
+
+    def sample_from(self, noise: jax.Array) -> jax.Array:
+        """`[...]` int32 actions of noise that was drawn before; the Gumbel-max trick."""
+        return jnp.argmax(self.logits + noise, axis=-1).astype(jnp.int32)
+
+    def mode(self) -> jax.Array:
+        """`[...]` int32: the most probable actions; the first where several tie."""
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """`[...]` log-probabilities of `[...]` integer actions.
+
+        Example:
+            >>> float(jnp.exp(Categorical(jnp.zeros(4)).log_prob(jnp.int32(2))))
+            0.25
+        """
+        log_probs = jax.nn.log_softmax(self.logits)
+        # By comparison: the gradient of a gather is a scatter, which is slow.
+        taken = jax.nn.one_hot(action, log_probs.shape[-1], dtype=bool)
+        return jnp.sum(jnp.where(taken, log_probs, 0.0), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """`[...]` entropies, in nats."""
+        prob, log_prob = _prob_and_log_prob(self.logits)
+        return -jnp.sum(prob * log_prob, axis=-1)
+
+    def kl(self, other: "Categorical") -> jax.Array:
+        """`[...]` KL(self || other), in nats."""
+        prob, log_prob = _prob_and_log_prob(self.logits)
+        log_other = jax.nn.log_softmax(other.logits)
+        difference = log_prob - jnp.where(prob > 0, log_other, 0.0)
+        return jnp.sum(prob * difference, axis=-1)
+
+
+def _prob_and_log_prob(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # An impossible action (logit -inf) gets log-probability 0, so that it contributes
+    # 0 log 0 = 0 to a sum, and to its gradient, instead of NaN.
+    log_prob = jax.nn.log_softmax(logits)
+    possible = ~jnp.isneginf(log_prob)
+    log_prob = jnp.where(possible, log_prob, 0.0)
+    return jnp.where(possible, jnp.exp(log_prob), 0.0), log_prob
+
+
+class Normal(struct.PyTreeNode):
+    """Independent normal distributions over the `D` components of a continuous action.
+
+    Attributes:
+        mean: `[..., D]`.
+        log_std: `[..., D]` logarithms of the standard deviations.
+    """
+
+    mean: jax.Array
+    log_std: jax.Array
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """`[..., D]` actions; consumes `key`."""
+        return self.sample_from(self.noise(key))
+
+    def noise(self, key: jax.Array) -> jax.Array:
+        """`[..., D]` standard normal noise; only the shape of the mean matters."""
+        return random.normals(key, self.mean.shape).astype(self.mean.dtype)
+
+    def sample_from(self, noise: jax.Array) -> jax.Array:
+        """`[..., D]` actions of noise that was drawn before."""
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def mode(self) -> jax.Array:
+        """`[..., D]`: the mean."""
+        return self.mean
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """`[...]` log-densities of `[..., D]` actions, summed over the components."""
+        z = (action - self.mean) * jnp.exp(-self.log_std)
+        return jnp.sum(
+            -0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi), axis=-1
+        )
+
+    def entropy(self) -> jax.Array:
+        """`[...]` differential entropies, in nats."""
+        return jnp.sum(self.log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
+
+    def kl(self, other: "Normal") -> jax.Array:
+        """`[...]` KL(self || other), in nats."""
+        ratio = jnp.exp(2 * (self.log_std - other.log_std))
+        shift = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
+        log_ratio = other.log_std - self.log_std
+        return jnp.sum(log_ratio + 0.5 * (ratio + shift - 1.0), axis=-1)

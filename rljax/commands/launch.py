@@ -1,0 +1,141 @@
+"""Experiments as commands: flags in, one JSON line out, an exit status."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+
+from rljax.training.checkpoint import CheckpointError
+from rljax.training.files import dumps
+from rljax.training.loggers import say
+from rljax.training.run_folder import RunError
+
+Settings = TypeVar("Settings")
+
+
+def launch(
+    main: Callable[[Settings], dict[str, Any]],
+    settings: type[Settings],
+    description: str | None,
+    *,
+    all_cores: bool = False,
+) -> None:
+    """Runs an experiment from the command line, and exits.
+
+    Flags are the dataclass's fields. The last line of stdout is the result as JSON.
+    Exit status: 0 done, 1 the run failed (one line says why), 2 bad usage.
+
+    Args:
+        main: the experiment.
+        settings: a dataclass of what the command line can change.
+        description: what `--help` says first.
+        all_cores: where JAX computes on a CPU, make each core a device.
+    """
+    import tyro
+
+    if all_cores:
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+    with exit_on_errors(
+        disk="Make room, or make it writable, or choose another --out; the same command "
+        "goes on from the newest checkpoint.",
+        memory="Use fewer seeds or environments.",
+    ):
+        parsed = tyro.cli(
+            settings, description=description, config=(tyro.conf.OmitArgPrefixes,)
+        )
+        use_compile_cache()
+        result = main(parsed)
+        print(dumps(result), flush=True)  # noqa: T201
+
+
+@contextlib.contextmanager
+def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
+    """Makes what a user can cause one line on stderr and an exit status.
+
+    1: the run failed; 2: bad usage. What nobody foresaw keeps its traceback. Warnings
+    become one line each, too.
+
+    Args:
+        disk: what to do about a file that cannot be read or written.
+        memory: what to do where the device's memory does not suffice.
+    """
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        yield
+    except (CheckpointError, RunError, ImportError, MemoryError) as error:
+        say(f"error: {error}")
+        sys.exit(1)
+    except BrokenPipeError:  # who read us stopped, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        say(f"error: {error}. {disk}")
+        sys.exit(1)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        say(f"error: out of memory: {error}. {memory}")
+        sys.exit(1)
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("error: stopped at once; what was saved before is whole.")
+        sys.exit(1)
+
+
+def check_seed(seed: int) -> None:
+    """Raises a ValueError if a seed is not one that a key can be made of."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in [0, 2**32), got {seed}. Change it.")
+
+
+def check_counts(settings: Any, *names: str, least: int = 1) -> None:
+    """Raises a ValueError if a field of these names is below the least it may be."""
+    for name in names:
+        if (value := getattr(settings, name)) < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}. Raise it.")
+
+
+def use_compile_cache() -> None:
+    """Turns JAX's persistent compilation cache on, for every program however small.
+
+    It lies where `JAX_COMPILATION_CACHE_DIR` says, or in the user's cache folder. A
+    folder that cannot be written is one warning, and no cache.
+    """
+    # Unlike Path.home(), this leaves "~" where the user has no home.
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    default = Path(home) / "rljax" / "xla"
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or default
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        jax.config.update("jax_enable_compilation_cache", False)
+        say(
+            f"warning: no compile cache, {folder} cannot be written ({error.strerror}); "
+            f"set JAX_COMPILATION_CACHE_DIR to a folder that can."
+        )
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether a ValueError was raised by this package about its input, not within JAX."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return module.split(".")[0] in ("rljax", "__main__")

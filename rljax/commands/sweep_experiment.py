@@ -1,0 +1,188 @@
+"""A sweep of PPO as an experiment: a run directory, a table, a report."""
+
+import dataclasses
+import functools
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rljax.algorithms import ppo
+from rljax.report import sweep_report
+from rljax.report.policy_replay import require_pictures
+from rljax.report.tables import say_results
+from rljax.rollouts.rollout import evaluate
+from rljax.sweeps.points import Point
+from rljax.sweeps.problem import Problem, names_of, replaced
+from rljax.sweeps.runner import check_sweep, sweep
+from rljax.training.loggers import require_tensorboard
+from rljax.training.manifest import manifest
+from rljax.training.run_folder import Run
+
+
+def ppo_problem(
+    env: Any,
+    network: Any,
+    task: Any,
+    *,
+    total_steps: int,
+    num_episodes: int = 32,
+    config: ppo.PPOConfig = ppo.PPOConfig(),  # noqa: B008, frozen
+    hyperparams: ppo.PPOHyperparams = ppo.PPOHyperparams(),  # noqa: B008
+) -> Problem:
+    """PPO, judged by its greedy policy's mean return over whole episodes.
+
+    Args:
+        env: the environment.
+        network: an actor-critic; hashable.
+        task: the environment's parameters; its `max_steps` bounds every episode.
+        total_steps: environment steps of each run: a budget, never exceeded.
+        num_episodes: episodes in an evaluation of each run.
+        config: the configuration where a point says nothing else.
+        hyperparams: likewise; the learning rate falls to 0 over a run.
+    """
+
+    def mean_return(network: Any, state: Any, task: Any, key: jax.Array) -> jax.Array:
+        act = functools.partial(ppo.act, network, state, greedy=True)
+        return evaluate(
+            key, env, task, act, num_episodes=num_episodes, max_steps=max_steps
+        ).returns.mean()
+
+    def check_task(swept: Any) -> None:
+        if check := getattr(env, "check_params", None):
+            check(swept)
+        if (longest := int(np.max(swept.max_steps))) > max_steps:
+            raise ValueError(
+                f"max_steps must be at most {max_steps}, after which evaluations end, got "
+                f"{longest}. Raise the task's own max_steps."
+            )
+
+    max_steps = task.max_steps
+    return Problem(
+        algorithm=functools.partial(ppo.ppo, env),
+        evaluate=mean_return,
+        network=network,
+        config=config,
+        hyperparams=hyperparams,
+        task=task,
+        total_steps=total_steps,
+        prepare=ppo.annealed,
+        check=ppo.check_hyperparams,
+        check_task=check_task,
+        about=f"{env}, {num_episodes} episodes",
+    )
+
+
+def check_flags(settings: Any, swept: Collection[str]) -> None:
+    """Raises a ValueError if a setting was changed that is swept anyway."""
+    for field in dataclasses.fields(settings):
+        if field.name not in ("config", "hyperparams"):
+            continue
+        assert field.default_factory is not dataclasses.MISSING
+        part, default = getattr(settings, field.name), field.default_factory()
+        for name in set(names_of(part)) & set(swept):
+            if getattr(part, name) != getattr(default, name):
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(
+                    f"{name} is swept, so that {getattr(part, name)} would change "
+                    f"nothing. Leave {flag} out."
+                )
+
+
+def run_sweep(
+    name: str,
+    settings: Any,
+    env: Any,
+    network: Any,
+    task: Any,
+    points: Sequence[Point],
+    *,
+    title: str,
+    target: float,
+    target_name: str,
+    ceiling: float | None = None,
+    frames_per_second: float = 50.0,
+) -> dict[str, Any]:
+    """Sweeps, or goes on, or repeats the result; writes all that a sweep leaves.
+
+    Args:
+        name: the experiment's.
+        settings: the experiment, with `config`, `hyperparams`, `total_steps`,
+            `num_episodes`, `seed`, `num_seeds`, `num_evaluations`, `rungs`,
+            `stop_at_return` and `run`.
+        env: the environment.
+        network: an actor-critic; hashable.
+        task: the environment's parameters, where a point says nothing else.
+        points: the configurations.
+        title: what is swept.
+        target: the return from which a run counts as solved.
+        target_name: what it is.
+        ceiling: the largest return there is, for the axis.
+        frames_per_second: steps per second of the replays.
+
+    Returns:
+        The best configuration's figures, and what all runs took.
+    """
+    config, folder = settings.config, settings.run.out
+    problem = ppo_problem(
+        env,
+        network,
+        task,
+        total_steps=settings.total_steps,
+        num_episodes=settings.num_episodes,
+        config=config,
+        hyperparams=settings.hyperparams,
+    )
+    how = {
+        "num_seeds": settings.num_seeds,
+        "num_evaluations": settings.num_evaluations,
+        "rungs": settings.rungs,
+        "target": settings.stop_at_return,
+    }
+    # Before there is a run directory.
+    check_flags(settings, points[0])
+    check_sweep(problem, points, **how)
+    with Run(
+        name,
+        settings,
+        settings.run,
+        num_updates=config.updates(settings.total_steps),
+        steps_per_update=config.batch_size,
+        headline="return",
+    ) as run:
+        if run.result is not None:
+            return run.result
+        if folder is not None:
+            require_pictures()
+        if settings.run.tensorboard:
+            require_tensorboard()
+        done = sweep(
+            problem,
+            points,
+            **how,
+            seed=settings.seed,
+            folder=folder,
+            checkpoint_every=settings.run.checkpoint_every,
+            asked_to_stop=run.asked_to_stop,
+        )
+        say_results(done.results)
+        if folder is not None:
+            sweep_report.save(
+                folder,
+                done,
+                env,
+                lambda point, state: functools.partial(
+                    ppo.act, replaced(network, point), state, greedy=True
+                ),
+                functools.partial(replaced, task),
+                title=title,
+                versions=manifest("", settings)["versions"],
+                target=target,
+                target_name=target_name,
+                max_steps=task.max_steps,
+                ceiling=ceiling,
+                frames_per_second=frames_per_second,
+                tensorboard=settings.run.tensorboard,
+            )
+        return run.finish(*sweep_report.figures(done, target=target))

@@ -1,0 +1,132 @@
+"""The report of a sweep: curves, a table and replays in a page that needs nothing else."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rljax.numerics.statistics import (
+    Improvement,
+    bootstrap_interval,
+    interquartile_mean,
+)
+from rljax.report.replay import Replay, filled, table
+from rljax.sweeps.results import DIVERGED, DROPPED, FINISHED, Results
+from rljax.training.files import write_atomically
+
+_NUM_RESAMPLES = 500  # for a band; the intervals of the table take more
+
+
+def save_report(
+    path: Path,
+    results: Results,
+    *,
+    title: str,
+    command: str,
+    versions: Mapping[str, str],
+    replays: Sequence[Replay] = (),
+    frames_per_second: float = 50.0,
+    target: float | None = None,
+    ylabel: str = "return",
+) -> None:
+    """Writes a sweep's learning curves, table and replays as one page.
+
+    Args:
+        path: where to write it.
+        results: the sweep's. Runs that diverged are marked, and are in no mean.
+        title: what was swept.
+        command: what was typed to run it.
+        versions: by package.
+        replays: one panel each, under a common clock: the best run's, the worst's.
+        frames_per_second: steps per second at speed 1.
+        target: a return to mark with a line.
+        ylabel: what the returns are.
+
+    Raises:
+        ValueError: there is nothing to report, the target is not finite, or replays are
+            given no speed.
+    """
+    if not results.returns.size:
+        raise ValueError(
+            f"a report needs a configuration, a seed and an evaluation or more, got "
+            f"returns of shape {results.returns.shape}. Run the sweep first."
+        )
+    if target is not None and not math.isfinite(target):
+        raise ValueError(
+            f"target must be a finite return, got {target}. Leave it out for no line."
+        )
+    data = {
+        "names": list(results.configurations[0]),
+        "num_seeds": len(results.seeds),
+        "rows": _rows(results),
+        "target": target,
+        "ylabel": ylabel,
+        "command": command,
+        "versions": list(versions.items()),
+        "player": table(replays, frames_per_second) if replays else None,
+    }
+    write_atomically(path, filled("sweep.html", title, data))
+
+
+def _rows(results: Results) -> list[dict[str, Any]]:
+    """One row a configuration, the best first: its line of the table and its curve.
+
+    A curve has, at each evaluation, the environment steps of a run, a mean over the runs
+    that did not diverge and its interval, None where there is none; and of each that
+    did, its last evaluation and return.
+    """
+    rows = []
+    for rank, row in enumerate(results.summary(), 1):
+        index = row["index"]
+        lost = results.status[index] == DIVERGED
+        columns = results.columns(index)
+        seen = [x for x in results.returns[index][lost] if np.isfinite(x).any()]
+        rows.append(
+            {name: row[name] for name in ("label", FINISHED, DIVERGED, DROPPED)}
+            | {
+                "rank": rank,
+                "values": [_value(x) for x in results.configurations[index].values()],
+                "iqm": row["return_iqm"],
+                "interval": row["return_ci95"],
+                "better": _improvement(row["first_better"]),
+                "steps": results.env_steps[index],
+                "taken": row["env_steps"],
+                "means": [_mean(x) for x in columns],
+                "bands": [_band(x) for x in columns],
+                "lost": [_last(run) for run in seen],
+            }
+        )
+    return rows
+
+
+def _value(given: Any) -> Any:
+    """A value that is swept; JSON has no infinity."""
+    infinite = isinstance(given, float) and math.isinf(given)
+    return str(given) if infinite else given
+
+
+def _improvement(first: Improvement | None) -> list[float] | None:
+    """A probability, and its interval's ends if it has one."""
+    return first and [_short(x) for x in (first.probability, *(first.interval or ()))]
+
+
+def _mean(scores: np.ndarray) -> float | None:
+    return _short(interquartile_mean(scores)) if len(scores) else None
+
+
+def _band(scores: np.ndarray) -> list[float] | None:
+    ends = bootstrap_interval(scores, num_resamples=_NUM_RESAMPLES)
+    return ends and [_short(end) for end in ends]
+
+
+def _last(run: np.ndarray) -> list[float]:
+    """The last evaluation at which a run had a return, and that."""
+    last = int(np.flatnonzero(np.isfinite(run))[-1])
+    return [last, _short(run[last])]
+
+
+def _short(x: float) -> float:
+    """As many digits as a chart can show, so that 256 curves stay a small page."""
+    return float(f"{x:.5g}")

@@ -1,0 +1,108 @@
+"""What is kept of a sweep: figures, tables, curves, the best run, and one page."""
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import rljax.training.checkpoint
+from rljax.numerics.statistics import summarize
+from rljax.report.pages import save_report
+from rljax.report.plots import sweep_curves
+from rljax.report.policy_replay import play_policies
+from rljax.report.replay import replay
+from rljax.sweeps.results import DIVERGED
+
+
+def figures(done: Any, *, target: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The best configuration's returns, and what all runs took, for `Run.finish`.
+
+    Args:
+        done: what `rljax.sweeps.runner.sweep` returned.
+        target: the return from which a run counts as solved.
+    """
+    best, status = done.results.summary()[0], done.results.status
+    result = summarize(done.results.final[best["index"]]) | {
+        "best": best["label"] if done.results.best() else None,
+        "runs": status.size,
+        "diverged": int((status == DIVERGED).sum()),
+        "solved": int((done.results.final >= target).sum()),
+        "compilations": done.num_compilations,
+        "updates_saved": done.updates_saved,
+        "seconds_compile": done.seconds_compile,
+        "seconds_rungs": done.seconds_rungs,
+    }
+    return result, {"env_steps": done.env_steps, "seconds_run": done.seconds_run}
+
+
+def save(
+    folder: Path,
+    done: Any,
+    env: Any,
+    policy: Callable[[Mapping[str, Any], Any], Any],
+    own_task: Callable[[Mapping[str, Any]], Any],
+    *,
+    title: str,
+    versions: Mapping[str, str],
+    target: float,
+    target_name: str,
+    max_steps: int,
+    ceiling: float | None = None,
+    frames_per_second: float = 50.0,
+    tensorboard: bool = False,
+) -> None:
+    """Writes all that a sweep leaves behind.
+
+    `results.csv`, `runs/*.jsonl`, `learning_curves.png`, `report.html`, and checkpoints
+    of the best and of the worst run's state in `best/` and `worst/`.
+
+    Args:
+        folder: where.
+        done: what `rljax.sweeps.runner.sweep` returned.
+        env: the environment.
+        policy: makes `(observation, key) -> action` of a configuration and a run's state.
+        own_task: the environment's parameters of a configuration.
+        title: what was swept.
+        versions: what to show at the report's end.
+        target: a return to mark.
+        target_name: what it is.
+        max_steps: the longest episode.
+        ceiling: the largest return there is, for the axis.
+        frames_per_second: steps per second of the replays.
+        tensorboard: also write a log of every run into `tensorboard/`.
+    """
+    results = done.results
+    results.save(folder, tensorboard=tensorboard)
+    sweep_curves(
+        folder / "learning_curves.png",
+        results,
+        title=title,
+        target=target,
+        target_name=target_name,
+        ceiling=ceiling,
+    )
+    replays = []
+    for name, run in (("best", results.best()), ("worst", results.worst())):
+        if run is not None:
+            state = getattr(done, name)
+            rljax.training.checkpoint.save(folder / name, int(state.step), state, {})
+            label = f"{name}: {results.label(run[0])}, seed {run[1]}"
+            point = results.configurations[run[0]]
+            its, shown = own_task(point), {label: policy(point, state)}
+            episode = play_policies(
+                jax.random.key(0), env, its, shown, max_steps=max_steps
+            )[label]
+            replays.append(replay(env, its, episode, label))
+    save_report(
+        folder / "report.html",
+        results,
+        title=title,
+        command=shlex.join(["python", *sys.argv]),
+        versions=versions,
+        replays=replays,
+        frames_per_second=frames_per_second,
+        target=target,
+    )

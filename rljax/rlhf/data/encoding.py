@@ -1,0 +1,284 @@
+"""The one place where a prompt and its completion become tokens."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from rljax.rlhf.data.tokenizer import Tokenizer
+
+Prompt = str | Sequence[Mapping[str, Any]]
+
+
+class EncodingError(ValueError):
+    """A pair that cannot become tokens."""
+
+
+class Tokens(struct.PyTreeNode):
+    """Rows of tokens, padded on either side.
+
+    Attributes:
+        ids: `[..., L]` int32.
+        mask: `[..., L]` bool, true where a token is real.
+    """
+
+    ids: jax.Array
+    mask: jax.Array
+
+    @property
+    def lengths(self) -> jax.Array:
+        """`[...]` int32: the place after each row's last real token."""
+        size = self.mask.shape[-1]
+        last = jnp.argmax(self.mask[..., ::-1], axis=-1)
+        return jnp.where(self.mask.any(axis=-1), size - last, 0).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How a pair becomes tokens; the same for training and for scoring.
+
+    Attributes:
+        max_length: longest row, in tokens.
+        bos: whether a row begins with BOS.
+        eos: whether a row ends with EOS.
+        template: Jinja source that writes the chat as text; None joins the bare texts.
+    """
+
+    max_length: int
+    bos: bool
+    eos: bool
+    template: str | None = None
+
+    def __post_init__(self):
+        if self.max_length < 1:
+            raise ValueError(
+                f"max_length must be at least 1 token, got {self.max_length}. Raise it."
+            )
+
+
+class EncodedPair(NamedTuple):
+    """A pair as tokens.
+
+    Attributes:
+        ids: prompt and completion.
+        num_prompt: how many come before the completion's first, BOS included.
+        num_cut: how many of the prompt's first were cut off, as they did not fit.
+    """
+
+    ids: list[int]
+    num_prompt: int
+    num_cut: int
+
+
+def encoding_for(
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    template: bool = True,
+    bos: bool | None = None,
+    eos: bool | None = None,
+) -> Encoding:
+    """The encoding that a tokenizer asks for.
+
+    Args:
+        tokenizer: the model's.
+        max_length: longest row, in tokens.
+        template: whether to use its chat template, if it has one.
+        bos: by default what the tokenizer does by itself; nothing with a template,
+            which writes what it wants.
+        eos: by default whether there is one; nothing with a template.
+
+    Raises:
+        ValueError: it has no such token.
+    """
+    source = tokenizer.chat_template if template else None
+    if bos is None:
+        bos = source is None and tokenizer.adds_bos
+    if eos is None:
+        eos = source is None and tokenizer.eos_id is not None
+    for name, asked, token in (
+        ("bos", bos, tokenizer.bos_id),
+        ("eos", eos, tokenizer.eos_id),
+    ):
+        if asked and token is None:
+            raise ValueError(f"{name} was asked for, but the tokenizer has none.")
+    return Encoding(max_length=max_length, bos=bos, eos=eos, template=source)
+
+
+def encode_pair(
+    tokenizer: Tokenizer, prompt: Prompt, completion: str, encoding: Encoding
+) -> EncodedPair:
+    """Tokens of a prompt and its completion.
+
+    Both are encoded by themselves and joined, so that a completion that was generated
+    scores as it was sampled. There is at most one BOS. What is too long loses tokens at
+    the prompt's left; a completion is never cut.
+
+    Args:
+        tokenizer: the model's.
+        prompt: text, or chat messages with `role` and `content`.
+        completion: text that is not empty.
+        encoding: the rules.
+
+    Raises:
+        EncodingError: it cannot be done; the message says why.
+    """
+    (pair,) = encode_pairs(tokenizer, [(prompt, completion)], encoding)
+    if isinstance(pair, EncodingError):
+        raise pair
+    return pair
+
+
+def encode_pairs(
+    tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, str]], encoding: Encoding
+) -> list[EncodedPair | EncodingError]:
+    """As `encode_pair`, in one call of the tokenizer; errors stay with their pair."""
+    texts: list[tuple[str, str] | EncodingError] = []
+    for pair in pairs:
+        try:
+            if isinstance(pair, str) or len(pair) != 2:
+                raise EncodingError(
+                    f"a pair must be a prompt and its completion, got {pair!r:.80}."
+                )
+            texts.append(_texts(tokenizer, *pair, encoding))
+        except EncodingError as error:
+            texts.append(error)
+    distinct = dict.fromkeys(
+        text for both in texts if not isinstance(both, EncodingError) for text in both
+    )
+    ids = dict(zip(distinct, tokenizer.encode(list(distinct)), strict=True))
+    found: list[EncodedPair | EncodingError] = []
+    for both in texts:
+        if isinstance(both, EncodingError):
+            found.append(both)
+            continue
+        try:
+            found.append(_join(tokenizer, ids[both[0]], ids[both[1]], encoding))
+        except EncodingError as error:
+            found.append(error)
+    return found
+
+
+def _join(
+    tokenizer: Tokenizer, prompt: list[int], completion: list[int], encoding: Encoding
+) -> EncodedPair:
+    if not completion:
+        raise EncodingError("the completion has no tokens. Give one that has.")
+    begin = encoding.bos
+    while prompt and prompt[0] == tokenizer.bos_id:
+        prompt, begin = prompt[1:], True  # a template's own
+    first = [tokenizer.bos_id] if begin and tokenizer.bos_id is not None else []
+    ended = completion[-1] == tokenizer.eos_id
+    last = [tokenizer.eos_id] if encoding.eos and not ended else []
+    room = encoding.max_length - len(first) - len(completion) - len(last)
+    if room < 0:
+        raise EncodingError(
+            f"the completion has {len(completion)} tokens, with BOS and EOS "
+            f"{encoding.max_length - room}, and the context holds "
+            f"{encoding.max_length}. Shorten it, or raise max_length."
+        )
+    num_cut = max(0, len(prompt) - room)
+    before = [*first, *prompt[num_cut:]]
+    ids = [i for i in (*before, *completion, *last) if i is not None]
+    return EncodedPair(ids, len(before), num_cut)
+
+
+def _texts(
+    tokenizer: Tokenizer, prompt: Prompt, completion: str, encoding: Encoding
+) -> tuple[str, str]:
+    """What is encoded: the prompt's text, and the completion's."""
+    if not isinstance(completion, str):
+        raise EncodingError(
+            f"the completion must be text, got {type(completion).__name__}."
+        )
+    if not completion:
+        raise EncodingError("the completion is empty. Give one that is not.")
+    if encoding.template is not None:
+        prompt, completion = _chat(tokenizer, prompt, completion, encoding.template)
+    elif not isinstance(prompt, str):
+        raise EncodingError(
+            f"the prompt must be text where there is no chat template, got "
+            f"{type(prompt).__name__}. Use the template, or give text."
+        )
+    for name, text in (("prompt", prompt), ("completion", completion)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise EncodingError(
+                f"the {name} is not valid Unicode: {error.reason} at character "
+                f"{error.start}."
+            ) from None
+    return prompt, completion
+
+
+def _chat(
+    tokenizer: Tokenizer, prompt: Prompt, completion: str, source: str
+) -> tuple[str, str]:
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    for message in prompt:
+        if not isinstance(message, Mapping) or not all(
+            isinstance(message.get(name), str) for name in ("role", "content")
+        ):
+            raise EncodingError(
+                "a chat message must have a role and a content, both text, got "
+                f"{message!r:.80}."
+            )
+    answer = {"role": "assistant", "content": completion}
+    render = functools.partial(_render, tokenizer, source)
+    before = render(list(prompt), add_generation_prompt=True)
+    whole = render([*prompt, answer], add_generation_prompt=False)
+    if not whole.startswith(before):
+        raise EncodingError(
+            "the chat template does not write a completion after what it writes before "
+            "one, so there is no telling them apart. Score without the template."
+        )
+    return before, whole.removeprefix(before)
+
+
+def _render(tokenizer: Tokenizer, source: str, messages: Any, **options: Any) -> str:
+    import jinja2
+
+    try:
+        return _compiled(source).render(
+            messages=messages,
+            bos_token=tokenizer.bos_token,
+            eos_token=tokenizer.eos_token,
+            tools=None,
+            documents=None,
+            **options,
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, OverflowError) as error:
+        raise EncodingError(f"the chat template refuses this chat: {error}.") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(source: str) -> Any:
+    try:
+        import jinja2
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError as error:
+        raise ImportError(
+            "chat templates need jinja2, which is not installed. Install it with: pip "
+            "install 'rljax[lm]'"
+        ) from error
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
+    environment.globals["raise_exception"] = refuse
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(
+            f"the chat template is not valid Jinja: line {error.lineno}: {error}."
+        ) from error

@@ -1,0 +1,189 @@
+"""Text to token ids: bytes, or a Hugging Face `tokenizer.json`."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rljax.training.files import FolderError, inside
+
+
+class Tokenizer(Protocol):
+    """What makes token ids of text.
+
+    Attributes:
+        vocab_size: ids lie in [0, vocab_size).
+        bos_id: begins a text, or None.
+        eos_id: ends a text, or None.
+        adds_bos: whether text without a template begins with BOS.
+        chat_template: Jinja source that writes chat messages as text, or None.
+        bos_token: how BOS is written in text, or "".
+        eos_token: how EOS is written in text, or "".
+        fingerprint: differs between tokenizers that make other ids of a text.
+    """
+
+    @property
+    def vocab_size(self) -> int: ...  # noqa: D102
+    @property
+    def bos_id(self) -> int | None: ...  # noqa: D102
+    @property
+    def eos_id(self) -> int | None: ...  # noqa: D102
+    @property
+    def adds_bos(self) -> bool: ...  # noqa: D102
+    @property
+    def chat_template(self) -> str | None: ...  # noqa: D102
+    @property
+    def bos_token(self) -> str: ...  # noqa: D102
+    @property
+    def eos_token(self) -> str: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without special tokens added."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, without special tokens."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteTokenizer:
+    """UTF-8 bytes as ids 0 to 255, BOS 256 and EOS 257: no file, no training.
+
+    Example:
+        >>> ByteTokenizer().encode(["hi"])
+        [[104, 105]]
+    """
+
+    vocab_size: int = dataclasses.field(default=258, init=False)
+    bos_id: int | None = dataclasses.field(default=256, init=False)
+    eos_id: int | None = dataclasses.field(default=257, init=False)
+    adds_bos: bool = dataclasses.field(default=False, init=False)
+    chat_template: str | None = dataclasses.field(default=None, init=False)
+    bos_token: str = dataclasses.field(default="", init=False)
+    eos_token: str = dataclasses.field(default="", init=False)
+    fingerprint: str = dataclasses.field(default="bytes", init=False)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text."""
+        return [list(text.encode()) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; bytes that are no UTF-8 become the replacement character."""
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+@dataclasses.dataclass(frozen=True)
+class HFTokenizer:
+    """A `tokenizer.json` and what its folder says of special tokens and chats."""
+
+    backend: Any
+    bos_id: int | None
+    eos_id: int | None
+    adds_bos: bool
+    chat_template: str | None
+    bos_token: str
+    eos_token: str
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids lie below this, those of added tokens too."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that makes ids of text."""
+        parts = self.backend.to_str(), repr((self.bos_id, self.eos_id))
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text; special tokens written in it count as such."""
+        found = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, without special tokens."""
+        return self.backend.decode(list(ids), skip_special_tokens=True)
+
+
+def load_tokenizer(folder: Path | str) -> HFTokenizer:
+    """Reads the tokenizer of a Hugging Face folder: JSON and a template, no code.
+
+    Raises:
+        FolderError: a file is missing, malformed, or outside the folder.
+    """
+    try:
+        from tokenizers import Tokenizer as Backend
+    except ImportError as error:
+        raise ImportError(
+            "tokenizer.json needs tokenizers, which is not installed. Install it with: "
+            "pip install 'rljax[lm]'"
+        ) from error
+    folder = Path(folder)
+    path = inside(folder, "tokenizer.json")
+    if not path.exists():
+        raise FolderError(
+            f"{path} is missing. Give a folder that has a tokenizer.json."
+        )
+    try:
+        backend: Any = Backend.from_file(str(path))
+    except Exception as error:  # it raises nothing narrower
+        raise FolderError(f"{path} is not a tokenizer.json: {error}.") from error
+    backend.no_truncation()
+    backend.no_padding()
+    settings = _read(folder, "special_tokens_map.json")
+    settings |= _read(folder, "tokenizer_config.json")
+    ids: dict[str, int | None] = {}
+    tokens: dict[str, str] = {}
+    for name in ("bos", "eos"):
+        token = settings.get(f"{name}_token") or ""
+        token = token.get("content", "") if isinstance(token, dict) else token
+        ids[name], tokens[name] = backend.token_to_id(token) if token else None, token
+        if token and ids[name] is None:
+            raise FolderError(
+                f"{name}_token in {folder} is {token!r}, which {path} does not have."
+            )
+    adds_bos = settings.get("add_bos_token")
+    if not isinstance(adds_bos, bool):
+        begun = backend.encode("a", add_special_tokens=True).ids
+        adds_bos = ids["bos"] is not None and begun[:1] == [ids["bos"]]
+    return HFTokenizer(
+        backend=backend,
+        bos_id=ids["bos"],
+        eos_id=ids["eos"],
+        adds_bos=adds_bos,
+        chat_template=_template(folder, settings),
+        bos_token=tokens["bos"],
+        eos_token=tokens["eos"],
+    )
+
+
+def _template(folder: Path, settings: dict[str, Any]) -> str | None:
+    path = inside(folder, "chat_template.jinja")
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    template = _read(folder, "chat_template.json").get("chat_template", template)
+    if isinstance(template, list):
+        named = {one.get("name"): one.get("template") for one in template}
+        if "default" not in named:
+            raise FolderError(f"chat_template in {folder} has none called default.")
+        template = named["default"]
+    if template is not None and not isinstance(template, str):
+        raise FolderError(f"chat_template in {folder} must be text, got {template!r}.")
+    return template
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    path = inside(folder, name)
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise FolderError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise FolderError(f"{path} must hold a JSON object.")
+    return found

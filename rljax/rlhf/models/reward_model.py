@@ -1,0 +1,104 @@
+"""A reward model: a trunk, and a head that reads the last token of a completion."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rljax.rlhf.data.encoding import Tokens
+from rljax.rlhf.models.transformer import Transformer, TransformerConfig
+
+
+class RewardModel(nn.Module):
+    """r_theta(x, y): one number for a prompt and its completion.
+
+    Its variables are `params` and `scale`: the mean and the standard deviation of raw
+    scores on a reference set, 0 and 1 until somebody measures them, which every score is
+    normalized with. Learners change `params` alone.
+
+    Attributes:
+        config: the trunk's shape.
+        use_bias: whether the head has a bias; transformers' heads have none.
+    """
+
+    config: TransformerConfig
+    use_bias: bool = False
+
+    def setup(self):
+        """Makes the trunk, the head and the scale."""
+        width = self.config.hidden_size
+        self.trunk = Transformer(self.config)
+        # Stiennon et al. (2020), https://arxiv.org/abs/2009.01325, as their code has it.
+        init = nn.initializers.normal((width + 1) ** -0.5)
+        self.head = nn.Dense(
+            1, use_bias=self.use_bias, dtype=jnp.float32, kernel_init=init
+        )
+        self.mean = self.variable("scale", "mean", jnp.float32, 0.0)
+        self.std = self.variable("scale", "std", jnp.float32, 1.0)
+
+    def __call__(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
+        """Scores of rows padded on the right.
+
+        Args:
+            ids: `[B, L]` int32; what stands after a row's end does not matter.
+            lengths: `[B]` int32, at least 1.
+
+        Returns:
+            `[B]` float32.
+        """
+        return self._score(self.trunk.last(ids, lengths))
+
+    def per_token(self, tokens: Tokens) -> jax.Array:
+        """The head at every token: `[B, L]` float32, zero where there is none.
+
+        Rows may be padded on either side; a row's score stands at its last token.
+        """
+        scores = self._score(self.trunk(tokens.ids, tokens.mask))
+        return jnp.where(tokens.mask, scores, 0.0)
+
+    def of_tokens(self, tokens: Tokens) -> jax.Array:
+        """Scores of rows padded on either side, `[B]` float32."""
+        at = (tokens.lengths - 1)[:, None]
+        return jnp.take_along_axis(self.per_token(tokens), at, axis=1)[:, 0]
+
+    def _score(self, hidden: jax.Array) -> jax.Array:
+        return (self.head(hidden)[..., 0] - self.mean.value) / self.std.value
+
+
+def cut(
+    config: TransformerConfig, variables: Any, num_layers: int
+) -> tuple[TransformerConfig, Any]:
+    """Keeps the first blocks of a reward model: middle layers often judge better.
+
+    Args:
+        config: the whole trunk's shape.
+        variables: the whole model's.
+        num_layers: how many blocks to keep; the norm after the last one stays.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if not 1 <= num_layers <= config.num_layers:
+        raise ValueError(
+            f"num_layers must lie in [1, {config.num_layers}], the trunk's own, got "
+            f"{num_layers}."
+        )
+    params = variables["params"]
+    layers = jax.tree.map(lambda p: p[:num_layers], params["trunk"]["layers"])
+    params = params | {"trunk": params["trunk"] | {"layers": layers}}
+    shorter = dataclasses.replace(config, num_layers=num_layers)
+    return shorter, variables | {"params": params}
+
+
+def stack(members: Sequence[Any]) -> Any:
+    """An ensemble: the variables of several models, stacked for `jax.vmap`.
+
+    Example:
+        >>> variables = stack([{"scale": jnp.zeros(2)}, {"scale": jnp.ones(2)}])
+        >>> variables["scale"].shape
+        (2, 2)
+    """
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)

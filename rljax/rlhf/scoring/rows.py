@@ -1,0 +1,300 @@
+"""Lines of a JSONL file to score: the pairs in them, and the lines that come out.
+
+    {"prompt": ..., "completion": ...}             text, or messages of a chat
+    {"messages": [..., {"role": "assistant", ...}]}
+    {"prompt": ..., "chosen": ..., "rejected": ...}
+    {"chosen": [..., {"role": "assistant", ...}], "rejected": [...]}
+
+What a line holds beyond these is kept, byte for byte.
+"""
+
+import collections
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from rljax.rlhf.data.encoding import Prompt
+from rljax.rlhf.scoring.scorer import Pair, Scored
+from rljax.training.files import dumps
+from rljax.training.run_folder import RunError
+
+_BOM = b"\xef\xbb\xbf"
+_CHUNK = 1 << 20  # bytes
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class ScoreFileError(RunError):
+    """The file cannot be scored, or not further; the message says why."""
+
+
+class RowError(ValueError):
+    """A line that cannot be scored; the message says why."""
+
+
+class Row(NamedTuple):
+    """A line that was read.
+
+    Attributes:
+        line: its bytes.
+        fields: the object it holds; empty if it holds none.
+        names: what the scores are called, one for each pair.
+        pairs: what is to be scored; none where there is an error.
+        error: why it cannot be scored, or None.
+    """
+
+    line: bytes
+    fields: dict[str, Any]
+    names: list[str]
+    pairs: list[Pair]
+    error: str | None = None
+
+
+class Window(NamedTuple):
+    """What was read for one window of pairs, and where its last line ended."""
+
+    rows: list[tuple[int, Row]]
+    input_bytes: int
+    input_sha256: str
+
+
+class Reader:
+    """The input from some line on, as windows of pairs."""
+
+    def __init__(self, name: Path, field: str, error_rows: bool):
+        self.waiting: collections.deque[Window] = collections.deque()
+        self.rows = self.pairs = self.first = self.offset = self.newlines = 0
+        self.hash = hashlib.sha256()
+        self._name, self._field, self._error_rows = name, field, error_rows
+
+    def skip(self, source: BinaryIO, size: int) -> None:
+        """Reads over lines that are done."""
+        while self.offset < size:
+            if not (chunk := source.read(min(_CHUNK, size - self.offset))):
+                break
+            self._take(chunk)
+        self.first = self.offset
+
+    def windows(self, source: BinaryIO, size: int) -> Iterator[list[Pair]]:
+        """Yields pairs; puts what they are of into `waiting`, which a scorer's thread may.
+
+        A window ends once it has `size` rows or pairs.
+        """
+        rows: list[tuple[int, Row]] = []
+        pairs: list[Pair] = []
+        for line in source:
+            number = self.newlines + 1
+            first = self.offset == 0
+            self._take(line)
+            if first:
+                line = line.removeprefix(_BOM)
+            if not line.strip():
+                continue
+            row = read_row(line, self._field)
+            if row.error is not None and not self._error_rows:
+                raise bad_line(self._name, number, row.error)
+            rows.append((number, row))
+            pairs += row.pairs
+            self.rows += 1
+            self.pairs += len(row.pairs)
+            if max(len(rows), len(pairs)) >= size:
+                self.waiting.append(Window(rows, self.offset, self.hash.hexdigest()))
+                yield pairs
+                rows, pairs = [], []
+        if rows:
+            self.waiting.append(Window(rows, self.offset, self.hash.hexdigest()))
+            yield pairs
+
+    def _take(self, data: bytes) -> None:
+        self.offset += len(data)
+        self.newlines += data.count(b"\n")
+        self.hash.update(data)
+
+
+def bad_line(name: Path, number: int, reason: str) -> ScoreFileError:
+    """The error of a row that cannot be scored."""
+    return ScoreFileError(
+        f"line {number} of {name}: {reason.rstrip('.')}. Mend it, or give --error-rows "
+        f"to go on past such lines."
+    )
+
+
+def read_row(line: bytes, field: str) -> Row:
+    """Reads a line; what is wrong with it becomes its `error`.
+
+    Args:
+        line: bytes of a line that is not blank.
+        field: what the score is called, or begins with where there are two.
+    """
+    fields: dict[str, Any] = {}
+    try:
+        fields = _object(line)
+        found = _pairs(fields)
+        names = [f"{field}_{part}" if part else field for part in found]
+        for name in (*names, f"{field}_truncated", f"{field}_error"):
+            if name in fields:
+                raise RowError(
+                    f"it has a field {name!r} of its own, which is not overwritten; "
+                    f"choose another name with --field"
+                )
+        return Row(line, fields, names, list(found.values()))
+    except RowError as error:
+        return Row(line, fields, [], [], str(error))
+    except RecursionError:
+        return Row(line, fields, [], [], "it is nested too deeply to be read")
+
+
+def scored_line(row: Row, scored: Sequence[Scored], field: str) -> bytes:
+    """The line of a row that could be scored: as it was, and its scores."""
+    added: dict[str, Any] = {
+        name: np.float32(one.score)
+        for name, one in zip(row.names, scored, strict=True)
+    }  # fmt: skip
+    if num_cut := sum(one.num_cut for one in scored):
+        added[f"{field}_truncated"] = num_cut
+    # A carriage return can only be space here, but some readers end a line at it.
+    kept = row.line.strip().replace(b"\r", b" ")[:-1].rstrip()
+    return kept + b", " + dumps(added, ensure_ascii=False)[1:].encode() + b"\n"
+
+
+def error_line(row: Row, error: str, field: str) -> bytes:
+    """The line of a row that could not be scored: its fields if it had any, and why."""
+    name = f"{field}_error"
+    ours = {name, f"{field}_truncated"}
+    ranked = "chosen" in row.fields or "rejected" in row.fields
+    ours |= {f"{field}_chosen", f"{field}_rejected"} if ranked else {field}
+    kept = {key: value for key, value in row.fields.items() if key not in ours}
+    try:
+        text = json.dumps(kept | {name: error}, ensure_ascii=False, allow_nan=False)
+        return text.encode() + b"\n"
+    except (RecursionError, ValueError):  # what cannot be written is what is wrong
+        return json.dumps({name: error}).encode() + b"\n"
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line.decode(), parse_constant=_no_constant)
+        if not isinstance(value, dict):
+            raise RowError(f"it must be a JSON object, got {_kind(value)}")
+        if _SURROGATE.search(line):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise RowError(
+            f"it is not UTF-8: {error.reason} at byte {error.start + 1}"
+        ) from None
+    except UnicodeEncodeError:
+        raise RowError(
+            "it holds invalid Unicode, half of a surrogate pair such as \\ud800"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise RowError(
+            f"it is not JSON: {error.msg} at character {error.pos + 1}"
+        ) from None
+    except RowError:
+        raise
+    except ValueError as error:  # an integer of thousands of digits
+        raise RowError(f"it cannot be read: {error}") from None
+    return value
+
+
+def _no_constant(name: str) -> float:
+    raise RowError(f"it holds {name}, which is not JSON")
+
+
+def _pairs(row: dict[str, Any]) -> dict[str, Pair]:
+    """Pairs by what is added to the score's name."""
+    ranked = [name for name in ("chosen", "rejected") if name in row]
+    if "completion" in row and ranked:
+        raise RowError(
+            f"it has both 'completion' and {ranked[0]!r}; keep what is to be scored"
+        )
+    if "completion" in row:
+        return {"": _pair(row, "completion")}
+    if len(ranked) == 2:
+        return {name: _pair(row, name) for name in ranked}
+    if ranked:
+        raise RowError("it needs both 'chosen' and 'rejected', got only one of them")
+    if "messages" not in row:
+        raise RowError(
+            "it needs 'prompt' and 'completion', or 'prompt', 'chosen' and 'rejected', "
+            f"or 'messages'; it has {', '.join(map(repr, row)) or 'no fields'}"
+        )
+    if "prompt" in row:
+        raise RowError("it has both 'prompt' and 'messages'; keep one, or a completion")
+    return {"": _conversation(row["messages"], "messages")}
+
+
+def _pair(row: dict[str, Any], name: str) -> Pair:
+    value = row[name]
+    if "prompt" not in row:
+        if isinstance(value, str):
+            raise RowError(f"it has {name!r} but no 'prompt'")
+        return _conversation(value, name)
+    prompt = _prompt(row["prompt"])
+    if isinstance(value, str):
+        return prompt, value
+    messages = _messages(value, name)
+    if len(messages) > 1 and messages[:-1] == [{"role": "user", "content": prompt}]:
+        messages = messages[-1:]  # the prompt as text, and once more in the messages
+    if len(messages) != 1:
+        raise RowError(
+            f"beside a 'prompt', {name!r} must be text or one assistant's message, got "
+            f"{len(messages)} messages"
+        )
+    return prompt, _assistant(messages[0], name)
+
+
+def _conversation(value: Any, name: str) -> Pair:
+    messages = _messages(value, name)
+    if len(messages) < 2:
+        raise RowError(
+            f"{name!r} must be a prompt's messages and an assistant's, got "
+            f"{len(messages)} of them and no 'prompt'"
+        )
+    return messages[:-1], _assistant(messages[-1], name)
+
+
+def _prompt(value: Any) -> Prompt:
+    if isinstance(value, str):
+        return value
+    messages = _messages(value, "prompt")
+    if not messages:
+        raise RowError("'prompt' must have at least one message, got none")
+    return messages
+
+
+def _messages(value: Any, name: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise RowError(
+            f"{name!r} must be text or a list of messages, got {_kind(value)}"
+        )
+    for message in value:
+        if not (
+            isinstance(message, dict)
+            and isinstance(message.get("role"), str)
+            and isinstance(message.get("content"), str)
+        ):
+            raise RowError(
+                f"every message of {name!r} must be an object whose 'role' and "
+                f"'content' are text"
+            )
+    return value
+
+
+def _assistant(message: dict[str, Any], name: str) -> str:
+    if message["role"] != "assistant":
+        raise RowError(
+            f"the last message of {name!r} must be the assistant's, got role "
+            f"{message['role']!r}"
+        )
+    return message["content"]
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "text"}
+    kinds |= {list: "a list", dict: "an object", type(None): "null"}
+    return kinds[type(value)]

@@ -1,0 +1,401 @@
+r"""Scores a JSONL file into another, and goes on where it was killed.
+
+    OUT.part        rows so far, in the input's order
+    OUT.part.json   what they were scored with, and how far they are known to be whole
+    OUT             all rows, once there are all
+    OUT.run.json    what they were scored with, and the figures
+
+The same command on a part goes on after its last whole window, so every row is there
+once; on a finished file it repeats the figures; where what it would do differs from what
+was done, it refuses. Lines of the input that were not scored yet may be changed.
+"""
+
+import contextlib
+import dataclasses
+import glob
+import json
+import math
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rljax.rlhf.scoring.rows import (
+    Reader,
+    ScoreFileError,
+    Window,
+    bad_line,
+    error_line,
+    scored_line,
+)
+from rljax.rlhf.scoring.scorer import Scored, Scorer
+from rljax.rlhf.scoring.tally import Done
+from rljax.training.files import dumps, sync, write_atomically
+from rljax.training.manifest import differences
+from rljax.training.progress import Ticker, clock, si
+
+FORMAT = 1
+
+_COUNTERS = ("pairs", "tokens", "padded_tokens", "compile_count", "seconds_compile")
+
+
+def score_file(
+    scorer: Scorer,
+    input: Path,
+    output: Path,
+    *,
+    settings: dict[str, Any],
+    error_rows: bool = False,
+    field: str = "score",
+) -> dict[str, Any]:
+    """Writes every row of a JSONL file with its score, in order; see the module.
+
+    Args:
+        scorer: makes the scores.
+        input: rows as `score_rows` describes them.
+        output: a file that does not exist yet, or was begun by the same call.
+        settings: what was asked for, as JSON values by name; a part of other settings
+            is refused.
+        error_rows: whether a row that cannot be scored becomes one that says why,
+            rather than an error. A part without any may go on either way.
+        field: what the score is called.
+
+    Returns:
+        The figures, as they lie in OUT.run.json.
+
+    Raises:
+        ScoreFileError: a row cannot be scored, the part or the output is of something
+            else, another process writes it, or a signal or the disk stopped us.
+    """
+    input, output = Path(input), Path(output)
+    check_paths(input, output)
+    about = {
+        "format": FORMAT,
+        "settings": settings | {"field": field},
+        "fingerprint": dict(scorer.fingerprint),
+    }
+    job = _Job(input, output, about, error_rows, field)
+    try:
+        with _signals():
+            if output.exists():
+                return job.repeat()
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with input.open("rb") as source, _locked(job.part) as sink:
+                job.resume(source, sink)
+                job.score(scorer, source, sink)
+                return job.finish()
+    except _StoppedError as error:
+        raise ScoreFileError(
+            f"stopped by {error}: the same command goes on after row "
+            f"{job.done.rows:,} ({job.part})."
+        ) from None
+    except OSError as error:
+        raise ScoreFileError(
+            f"{error}. Make room, or make it writable, or choose another --output; the "
+            f"same command goes on after row {job.done.rows:,}."
+        ) from error
+
+
+def check_paths(input: Path, output: Path) -> None:
+    """Refuses what cannot be scored whatever the model.
+
+    Raises:
+        ScoreFileError: the input is no file that can be read, or also the output.
+    """
+    try:
+        if not input.is_file():
+            what = "a folder" if input.is_dir() else "no file"
+            raise ScoreFileError(
+                f"the input must be a file of JSON lines, got {input}, which is {what}. "
+                f"Choose another --input."
+            )
+        with input.open("rb"):
+            pass
+        if output.is_dir():
+            raise ScoreFileError(
+                f"the output must be a file, got the folder {output}. Name a file in it "
+                f"with --output."
+            )
+        for path in (output, *_beside(output)):
+            if path.exists() and path.samefile(input):
+                raise ScoreFileError(
+                    f"{input} is read, so it cannot be written as {path.name} too. "
+                    f"Choose another --output."
+                )
+    except OSError as error:
+        raise ScoreFileError(
+            f"{error}. Make it readable, or choose another file."
+        ) from error
+
+
+class _Job:
+    """One input on its way into one output."""
+
+    def __init__(
+        self,
+        input: Path,
+        output: Path,
+        about: dict[str, Any],
+        error_rows: bool,
+        field: str,
+    ):
+        self.done = Done()
+        self.part, self._sidecar, self._run = _beside(output)
+        self._input, self._output, self._about = input, output, about
+        self._error_rows, self._field = error_rows, field
+        self._reader = Reader(input, field, error_rows)
+
+    def repeat(self) -> dict[str, Any]:
+        """The figures of an output that is there; finishes one that is all but."""
+        size = self._output.stat().st_size
+        unnamed = not self.part.exists() or not self.part.stat().st_size
+        if self._sidecar.exists() and unnamed:
+            with _locked(self._output):
+                about, done = _read(self._sidecar)
+                if "result" in about and done.output_bytes == size:
+                    self._sidecar.replace(self._run)
+                    sync(self._run.parent)
+        remedy = f"Remove {self._output.name}, or choose another --output."
+        if not self._run.exists():
+            raise ScoreFileError(
+                f"{self._output} exists, and there is no {self._run.name} to say what it "
+                f"is, so it is not overwritten. {remedy}"
+            )
+        about, done = _read(self._run)
+        if "result" not in about:
+            raise ScoreFileError(f"{self._run} holds no result. {remedy}")
+        other = self._differences(about, done)
+        if size != done.output_bytes:
+            other.append(f"it had {done.output_bytes:,} bytes and has {size:,}")
+        with self._input.open("rb") as source:
+            self._reader.skip(source, done.input_bytes + 1)
+        if self._reader.hash.hexdigest() != done.input_sha256:
+            other.append(f"{self._input} holds other lines than it was scored from")
+        if other:
+            raise ScoreFileError(
+                f"{self._output} exists and is not overwritten, as it is not what this "
+                f"command would write: {'; '.join(other)}. {remedy}"
+            )
+        return about["result"]
+
+    def resume(self, source: BinaryIO, sink: BinaryIO) -> None:
+        """Cuts the part back to what is known to be whole, and skips what it is of."""
+        size = os.fstat(sink.fileno()).st_size
+        again = (
+            f"Remove {self.part.name} and {self._sidecar.name} to begin again, or choose "
+            f"another --output."
+        )
+        if self._sidecar.exists():
+            about, done = _read(self._sidecar)
+            # Until something is written, nothing is lost by beginning otherwise.
+            if done.rows:
+                self._check(about, done, size, again)
+                self._reader.skip(source, done.input_bytes)
+                if self._reader.hash.hexdigest() != done.input_sha256:
+                    raise ScoreFileError(
+                        f"{self._input} was changed in its first {done.input_bytes:,} "
+                        f"bytes, of which {self.part} already has the rows. Restore "
+                        f"them. {again}"
+                    )
+                self.done = done
+        elif size:
+            raise ScoreFileError(
+                f"{self.part} holds {size:,} bytes, and there is no "
+                f"{self._sidecar.name} to say what they are. {again}"
+            )
+        self._save()  # from here on the part is known to be ours
+        sink.truncate(self.done.output_bytes)
+        sink.seek(self.done.output_bytes)
+
+    def score(self, scorer: Scorer, source: BinaryIO, sink: BinaryIO) -> None:
+        """Writes all the rows that are left, window by window."""
+        reader, before = self._reader, dataclasses.replace(self.done)
+        counted = {name: getattr(scorer, name) for name in _COUNTERS}
+        started = time.perf_counter()
+
+        def count(done: Done) -> Done:
+            for name in _COUNTERS:
+                here = getattr(scorer, name) - counted[name]
+                setattr(done, name, getattr(before, name) + here)
+            spent = time.perf_counter() - started - done.seconds_compile
+            done.seconds_run = before.seconds_run + before.seconds_compile + spent
+            return done
+
+        def shown() -> tuple[float, str]:
+            """How far we are now: the scorer is ahead of the rows written."""
+            now = count(dataclasses.replace(self.done))
+            seconds = max(now.seconds_run - before.seconds_run, 1e-9)
+            here = now.pairs - before.pairs
+            share = min(here / max(reader.pairs, 1), 1.0)  # of what was read
+            rows = max(share * reader.rows, self.done.rows - before.rows)
+            at = reader.first + share * (reader.offset - reader.first)
+            rate = (at - reader.first) / seconds
+            left = (size - at) / rate if rate else 0.0
+            padded = now.padded_tokens - before.padded_tokens
+            tokens = now.tokens - before.tokens
+            return at / max(size, 1), (
+                f"{si(before.rows + rows)} rows  {si(rows / seconds)} rows/s  "
+                f"{si(tokens / seconds)} tok/s  "
+                f"{1 - tokens / padded if padded else 0:.0%} padding  "
+                f"{clock(left) if rate else '-:--:--'} left"
+            )
+
+        size = os.fstat(source.fileno()).st_size
+        windows = scorer.stream(reader.windows(source, scorer.window))
+        with Ticker(shown), contextlib.closing(windows):  # type: ignore[type-var]
+            for scored in windows:
+                window = reader.waiting.popleft()
+                text, done = self._rows(window, scored)
+                sink.write(text)
+                sink.flush()
+                os.fsync(sink.fileno())
+                self.done = count(done)
+                self._save()
+        count(self.done)
+        # Blank lines at the end are in no window.
+        self.done.input_bytes = reader.offset
+        self.done.input_sha256 = reader.hash.hexdigest()
+
+    def finish(self) -> dict[str, Any]:
+        """Gives the files their last names; a kill in between is mended by `repeat`."""
+        result = json.loads(dumps(self.done.result()))
+        self._save(result=result)
+        if self._output.exists():
+            raise ScoreFileError(
+                f"{self._output} has appeared while {self.part.name} was written, and is "
+                f"not overwritten. Remove it, and give the same command again."
+            )
+        for torn in self._output.parent.glob(
+            glob.escape(f".{self._sidecar.name}.") + "*"
+        ):
+            torn.unlink()  # of a write that was killed
+        self.part.replace(self._output)
+        self._sidecar.replace(self._run)
+        sync(self._output.parent)
+        return result
+
+    def _rows(self, window: Window, scored: list[Scored]) -> tuple[bytes, Done]:
+        done = dataclasses.replace(
+            self.done,
+            rows=self.done.rows + len(window.rows),
+            input_bytes=window.input_bytes,
+            input_sha256=window.input_sha256,
+        )
+        lines, scores = [], iter(scored)
+        for number, row in window.rows:
+            here = [next(scores) for _ in row.pairs]
+            error = row.error
+            for one in here:
+                if one.error is not None or not math.isfinite(one.score):
+                    error = error or one.error or f"its score is {one.score}"
+            if error is None:
+                lines.append(scored_line(row, here, self._field))
+                done.truncated += any(one.num_cut for one in here)
+                for one in here:
+                    done.add_score(one.score)
+            elif self._error_rows:
+                reason = f"line {number}: {error.rstrip('.')}"
+                lines.append(error_line(row, reason, self._field))
+                done.errors += 1
+            else:
+                raise bad_line(self._input, number, error)
+        text = b"".join(lines)
+        done.output_bytes += len(text)
+        return text, done
+
+    def _save(self, **more: Any) -> None:
+        about = self._about | {"done": dataclasses.asdict(self.done)} | more
+        write_atomically(self._sidecar, dumps(about, indent=1) + "\n")
+
+    def _check(self, about: dict[str, Any], done: Done, size: int, again: str) -> None:
+        if other := self._differences(about, done):
+            raise ScoreFileError(
+                f"{self.part} was begun otherwise: {'; '.join(other)}. Repeat that. "
+                f"{again}"
+            )
+        if size < done.output_bytes:
+            raise ScoreFileError(
+                f"{self.part} is damaged: {done.output_bytes:,} bytes were written, and "
+                f"it has {size:,}. {again}"
+            )
+
+    def _differences(self, about: dict[str, Any], done: Done) -> list[str]:
+        other = []
+        for group in ("settings", "fingerprint"):
+            other += differences(about[group], self._about[group])
+        if done.errors and not self._error_rows:
+            other.append("error_rows is True there and False here")
+        return other
+
+
+def _beside(output: Path) -> tuple[Path, Path, Path]:
+    """The part, its sidecar, and the sidecar of the finished file."""
+    ends = (".part", ".part.json", ".run.json")
+    part, sidecar, run = (output.with_name(output.name + end) for end in ends)
+    return part, sidecar, run
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Done]:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise ValueError(f"format must be {FORMAT}, got {about['format']!r}")
+        for group in ("settings", "fingerprint"):
+            if not isinstance(about[group], dict):
+                raise ValueError(f"it has no {group}")
+        return about, Done(**about["done"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ScoreFileError(
+            f"{path} is not what this command writes: {error!r}. Remove it together with "
+            f"the file that it describes, or choose another --output."
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path):
+    """Opens a file, made if need be, and keeps other processes out of it.
+
+    The lock is the file's and stays with it when it is renamed; the kernel drops it at
+    our death.
+    """
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                raise BlockingIOError
+        except ImportError:  # not a Unix: no lock
+            pass
+        except (BlockingIOError, FileNotFoundError):
+            raise ScoreFileError(
+                f"another process is writing {path}. Wait for it, or choose another "
+                f"--output."
+            ) from None
+        yield file
+
+
+class _StoppedError(KeyboardInterrupt):
+    """A signal asked us to stop; its name is the message."""
+
+
+@contextlib.contextmanager
+def _signals():
+    """SIGTERM and Ctrl-C stop us at once; a second one is the caller's business."""
+
+    def stop(number, frame):
+        signal.signal(number, before[number])
+        raise _StoppedError(signal.Signals(number).name)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # else the caller's, too
+        before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

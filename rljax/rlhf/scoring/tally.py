@@ -1,0 +1,84 @@
+"""How far a file is scored, and the figures of one that is finished."""
+
+import dataclasses
+import hashlib
+import math
+from typing import Any
+
+from rljax.training.manifest import device
+
+
+@dataclasses.dataclass
+class Done:
+    """How far a file is scored, over all the processes that had a part in it.
+
+    Attributes:
+        rows: rows written, those of errors included.
+        errors: how many of them say why there is no score.
+        truncated: rows whose prompt was cut.
+        input_bytes: bytes of the input that they were made of.
+        input_sha256: the hash of those bytes.
+        output_bytes: bytes of the rows.
+        pairs: pairs scored.
+        tokens: their tokens.
+        padded_tokens: tokens computed for them, padding included.
+        compile_count: programs compiled.
+        seconds_compile: what that took.
+        seconds_run: all the other time.
+        scores: scores written.
+        mean: of the scores.
+        sum_squares: of the scores' distances from the mean.
+        min: the least score.
+        max: the greatest score.
+    """
+
+    rows: int = 0
+    errors: int = 0
+    truncated: int = 0
+    input_bytes: int = 0
+    input_sha256: str = hashlib.sha256().hexdigest()
+    output_bytes: int = 0
+    pairs: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    compile_count: int = 0
+    seconds_compile: float = 0.0
+    seconds_run: float = 0.0
+    scores: int = 0
+    mean: float = 0.0
+    sum_squares: float = 0.0
+    min: float | None = None
+    max: float | None = None
+
+    def add_score(self, score: float) -> None:
+        """Takes a score into the mean and its like, after Welford (1962)."""
+        self.scores += 1
+        distance = score - self.mean
+        self.mean += distance / self.scores
+        self.sum_squares += distance * (score - self.mean)
+        self.min = score if self.min is None else min(self.min, score)
+        self.max = score if self.max is None else max(self.max, score)
+
+    def result(self) -> dict[str, Any]:
+        """The figures of a finished file."""
+        seconds = max(self.seconds_run, 1e-9)
+        padded = self.padded_tokens
+        std = math.sqrt(self.sum_squares / self.scores) if self.scores else None
+        return {
+            "device": device(),
+            "rows": self.rows,
+            "errors": self.errors,
+            "truncated": self.truncated,
+            "pairs": self.pairs,
+            "tokens": self.tokens,
+            "tokens_per_second": self.tokens / seconds,
+            "pairs_per_second": self.pairs / seconds,
+            "padding_share": 1 - self.tokens / padded if padded else 0.0,
+            "compile_count": self.compile_count,
+            "seconds_compile": self.seconds_compile,
+            "seconds_run": self.seconds_run,
+            "score_mean": self.mean if self.scores else None,
+            "score_std": std,
+            "score_min": self.min,
+            "score_max": self.max,
+        }

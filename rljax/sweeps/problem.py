@@ -1,0 +1,217 @@
+"""What a sweep takes before it runs: compilations, memory, seconds."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rljax.base import Algorithm
+from rljax.numerics.validation import check_name
+from rljax.sweeps.points import Point
+from rljax.sweeps.results import COLUMNS
+from rljax.training.populations import stack
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """What is swept: a learner of a configuration, and how good what it learned is.
+
+    Attributes:
+        algorithm: `(network, config)`, makes the learner; both are static.
+        evaluate: `(network, state, task, key) -> scalar`, pure: the mean return of one
+            member's policy.
+        network: the network where a point says nothing else; a hashable dataclass, as
+            Flax modules are.
+        config: the configuration, likewise; a frozen dataclass with `batch_size` and
+            `updates(total_steps)`.
+        hyperparams: the numbers that may be traced, likewise.
+        task: the environment's parameters, likewise.
+        total_steps: environment steps of each run: a budget, never exceeded.
+        prepare: `(hyperparams, num_updates) -> hyperparams`, of one run.
+        check: raises a ValueError for hyperparameters out of their ranges.
+        check_task: likewise for environment parameters.
+        about: what else the results depend on, in words: the environment, the episodes
+            of an evaluation. A sweep goes on only where this is the same, too.
+    """
+
+    algorithm: Callable[[Any, Any], Algorithm[Any]]
+    evaluate: Callable[[Any, Any, Any, jax.Array], jax.Array]
+    network: Any
+    config: Any
+    hyperparams: Any
+    task: Any
+    total_steps: int
+    prepare: Callable[[Any, int], Any] = lambda hyperparams, num_updates: hyperparams
+    check: Callable[[Any], None] = lambda hyperparams: None
+    check_task: Callable[[Any], None] = lambda task: None
+    about: str = ""
+
+    def described(self) -> dict[str, Any]:
+        """All that the results depend on, as JSON."""
+        parts = ("network", "config", "hyperparams", "task", "about")
+        # Where an object is in memory says nothing.
+        words = {x: re.sub(" at 0x[0-9a-f]+", "", str(getattr(self, x))) for x in parts}
+        return words | {"total_steps": self.total_steps}
+
+
+class Group(NamedTuple):
+    """The points of one network and configuration, which one program can run.
+
+    Attributes:
+        network: the network.
+        config: the configuration.
+        points: indices of the points.
+        num_updates: updates of each run.
+        hyperparams: leaves `[P]`.
+        task: leaves `[P]`, or scalars if no point changes one.
+        swept_task: whether it has leaves `[P]`.
+    """
+
+    network: Any
+    config: Any
+    points: tuple[int, ...]
+    num_updates: int
+    hyperparams: Any
+    task: Any
+    swept_task: bool
+
+
+def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
+    """Sorts points by what they compile to.
+
+    Raises:
+        ValueError: there is no point; a point names nothing that there is, or something
+            ambiguous; a value is out of its range.
+    """
+    if not points:
+        raise ValueError("a sweep needs at least one point, got none. Use grid(...).")
+    if len(names := {frozenset(point) for point in points}) > 1:
+        odd = sorted(frozenset.union(*names) - frozenset.intersection(*names))
+        raise ValueError(
+            f"all points must name the same values, but only some have {odd[0]!r}. Give "
+            f"it to all."
+        )
+    parts = {
+        name: names_of(getattr(problem, name))
+        for name in ("network", "config", "hyperparams", "task")
+    }
+    everything = [name for names in parts.values() for name in names]
+    for name in points[0]:
+        check_name(name, everything, "the problem")
+        if everything.count(name) > 1:
+            where = " and ".join(part for part in parts if name in parts[part])
+            raise ValueError(
+                f"{name!r} is ambiguous: it is in the {where}. Rename the environment's."
+            )
+        if name in COLUMNS:
+            raise ValueError(
+                f"{name!r} is a column of every sweep's results. Rename the parameter."
+            )
+    for point in points:
+        for part in (problem.network, problem.config):
+            _check_static(part, point)
+    groups: dict[tuple[Any, Any], list[int]] = {}
+    for index, point in enumerate(points):
+        static = replaced(problem.network, point), replaced(problem.config, point)
+        groups.setdefault(static, []).append(index)
+    return tuple(
+        _group(problem, network, config, indices, points, parts)
+        for (network, config), indices in groups.items()
+    )
+
+
+def _check_static(part: Any, point: Point) -> None:
+    """Raises a ValueError if a value is of another kind than what it replaces."""
+    for name in names_of(part):
+        if name not in point:
+            continue
+        value, its = point[name], getattr(part, name)
+        if isinstance(its, tuple):
+            sizes = value if isinstance(value, tuple) else ()
+            fits, rule = (
+                len(sizes) and min(sizes) > 0,
+                "a tuple of whole numbers above 0",
+            )
+        else:
+            kinds = (int, float) if isinstance(its, float) else (type(its),)
+            fits, rule = type(value) in kinds, f"of type {type(its).__name__}"
+        if not fits:
+            raise ValueError(
+                f"{name} must be {rule}, such as {its}, got {value!r}. Change it."
+            )
+
+
+def names_of(part: Any) -> list[str]:
+    """The names under which a sweep finds values in a dataclass."""
+    flax = ("parent", "name")  # every module has these
+    return [f.name for f in dataclasses.fields(part) if f.init and f.name not in flax]
+
+
+def replaced(part: Any, point: Mapping[str, Any]) -> Any:
+    """A dataclass with those of a point's values that it has."""
+    its = {name: point[name] for name in names_of(part) if name in point}
+    return dataclasses.replace(part, **its)
+
+
+def _group(problem, network, config, indices, points, parts) -> Group:
+    num_updates = config.updates(problem.total_steps)
+    hyperparams = problem.prepare(problem.hyperparams, num_updates)
+
+    def columns(part: str) -> dict[str, list[float]]:
+        return {
+            name: [points[i][name] for i in indices]
+            for name in points[0]
+            if name in parts[part]
+        }
+
+    # Some field is needed to say how many members there are.
+    first = parts["hyperparams"][0]
+    default = [getattr(hyperparams, first)] * len(indices)
+    stacked = stack(hyperparams, **({first: default} | columns("hyperparams")))
+    problem.check(stacked)
+    swept = columns("task")
+    task = stack(problem.task, **swept) if swept else problem.task
+    for name, values in swept.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite, got {values}. Change it.")
+    problem.check_task(task)
+    swept_task = bool(swept)
+    return Group(
+        network, config, tuple(indices), num_updates, stacked, task, swept_task
+    )
+
+
+class Cost(NamedTuple):
+    """What the runs of one group take.
+
+    Attributes:
+        bytes_per_run: of memory, over all devices.
+        seconds: of all parts, one after another, with their evaluations.
+    """
+
+    bytes_per_run: float
+    seconds: float
+
+
+def in_words(
+    num_points: int, num_seeds: int, costs: Sequence[Cost], num_chunks: int
+) -> str:
+    """The plan, in a line."""
+    num_runs = num_points * num_seeds
+    memory = max(cost.bytes_per_run for cost in costs) * num_runs / num_chunks
+    seconds = sum(cost.seconds for cost in costs)
+    chunks = (
+        f", in {num_chunks} parts one after another" if num_chunks > len(costs) else ""
+    )
+    return (
+        f"{_count(num_points, 'configuration')} x {_count(num_seeds, 'seed')} = "
+        f"{_count(num_runs, 'run')} in {_count(len(costs), 'compilation')}{chunks}, about "
+        f"{memory / 1e9:.2g} GB, about {seconds:,.0f} s"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"

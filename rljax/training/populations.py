@@ -1,0 +1,168 @@
+"""Many runs in one compiled program: populations, and the points of a sweep."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.base import Algorithm, State
+from rljax.numerics.sharding import split
+from rljax.numerics.validation import check_column, check_name
+
+
+@functools.cache
+def population(
+    algorithm: Algorithm[State],
+    task_axes: Any = None,
+    devices: tuple[Any, ...] | None = None,
+) -> Algorithm[State]:
+    """Lifts an algorithm over a leading axis of keys and hyperparameters: a population.
+
+    Args:
+        algorithm: what every member runs.
+        task_axes: which leaves of the task have a leading axis over the members, as
+            `jax.vmap` takes it: 0 if all have, None if none has, or a hashable pytree
+            of 0 and None to sweep some of an environment's parameters.
+        devices: share the members out to these, a multiple of whose number there must
+            be, with task_axes 0 or None; by default they are where the arguments are.
+
+    Returns:
+        An algorithm whose `init` takes `[N]` keys and hyperparameters with leaves `[N]`,
+        and whose states and metrics have a leading axis N.
+    """
+    init = jax.vmap(algorithm.init, in_axes=(0, 0, task_axes))
+    step = jax.vmap(algorithm.step, in_axes=(0, task_axes))
+    if devices is None:
+        return Algorithm(init, step)
+    return Algorithm(
+        init=share_out(init, (0, 0, task_axes), devices),
+        step=share_out(step, (0, task_axes), devices),
+    )
+
+
+def share_out(function: Any, in_axes: tuple[Any, ...], devices: tuple[Any, ...]) -> Any:
+    """Runs a function of `[N]` members on several devices, each with N / D of them.
+
+    On a CPU a device takes a few members at a time, whose arrays then stay in its cache.
+
+    Args:
+        function: maps over a leading axis of arguments and results.
+        in_axes: 0 or None for each argument: whether it has that axis.
+        devices: D of them, a divisor of N.
+    """
+    few = _in_blocks(function, in_axes) if devices[0].platform == "cpu" else function
+    return split(few, in_axes, devices, "population")
+
+
+def _in_blocks(function: Any, in_axes: tuple[Any, ...]) -> Any:
+    """A function of `[N]` members that takes at most eight at a time."""
+
+    def blocks(*args: Any) -> Any:
+        members = [x for x, axis in zip(args, in_axes, strict=True) if axis == 0]
+        count = jax.tree.leaves(members)[0].shape[0]
+        size = max(size for size in range(1, 9) if count % size == 0)
+        if size == count:
+            return function(*args)
+
+        def block(its: list[Any]) -> Any:
+            mine = iter(its)
+            given = zip(args, in_axes, strict=True)
+            return function(
+                *(next(mine) if axis == 0 else _again(x) for x, axis in given)
+            )
+
+        few = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), members)
+        out = jax.lax.map(block, few)
+        return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), out)
+
+    return blocks
+
+
+def replicate(hyperparams: Any, num_members: int) -> Any:
+    """Gives all members the same hyperparameters: scalars become float32 `[N]`."""
+    return jax.tree.map(lambda x: jnp.full(num_members, x, jnp.float32), hyperparams)
+
+
+def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
+    """Gives every member numbers of its own: leaves `[N]`.
+
+    Args:
+        numbers: hyperparameters, or an environment's parameters: a Flax struct of
+            scalars.
+        values: N for each field named; the other fields are the same for all.
+
+    Raises:
+        ValueError: there is no such field, it is static, none or unequally many values
+            are given, or one does not fit into float32, or int32 for whole numbers.
+
+    Example:
+        >>> from rljax import PPOHyperparams
+        >>> stack(PPOHyperparams(), learning_rate=[1e-4, 1e-3]).gamma.tolist()
+        [0.9900000095367432, 0.9900000095367432]
+    """
+    if not _is_struct(numbers):
+        raise ValueError(
+            f"stack takes numbers that may be traced, got {type(numbers).__name__}, "
+            f"whose fields fix shapes. Train one population for each of its values; "
+            f"sweeps of `grid` points do."
+        )
+    fields = [field.name for field in dataclasses.fields(numbers)]
+    for name, column in values.items():
+        check_name(name, fields, type(numbers).__name__)
+        check_column(name, column, static=False)
+    sizes = {len(column) for column in values.values()}
+    if len(sizes) != 1:
+        given = ", ".join(f"{name}: {len(x)}" for name, x in values.items()) or "none"
+        raise ValueError(
+            f"stack needs equally many values for each field, got {given}. Give as many "
+            f"as there are members; `grid` makes all combinations."
+        )
+    (size,) = sizes
+
+    def of_all(name: str) -> jax.Array:
+        default = getattr(numbers, name)
+        column = np.asarray(values.get(name, [default] * size))
+        if isinstance(default, int):
+            wrong = (column != np.rint(column)) | (abs(column) >= 2**31)
+            rule, exact = "whole numbers below 2**31", column
+        else:
+            with np.errstate(over="ignore", under="ignore"):
+                exact = column.astype(np.float32)
+            wrong = ((exact == 0) != (column == 0)) | (
+                np.isinf(exact) != np.isinf(column)
+            )
+            rule = "numbers that fit into float32"
+        if wrong.any():
+            raise ValueError(
+                f"{name} must be {rule}, got {column[wrong][0]}. Change it."
+            )
+        return jnp.asarray(
+            exact, jnp.int32 if isinstance(default, int) else jnp.float32
+        )
+
+    return type(numbers)(**{name: of_all(name) for name in fields})
+
+
+def member(tree: Any, index: int | slice | np.ndarray) -> Any:
+    """One member of a population's state, or several of them."""
+    return jax.tree.map(lambda x: x[index], _again(tree))
+
+
+def _again(tree: Any) -> Any:
+    """The same numbers, with keys that may be used once more, on purpose."""
+
+    def one(x: Any) -> Any:
+        is_key = jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
+        return jax.random.clone(x) if is_key else x
+
+    return jax.tree.map(one, tree)
+
+
+def _is_struct(numbers: Any) -> bool:
+    """Whether it is a dataclass that JAX takes apart, so that its fields are traced."""
+    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(numbers))
+    return dataclasses.is_dataclass(numbers) and not is_leaf

@@ -1,0 +1,228 @@
+import functools
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import probes
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from rljax.algorithms.networks import ActorCritic, NormalActorCritic
+from rljax.algorithms.ppo import (
+    PPOConfig,
+    PPOHyperparams,
+    _clip,
+    _orders,
+    act,
+    check_hyperparams,
+    ppo,
+)
+from rljax.envs import CartPole, CartPoleParams
+from rljax.training.loop import train
+
+pytestmark = pytest.mark.compiles
+
+CONFIG = PPOConfig(num_envs=32, num_steps=10, num_epochs=4, num_minibatches=2)
+FAST = PPOHyperparams(learning_rate=3e-3, gamma=0.5, gae_lambda=0.9)
+NETWORK = ActorCritic(num_actions=2, hidden=(16,))
+
+
+def learn(env, network=NETWORK, hyperparams=FAST, num_updates=200):
+    algorithm = ppo(env, network, CONFIG)
+    state = jax.jit(algorithm.init)(jax.random.key(0), hyperparams, None)
+    state = train(algorithm, state, None, num_updates)
+
+    def policy_and_value(observation):
+        return network.apply(state.params, jnp.array([[observation]], jnp.float32))
+
+    return policy_and_value
+
+
+def test_it_learns_the_value_of_a_constant_reward():
+    _, value = learn(probes.ConstantReward())(0.0)
+    np.testing.assert_allclose(value, [1.0], atol=0.02)
+
+
+def test_it_learns_a_value_that_depends_on_the_observation():
+    outputs = learn(probes.RewardFromObservation())
+    np.testing.assert_allclose(outputs(1.0)[1], [1.0], atol=0.05)
+    np.testing.assert_allclose(outputs(-1.0)[1], [-1.0], atol=0.05)
+
+
+def test_it_discounts_a_delayed_reward():
+    outputs = learn(probes.DelayedReward())
+    np.testing.assert_allclose(outputs(0.0)[1], [FAST.gamma], atol=0.05)
+    np.testing.assert_allclose(outputs(1.0)[1], [1.0], atol=0.05)
+
+
+def test_it_learns_the_better_action():
+    policy, _ = learn(probes.RewardFromAction())(0.0)
+    assert jax.nn.softmax(policy.logits)[0, 1] > 0.95
+
+
+def test_it_learns_an_action_that_depends_on_the_observation():
+    outputs = learn(probes.RewardFromBoth())
+    assert jax.nn.softmax(outputs(1.0)[0].logits)[0, 1] > 0.95
+    assert jax.nn.softmax(outputs(-1.0)[0].logits)[0, 0] > 0.95
+
+
+def test_it_values_what_lies_beyond_a_time_limit():
+    _, value = learn(probes.NeverEnding())(0.0)
+    # Taking the clock for the end of the task would give at most
+    # 1 + 0.5 + ... + 0.5^4 = 1.94 at an episode's start and 1.6 on average.
+    np.testing.assert_allclose(value, [1 / (1 - FAST.gamma)], atol=0.05)
+
+
+def test_it_learns_continuous_actions():
+    network = NormalActorCritic(action_size=1, hidden=(16,))
+    outputs = learn(probes.ContinuousTarget(), network, num_updates=300)
+    np.testing.assert_allclose(outputs(1.0)[0].mode(), [[0.5]], atol=0.1)
+    np.testing.assert_allclose(outputs(-1.0)[0].mode(), [[-0.5]], atol=0.1)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    grads = {"a": jnp.full(3, 3.0), "b": jnp.full((2, 2), -4.0)}
+    vector, as_grads = ravel_pytree(grads)
+    for max_norm in (0.5, 100.0, math.inf):
+        clip = optax.clip_by_global_norm(max_norm)
+        wanted, _ = clip.update(grads, clip.init(grads))
+        clipped, norm = _clip(vector, max_norm)
+        chex.assert_trees_all_close(as_grads(clipped), wanted)
+        np.testing.assert_allclose(norm, math.sqrt(3 * 9 + 4 * 16), rtol=1e-6)
+    np.testing.assert_array_equal(_clip(jnp.zeros(3), 0.5)[0], np.zeros(3))
+
+
+def test_the_learning_rate_falls_linearly_to_zero_and_stays_there():
+    algorithm = ppo(probes.ConstantReward(), NETWORK, CONFIG)
+    hyperparams = FAST.replace(num_updates=4)
+    state = algorithm.init(jax.random.key(0), hyperparams, None)
+    rates = []
+    step = jax.jit(algorithm.step)
+    for _ in range(6):
+        state, metrics = step(state, None)
+        rates.append(float(metrics["learning_rate"].value))
+    wanted = FAST.learning_rate * np.array([1, 0.75, 0.5, 0.25, 0, 0])
+    np.testing.assert_allclose(rates, wanted, rtol=1e-6)
+
+
+def test_every_hyperparameter_is_consumed():
+    """Changing any one of them changes the parameters after two updates."""
+    algorithm = ppo(CartPole(), NETWORK, CONFIG)
+    step = jax.jit(algorithm.step)
+
+    def train_two(hyperparams):
+        state = algorithm.init(jax.random.key(0), hyperparams, CartPoleParams())
+        for _ in range(2):
+            state, _ = step(state, CartPoleParams())
+        return state.params
+
+    base = PPOHyperparams(
+        learning_rate=0.03,
+        clip_eps=0.1,
+        ent_coef=0.01,
+        vf_clip_eps=0.1,
+        num_updates=10.0,
+    )
+    reference = train_two(base)
+    for name in base.__dataclass_fields__:
+        changed = train_two(base.replace(**{name: 0.7 * getattr(base, name)}))
+        same = jax.tree.map(
+            lambda a, b: np.allclose(a, b, rtol=1e-6), reference, changed
+        )
+        assert not all(jax.tree.leaves(same)), f"{name} changes nothing"
+
+
+def test_greedy_actions_are_the_most_probable_and_others_are_drawn(key):
+    algorithm = ppo(CartPole(), NETWORK, CONFIG)
+    state = algorithm.init(key, PPOHyperparams(), CartPoleParams())
+    observations = jax.random.normal(jax.random.key(2), (1000, 4))
+    greedy = act(NETWORK, state, observations, jax.random.key(3), greedy=True)
+    policy, _ = NETWORK.apply(state.params, observations)
+    np.testing.assert_array_equal(greedy, policy.logits.argmax(-1))
+    drawn = act(NETWORK, state, observations, jax.random.key(3))
+    assert 0.3 < float((drawn == greedy).mean()) < 0.7  # near uniform at the start
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_envs": 0}, "num_envs must be a positive integer, got 0"),
+        ({"num_steps": 2.5}, "num_steps must be a positive integer, got 2.5"),
+        ({"num_envs": 2**26, "num_minibatches": 3}, r"must be less than 2\*\*31"),
+        ({"num_minibatches": 128}, "a minibatch needs two transitions"),
+        ({"num_minibatches": 5}, "divisible by num_minibatches.*nearest is 4"),
+    ],
+)
+def test_a_bad_size_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        PPOConfig(**({"num_envs": 4, "num_steps": 32} | given))
+
+
+def test_a_budget_below_one_update_names_the_smallest():
+    with pytest.raises(ValueError, match="total_steps >= 320"):
+        CONFIG.updates(319)
+    assert CONFIG.updates(320) == 1
+    assert CONFIG.updates(959) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gamma", 1.01),
+        ("learning_rate", -1.0),
+        ("learning_rate", math.inf),
+        ("gae_lambda", math.nan),
+    ],
+)
+def test_a_hyperparameter_out_of_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must lie in .*got"):
+        check_hyperparams(PPOHyperparams(**{name: value}))
+    swept = np.array([0.5, value])
+    with pytest.raises(ValueError, match=f"{name} must lie in"):
+        check_hyperparams(PPOHyperparams(**{name: swept}))
+
+
+@pytest.mark.parametrize(
+    ("network", "made"),
+    [
+        (ActorCritic(num_actions=3), "3 discrete actions"),
+        (NormalActorCritic(action_size=2), r"actions of shape \(2,\)"),
+    ],
+)
+def test_a_network_for_other_actions_is_refused(network, made, key):
+    algorithm = ppo(CartPole(), network, CONFIG)
+    with pytest.raises(ValueError, match=f"{made}.*Discrete"):
+        algorithm.init(key, PPOHyperparams(), CartPoleParams())
+
+
+def test_hyperparameters_with_an_axis_are_refused_outside_a_population(key):
+    algorithm = ppo(CartPole(), NETWORK, CONFIG)
+    swept = PPOHyperparams(gamma=jnp.array([0.9, 0.99]))
+    with pytest.raises(ValueError, match=r"gamma must be a scalar.*population"):
+        algorithm.init(key, swept, CartPoleParams())
+
+
+def test_making_the_same_learner_twice_gives_the_same_functions():
+    make = functools.partial(PPOConfig, num_envs=4, num_steps=8)
+    assert ppo(CartPole(), ActorCritic(2), make()) is ppo(
+        CartPole(), ActorCritic(2), make()
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 512, 2**16, 2**16 + 1])
+def test_orders_are_permutations(size):
+    orders = jax.jit(_orders, static_argnums=(1, 2))(jax.random.key(0), 3, size)
+    np.testing.assert_array_equal(np.sort(orders), np.tile(np.arange(size), (3, 1)))
+    if size > 2:
+        assert len({tuple(order) for order in np.asarray(orders)}) == 3
+
+
+def test_all_orders_are_equally_likely():
+    """Of 4! orders; a chance off by a tenth would be seen, at 6 standard errors."""
+    orders = jax.jit(_orders, static_argnums=(1, 2))(jax.random.key(1), 100_000, 4)
+    _, counts = np.unique(np.asarray(orders), axis=0, return_counts=True)
+    assert len(counts) == 24
+    assert np.max(np.abs(counts / 100_000 - 1 / 24)) < 6 * np.sqrt(1 / 24 / 100_000)

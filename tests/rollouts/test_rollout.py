@@ -1,0 +1,233 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import probes
+import pytest
+
+from rljax.envs import CartPole, CartPoleParams
+from rljax.envs.vector import start
+from rljax.rollouts.rollout import episode, evaluate, record, unroll
+
+pytestmark = pytest.mark.compiles
+
+ENV, PARAMS = CartPole(), CartPoleParams(max_steps=13)
+
+
+def balance(observation, key):
+    """Keeps the pole up: a linear policy."""
+    del key
+    return (observation @ jnp.array([0.1, 0.5, 1.0, 1.0]) > 0).astype(jnp.int32)
+
+
+def at_random(observation, key):
+    return jax.random.randint(key, observation.shape[:1], 0, 2)
+
+
+def rollout(env=ENV, params=PARAMS, act=at_random, num_envs=5, num_steps=60):
+    lanes = start(jax.random.key(0), env, params, num_envs)
+    run = jax.jit(
+        lambda key, lanes: unroll(
+            key, env, params, lanes, lambda o, k: (act(o, k), o[:, 0]), num_steps
+        )
+    )
+    return run(jax.random.key(1), lanes)
+
+
+def test_it_equals_a_plain_loop_that_resets_by_hand():
+    """Observations follow one another within an episode; a new one starts afresh."""
+    _, steps, _ = rollout()
+    step = jax.jit(ENV.step)
+    done = steps.terminated | steps.truncated
+    assert done.any()
+    for lane in range(5):
+        state, time = None, 0
+        for t in range(60):
+            if state is None:
+                assert np.abs(steps.observation[t, lane]).max() <= 0.05
+                x = steps.observation[t, lane]
+                state, time = _state(x), 0
+            np.testing.assert_allclose(
+                steps.observation[t, lane], _observe(state), atol=1e-5
+            )
+            state, seen = step(jax.random.key(0), state, steps.action[t, lane], PARAMS)
+            time += 1
+            np.testing.assert_allclose(
+                steps.next_observation[t, lane], seen.observation, atol=1e-5
+            )
+            assert bool(seen.terminated) == bool(steps.terminated[t, lane])
+            assert bool(steps.truncated[t, lane]) == (time == 13)
+            if done[t, lane]:
+                state = None
+
+
+def test_the_final_observation_is_kept_and_the_next_one_is_a_start():
+    _, steps, _ = rollout(act=balance)
+    ended = np.argwhere(np.asarray(steps.truncated)[:-1])
+    assert len(ended) >= 5 * 3
+    for t, lane in ended:
+        final, first = steps.next_observation[t, lane], steps.observation[t + 1, lane]
+        assert np.abs(final - first).max() > 1e-3
+    going = ~np.asarray(steps.terminated | steps.truncated)[:-1]
+    np.testing.assert_array_equal(
+        np.asarray(steps.next_observation)[:-1][going],
+        np.asarray(steps.observation)[1:][going],
+    )
+
+
+def test_episode_statistics_count_every_ended_episode_once():
+    lanes, steps, metrics = rollout()
+    done = np.asarray(steps.terminated | steps.truncated)
+    lengths = []
+    running = np.zeros(5, int)
+    for t in range(60):
+        running += 1
+        lengths += running[done[t]].tolist()
+        running[done[t]] = 0
+    assert metrics["episode_return"].weight == len(lengths)
+    np.testing.assert_allclose(metrics["episode_length"].value, np.mean(lengths))
+    np.testing.assert_allclose(metrics["episode_return"].value, np.mean(lengths))
+    np.testing.assert_array_equal(lanes.episode_length, running)
+
+
+def test_two_rollouts_join_into_one():
+    first, a, _ = rollout(act=balance, num_steps=20)
+    _, b, _ = unroll(
+        jax.random.key(7), ENV, PARAMS, first, lambda o, k: (balance(o, k), 0.0), 1
+    )
+    np.testing.assert_array_equal(b.observation[0], first.observation)
+    going = ~np.asarray(a.terminated | a.truncated)[-1]
+    np.testing.assert_array_equal(
+        a.next_observation[-1][going], b.observation[0][going]
+    )
+
+
+def test_what_the_policy_adds_is_stored_beside_its_step():
+    _, steps, _ = rollout()
+    np.testing.assert_array_equal(steps.extras, steps.observation[..., 0])
+
+
+def test_environments_without_noise_reset_from_one_key_a_lane():
+    env = probes.RewardFromObservation()
+    lanes = start(jax.random.key(0), env, None, 4096)
+    assert 0.4 < float((lanes.observation > 0).mean()) < 0.6
+    few = start(jax.random.key(0), env, None, 7)
+    np.testing.assert_array_equal(few.observation, lanes.observation[:7])
+
+
+def play(act, **options):
+    run = jax.jit(functools.partial(evaluate, env=ENV, act=act, **options))
+    return run(jax.random.key(3), params=CartPoleParams())
+
+
+def test_evaluation_plays_every_episode_to_its_end():
+    episodes = play(balance, num_episodes=50, max_steps=500)
+    assert episodes.finished.all()
+    assert episodes.lengths.tolist() == [500] * 50
+    np.testing.assert_array_equal(episodes.returns, episodes.lengths)
+
+
+def test_short_episodes_count_once_beside_long_ones():
+    """The mean over one episode a lane, not over the steps that were taken."""
+    episodes = play(at_random, num_episodes=2000, max_steps=500)
+    lengths = np.asarray(episodes.lengths)
+    # CartPole under a random policy: 22.2 steps on average, standard deviation 11.8.
+    assert abs(lengths.mean() - 22.2) < 5 * 11.8 / np.sqrt(2000)
+    assert lengths.max() > 2 * lengths.mean()
+
+
+def test_episodes_not_ended_by_the_bound_are_reported():
+    episodes = play(balance, num_episodes=20, max_steps=100)
+    assert not episodes.finished.any()
+    assert episodes.lengths.tolist() == [100] * 20
+
+
+def test_evaluation_of_an_environment_that_pays_after_its_end_counts_nothing_more():
+    @dataclasses.dataclass(frozen=True)
+    class Unequal(probes.Probe):
+        """Lanes whose cue is positive end after one step, the others after three."""
+
+        def flags(self, done):
+            return done, jnp.bool_(False)
+
+        def step(self, key, state, action, params):
+            state, timestep = super().step(key, state, action, params)
+            ended = (state.cue > 0) | (state.time >= 3)
+            return state, timestep._replace(terminated=ended)
+
+        def reward(self, state, action):
+            return 1.0
+
+    episodes = evaluate(
+        jax.random.key(0),
+        Unequal(),
+        None,
+        lambda o, k: jnp.zeros(100, jnp.int32),
+        num_episodes=100,
+        max_steps=10,
+    )
+    assert set(episodes.lengths.tolist()) == {1, 3}
+    np.testing.assert_array_equal(episodes.returns, episodes.lengths)
+
+
+def test_a_record_keeps_every_state_and_stands_still_after_the_end():
+    run = functools.partial(
+        record, env=ENV, params=PARAMS, act=at_random, num_episodes=6, max_steps=20
+    )
+    kept = jax.jit(run)(jax.random.key(5))
+    lengths = np.asarray(kept.valid.sum(0))
+    assert lengths.max() == 13  # the clock
+    assert lengths.min() < 13  # a fall
+    step = jax.jit(ENV.step)
+    for lane in range(6):
+        one = episode(kept, lane)
+        assert len(one.reward) == lengths[lane]
+        assert one.state.time.tolist() == list(range(lengths[lane] + 1))
+        assert one.terminated[-1] | one.truncated[-1]
+        assert not (one.terminated | one.truncated)[:-1].any()
+        for t, action in enumerate(one.action):
+            before = jax.tree.map(lambda x, t=t: x[t], one.state)
+            after, seen = step(jax.random.key(0), before, action, PARAMS)
+            np.testing.assert_allclose(one.state.theta[t + 1], after.theta, atol=1e-6)
+            np.testing.assert_allclose(
+                one.observation[t + 1], seen.observation, atol=1e-6
+            )
+    np.testing.assert_array_equal(kept.reward.sum(0), lengths)
+    after_the_end = np.asarray(kept.observation)[-1]
+    for lane in range(6):
+        np.testing.assert_array_equal(
+            after_the_end[lane], kept.observation[lengths[lane], lane]
+        )
+
+
+def test_a_lane_that_was_not_recorded_is_refused():
+    kept = record(
+        jax.random.key(5), ENV, PARAMS, at_random, num_episodes=2, max_steps=3
+    )
+    with pytest.raises(ValueError, match=r"one of the 2 recorded, got 2\."):
+        episode(kept, 2)
+
+
+@pytest.mark.parametrize("play_some", [evaluate, record])
+def test_no_episodes_are_refused(play_some):
+    with pytest.raises(ValueError, match=f"{play_some.__name__} plays at least one"):
+        play_some(
+            jax.random.key(0), ENV, PARAMS, at_random, num_episodes=0, max_steps=3
+        )
+
+
+@pytest.mark.parametrize("key", [0, 1])
+def test_different_keys_give_different_starts(key):
+    lanes = start(jax.random.key(key), ENV, PARAMS, 100)
+    assert len(np.unique(lanes.observation)) > 390
+
+
+def _state(x):
+    state, _ = ENV.reset(jax.random.key(0), PARAMS)
+    return state.replace(x=x[0], x_dot=x[1], theta=x[2], theta_dot=x[3])
+
+
+def _observe(state):
+    return np.array([state.x, state.x_dot, state.theta, state.theta_dot])

@@ -1,0 +1,176 @@
+"""The engine, against a plain loop over the same numbers, in any blocks, on any devices."""
+
+import os
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import RewardFromObservation
+
+from rljax import (
+    CartPole,
+    CartPoleParams,
+    Thermostat,
+    ThermostatParams,
+    Totals,
+    bang_bang,
+    simulate,
+)
+from rljax.numerics import random
+from rljax.rollouts import simulation
+
+
+def coin(policy, observation, uniform):
+    del policy, observation
+    return (uniform < 0.5).astype(jnp.int32)
+
+
+def by_hand(key, env, params, act, num_envs, num_steps):
+    """One lane and one step at a time."""
+    start_key, steps_key, _ = jax.random.split(key, 3)
+    first = jax.random.bits(start_key, (2,))
+    keys = jax.random.bits(steps_key, (num_steps, 2))
+    step_noise = getattr(env, "step_noise", 0)
+
+    @jax.jit
+    def fresh(step_key, lane):
+        numbers = [
+            random.uniform(step_key, lane, 1 + step_noise + i)
+            for i in range(env.num_noise)
+        ]
+        return env.reset_from_noise(jnp.stack(numbers), params)
+
+    @jax.jit
+    def step(step_key, lane, state, observation):
+        action = act(None, observation, random.uniform(step_key, lane, 0))
+        if step_noise:
+            drawn = jnp.stack([random.uniform(step_key, lane, 1)])
+            return env.step_from_noise(drawn, state, action, params)
+        return env.step(jax.random.key(0), state, action, params)
+
+    rewards, episodes = np.zeros(num_envs), np.zeros(num_envs, int)
+    for lane in range(num_envs):
+        state, observation = fresh(first, jnp.uint32(lane))
+        for step_key in keys:
+            state, timestep = step(step_key, jnp.uint32(lane), state, observation)
+            observation = timestep.observation
+            rewards[lane] += timestep.reward
+            if timestep.terminated | timestep.truncated:
+                episodes[lane] += 1
+                state, observation = fresh(step_key, jnp.uint32(lane))
+    return rewards, episodes
+
+
+CASES = [
+    (CartPole(), CartPoleParams(max_steps=30), coin),
+    (
+        Thermostat(),
+        ThermostatParams(max_steps=20, disturbance=0.5),
+        lambda _, observation, uniform: bang_bang(observation),
+    ),
+]
+
+
+@pytest.mark.parametrize(("env", "params", "act"), CASES)
+def test_totals_are_those_of_a_plain_loop(env, params, act):
+    sizes = {"num_envs": 5, "num_steps": 60}
+    totals = simulate(jax.random.key(3), env, params, act, **sizes)
+    rewards, episodes = by_hand(jax.random.key(3), env, params, act, **sizes)
+    np.testing.assert_allclose(totals.reward, rewards)
+    np.testing.assert_array_equal(totals.episodes, episodes)
+
+
+def test_a_lane_is_the_same_among_any_number(monkeypatch):
+    def run(num_envs):
+        return simulate(
+            jax.random.key(0), CartPole(), CartPoleParams(), coin,
+            num_envs=num_envs, num_steps=50,
+        )  # fmt: skip
+
+    many = run(4096)
+    for count in (1, 7):
+        chex.assert_trees_all_equal(run(count), Totals(*(x[:count] for x in many)))
+    simulation.compile_simulation.cache_clear()
+    monkeypatch.setattr(
+        simulation, "_blocks", lambda n, d, _: (-(-n // (100 * d)) * d, 100)
+    )
+    chex.assert_trees_all_equal(run(4096), many)
+    simulation.compile_simulation.cache_clear()
+
+
+@pytest.mark.parametrize("flags", ["", simulation.CPU_FLAGS])
+def test_on_two_devices_as_on_one_and_with_other_kernels(flags):
+    code = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import chex, jax.numpy as jnp
+from rljax import CartPole, CartPoleParams, simulate
+coin = lambda policy, observation, uniform: (uniform < 0.5).astype(jnp.int32)
+for num_envs in (1, 1001):
+    one, two = (
+        simulate(jax.random.key(0), CartPole(), CartPoleParams(), coin,
+                 num_envs=num_envs, num_steps=100, devices=jax.devices()[:n])
+        for n in (1, 2)
+    )
+    chex.assert_trees_all_equal(*jax.device_get((one, two)))
+print(*one.episodes)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"XLA_FLAGS": flags},
+    )
+    here = simulate(
+        jax.random.key(0), CartPole(), CartPoleParams(), coin,
+        num_envs=1001, num_steps=100,
+    )  # fmt: skip
+    assert [int(x) for x in done.stdout.split()] == here.episodes.tolist()
+
+
+def test_an_environment_that_draws_by_keys():
+    """The reward is the sign of the observation; the observation is drawn by a key."""
+    totals = simulate(
+        jax.random.key(0), RewardFromObservation(), None, coin,
+        num_envs=100, num_steps=100,
+    )  # fmt: skip
+    episodes = totals.episodes.sum()
+    assert abs(float(totals.reward.sum() / episodes)) < 6 / np.sqrt(episodes)
+
+
+def test_a_policy_is_an_argument():
+    """Its numbers may change without a compilation; `act` reads them."""
+
+    def push(policy, observation, uniform):
+        del uniform
+        return (observation @ policy > 0).astype(jnp.int32)
+
+    balance = jnp.float32([0.1, 0.3, 1.0, 1.0])
+    fall = -balance
+    good, bad = (
+        simulate(
+            jax.random.key(0), CartPole(), CartPoleParams(), push, policy,
+            num_envs=64, num_steps=400,
+        )
+        for policy in (balance, fall)
+    )  # fmt: skip
+    assert int(good.episodes.sum()) == 0
+    assert float(bad.reward.sum()) / int(bad.episodes.sum()) < 15
+    program = simulation.compile_simulation(
+        CartPole(), push, 64, 400, tuple(jax.devices())
+    )
+    assert program._cache_size() == 1
+
+
+@pytest.mark.parametrize("sizes", [(0, 5), (5, 0), (2**31, 5)])
+def test_sizes_out_of_range(sizes):
+    num_envs, num_steps = sizes
+    with pytest.raises(ValueError, match=r"must lie in \[1, 2\*\*31\)"):
+        simulate(
+            jax.random.key(0), CartPole(), CartPoleParams(), coin,
+            num_envs=num_envs, num_steps=num_steps,
+        )  # fmt: skip
