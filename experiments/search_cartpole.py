@@ -22,8 +22,9 @@ from rljax.sweeps.optuna_search import check_search, search, trained
 from rljax.sweeps.points import LogUniform, Space, Uniform
 from rljax.sweeps.problem import Problem
 from rljax.sweeps.runner import sweep
+from rljax.training.files import RunError
 from rljax.training.loggers import say
-from rljax.training.run_folder import Run, RunError, RunOptions
+from rljax.training.run_folder import Run, RunOptions
 
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
 

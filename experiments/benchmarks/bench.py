@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rljax.commands.launch import check_counts, launch
+from rljax.training.files import RunError
 from rljax.training.loggers import say
-from rljax.training.run_folder import RunError
 
 HERE = Path(__file__).parent
 

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from rljax.training.run_folder import RunError
+from rljax.training.files import RunError
 
 
 def output(command: Sequence[Any], **environment: str) -> str:

@@ -25,9 +25,8 @@ from children import output, rows
 from rljax import CartPole, CartPoleParams, Thermostat, ThermostatParams
 from rljax.commands.launch import launch
 from rljax.rollouts.simulation import CPU_FLAGS, compile_simulation
-from rljax.training.files import dumps
+from rljax.training.files import RunError, dumps
 from rljax.training.manifest import device
-from rljax.training.run_folder import RunError
 
 HERE = Path(__file__).parent
 CORES = os.cpu_count() or 1

@@ -29,11 +29,10 @@ from rljax import (
     ppo,
 )
 from rljax.commands.launch import check_counts, launch
-from rljax.training.files import dumps
+from rljax.training.files import RunError, dumps
 from rljax.training.loop import train
 from rljax.training.manifest import device
 from rljax.training.populations import replicate
-from rljax.training.run_folder import RunError
 
 HERE = Path(__file__).parent
 SIZES = {

@@ -26,9 +26,8 @@ from scoring_problem import MIXES, count_flops, make_texts, write_model
 
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.rlhf import Scorer
-from rljax.training.files import dumps
+from rljax.training.files import RunError, dumps
 from rljax.training.manifest import device
-from rljax.training.run_folder import RunError
 
 ROOT = Path(__file__).parent.parent.parent
 PEER = "scoring_transformers.py"

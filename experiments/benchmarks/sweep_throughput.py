@@ -21,8 +21,7 @@ import jax
 from children import output, rows
 
 from rljax.commands.launch import check_counts, launch
-from rljax.training.files import dumps
-from rljax.training.run_folder import RunError
+from rljax.training.files import RunError, dumps
 
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent

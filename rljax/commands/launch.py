@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 import jax
 
 from rljax.training.checkpoint import CheckpointError
-from rljax.training.files import dumps
+from rljax.training.files import RunError, dumps
 from rljax.training.loggers import say
-from rljax.training.run_folder import RunError
 
 Settings = TypeVar("Settings")
 

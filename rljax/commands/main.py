@@ -8,8 +8,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, arg, create_mutex_group
 
 from rljax.commands.launch import check_counts, exit_on_errors, use_compile_cache
-from rljax.training.files import FolderError, dumps
-from rljax.training.run_folder import RunError
+from rljax.training.files import FolderError, RunError, dumps
 
 _BOS, _EOS = (create_mutex_group(required=False, title=t) for t in ("bos", "eos"))
 _OWN = arg(help_behavior_hint="(default: what the model's tokenizer does)")

@@ -11,8 +11,8 @@ from rljax.sweeps.points import LogUniform, OneOf, Point, Space, Uniform, check_
 from rljax.sweeps.problem import Problem, group
 from rljax.sweeps.results import FINISHED
 from rljax.sweeps.runner import sweep
+from rljax.training.files import RunError
 from rljax.training.manifest import differences
-from rljax.training.run_folder import RunError
 
 
 def search(

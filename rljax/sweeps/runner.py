@@ -12,10 +12,9 @@ from rljax.sweeps.points import Point, plain
 from rljax.sweeps.population_run import Rungs, Worker, nearest
 from rljax.sweeps.problem import Group, Problem, group, in_words
 from rljax.sweeps.results import DROPPED, Results
-from rljax.training.files import dumps, write_atomically
+from rljax.training.files import RunError, dumps, read_json, write_atomically
 from rljax.training.loggers import say
 from rljax.training.manifest import differences
-from rljax.training.run_folder import RunError, read_json
 
 
 class Sweep(NamedTuple):

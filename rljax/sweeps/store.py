@@ -16,9 +16,8 @@ import numpy as np
 import rljax.training.checkpoint
 from rljax.sweeps.halving import Progress
 from rljax.training.checkpoint import CheckpointError
-from rljax.training.files import dumps, write_atomically
+from rljax.training.files import RunError, dumps, read_json, write_atomically
 from rljax.training.loggers import say
-from rljax.training.run_folder import RunError, read_json
 
 
 class Ends(NamedTuple):

@@ -1,16 +1,22 @@
 """Files that are whole or not there, and strict JSON to put into them."""
 
+import contextlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 
 class FolderError(ValueError):
     """A folder does not hold what was asked of it; the message says why."""
+
+
+class RunError(RuntimeError):
+    """The run cannot go on; the message says why and what to do."""
 
 
 def dumps(value: Any, **options: Any) -> str:
@@ -31,6 +37,54 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Raises:
+        RunError: it cannot be read; the message says why.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it holds no JSON object")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read: {error}. Restore it, or choose another --out."
+        ) from error
+    return value
+
+
+@contextlib.contextmanager
+def locked(path: Path, in_use: str) -> Iterator[BinaryIO]:
+    """Opens a file, made if missing, and keeps other processes out of it.
+
+    The lock stays with the file when it is renamed; the kernel drops it when the process
+    ends, however it ends.
+
+    Args:
+        path: the file.
+        in_use: the error's message where another process has it.
+
+    Yields:
+        The file, open for reading and writing.
+
+    Raises:
+        RunError: another process has locked it.
+    """
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                raise BlockingIOError  # it was renamed before it was locked
+        except ImportError:  # not a Unix: no lock
+            pass
+        except (BlockingIOError, FileNotFoundError):
+            raise RunError(in_use) from None
+        yield file
 
 
 def sync(path: Path) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 
 import rljax.training.checkpoint
 from rljax.training.checkpoint import CheckpointError
-from rljax.training.files import dumps, write_atomically
+from rljax.training.files import RunError, dumps, read_json, write_atomically
 from rljax.training.loggers import (
     Console,
     JsonLines,
@@ -42,10 +42,6 @@ State = TypeVar("State")
 
 
 _OURS = (".lock", ".manifest.json.", ".metrics.jsonl.", ".result.json.")
-
-
-class RunError(RuntimeError):
-    """The run cannot go on; the message says why and what to do."""
 
 
 class UsageError(ValueError):
@@ -410,20 +406,3 @@ def _check_same(folder: Path, stored: dict[str, Any], about: dict[str, Any]) -> 
                 f"differ from an uninterrupted run in the last bits.",
                 stacklevel=2,
             )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that holds one JSON object.
-
-    Raises:
-        RunError: it cannot be read; the message says why.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("it holds no JSON object")
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} cannot be read: {error}. Restore it, or choose another --out."
-        ) from error
-    return value

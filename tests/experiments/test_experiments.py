@@ -19,7 +19,8 @@ import thermostat_ppo
 from PIL import Image
 
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams
-from rljax.training.run_folder import RunError, RunOptions
+from rljax.training.files import RunError
+from rljax.training.run_folder import RunOptions
 
 pytestmark = pytest.mark.compiles
 

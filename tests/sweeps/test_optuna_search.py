@@ -11,7 +11,7 @@ from test_runner import PROBLEM
 import rljax.sweeps.optuna_search
 from rljax.sweeps.optuna_search import search, trained
 from rljax.sweeps.points import LogUniform, OneOf, Uniform
-from rljax.training.run_folder import RunError
+from rljax.training.files import RunError
 
 pytestmark = pytest.mark.compiles
 

@@ -24,9 +24,9 @@ from rljax.sweeps.points import grid
 from rljax.sweeps.population_run import Worker
 from rljax.sweeps.problem import Problem, group
 from rljax.sweeps.runner import sweep
+from rljax.training.files import RunError
 from rljax.training.loop import train
 from rljax.training.populations import member, population, replicate
-from rljax.training.run_folder import RunError
 
 pytestmark = pytest.mark.compiles
 

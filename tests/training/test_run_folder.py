@@ -16,8 +16,9 @@ from counter import COUNTER
 from rljax.commands.launch import use_compile_cache
 from rljax.training import checkpoint
 from rljax.training.checkpoint import CheckpointError
+from rljax.training.files import RunError
 from rljax.training.loop import train
-from rljax.training.run_folder import Run, RunError, RunOptions, UsageError
+from rljax.training.run_folder import Run, RunOptions, UsageError
 
 pytestmark = pytest.mark.compiles
 

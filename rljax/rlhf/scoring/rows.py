@@ -20,8 +20,7 @@ import numpy as np
 
 from rljax.rlhf.data.encoding import Prompt
 from rljax.rlhf.scoring.scorer import Pair, Scored
-from rljax.training.files import dumps
-from rljax.training.run_folder import RunError
+from rljax.training.files import RunError, dumps
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20  # bytes

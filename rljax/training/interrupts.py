@@ -1,0 +1,57 @@
+"""SIGTERM and Ctrl-C as requests to stop once everything is saved."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the work; the message is the signal's name."""
+
+
+class Interrupts:
+    """The signal received so far.
+
+    Attributes:
+        received: "SIGTERM" or "SIGINT"; None as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+
+
+@contextlib.contextmanager
+def catch_interrupts(*, raise_at_once: bool = False) -> Iterator[Interrupts]:
+    """Catches the first SIGTERM or Ctrl-C; a second one acts as it did before.
+
+    Outside the main thread nothing is caught: signals are then the caller's business.
+
+    Args:
+        raise_at_once: raise `Interrupted` wherever the program is, rather than record
+            the signal for the program to look at between two steps.
+
+    Yields:
+        What was received.
+    """
+    interrupts, before = Interrupts(), dict[int, Any]()
+
+    def handle(number: int, frame: Any) -> None:
+        signal.signal(number, before[number])
+        interrupts.received = signal.Signals(number).name
+        if raise_at_once:
+            raise Interrupted(interrupts.received)
+        text = f"{interrupts.received}: stopping once all is saved; again to stop now"
+        os.write(2, text.encode() + b"\n")  # print may be what was interrupted
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(ValueError):  # not the main thread
+                before[number] = signal.getsignal(number)
+                signal.signal(number, handle)
+        yield interrupts
+    finally:
+        for caught, handler in before.items():
+            with contextlib.suppress(ValueError):
+                signal.signal(caught, handler)
