@@ -105,7 +105,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             return jax.vmap(one)(states, jax.random.split(key, seeds))
 
         agents = population(ppo.ppo(ENV, NETWORK, config))
-        hyperparams = ppo.annealed(experiment.hyperparams, num_updates)
+        hyperparams = experiment.hyperparams.replace(decay_updates=num_updates)
         keys = jax.random.split(jax.random.key(experiment.seed), 3)
         start = jax.random.split(keys[0], seeds), replicate(hyperparams, seeds), TASK
         states = train(

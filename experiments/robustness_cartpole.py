@@ -80,7 +80,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             require_matplotlib()
         keys = jax.random.split(jax.random.key(experiment.seed), 2)
         learner = ppo.ppo(ENV, NETWORK, config)
-        hyperparams = ppo.annealed(experiment.hyperparams, num_updates)
+        hyperparams = experiment.hyperparams.replace(decay_updates=num_updates)
         state = train(
             learner,
             run.start(learner.init, keys[0], hyperparams, TASK),

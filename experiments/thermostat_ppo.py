@@ -103,7 +103,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
 
         keys = jax.random.split(jax.random.key(experiment.seed), 4)
         agents = population(ppo.ppo(ENV, NETWORK, config))
-        hyperparams = ppo.annealed(experiment.hyperparams, num_updates)
+        hyperparams = experiment.hyperparams.replace(decay_updates=num_updates)
         start = jax.random.split(keys[0], seeds), replicate(hyperparams, seeds), task
         states = train(
             agents,

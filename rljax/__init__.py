@@ -15,7 +15,7 @@ from rljax.envs.thermostat import (
     ThermostatState,
     bang_bang,
 )
-from rljax.envs.vector import Lanes
+from rljax.envs.vector import VectorEnv, VectorState
 from rljax.rollouts.rollout import (
     Episodes,
     Trajectory,
@@ -25,6 +25,7 @@ from rljax.rollouts.rollout import (
     unroll,
 )
 from rljax.rollouts.simulation import Totals, simulate
+from rljax.training.loop import train
 from rljax.training.populations import population
 
 __version__ = "0.1.0"
@@ -39,7 +40,6 @@ __all__ = [
     "Discrete",
     "Environment",
     "Episodes",
-    "Lanes",
     "Mean",
     "Metrics",
     "NormalActorCritic",
@@ -53,6 +53,8 @@ __all__ = [
     "Totals",
     "Trajectory",
     "Transition",
+    "VectorEnv",
+    "VectorState",
     "bang_bang",
     "check_environment",
     "episode",
@@ -61,5 +63,6 @@ __all__ = [
     "ppo",
     "record",
     "simulate",
+    "train",
     "unroll",
 ]

@@ -1,12 +1,13 @@
-"""Records and protocols that every other module speaks in. No behaviour lives here.
+"""Records and protocols that every other module uses.
 
-In the shape descriptions `T` is time and `B` the number of environments (lanes).
+In the shape descriptions `T` is time and `B` the number of environments.
 """
 
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 EnvState = TypeVar("EnvState")
 EnvParams = TypeVar("EnvParams", contravariant=True)
@@ -56,13 +57,13 @@ class Transition(NamedTuple):
 
 
 class Network(Protocol):
-    """A Flax Linen module, as far as learners care."""
+    """The part of a Flax Linen module that learners use."""
 
     def init(self, *args: Any, **kwargs: Any) -> Any:
         """Makes parameters."""
 
     def apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Applies the module, or one of its methods, with given parameters."""
+        """Applies the module, or one of its methods."""
 
 
 class Environment(Protocol[EnvState, EnvParams]):
@@ -77,8 +78,8 @@ class Environment(Protocol[EnvState, EnvParams]):
         step_from_noise(noise, state, action, params) -> (state, timestep)
 
     where a start, or a step, is a function of uniform noise, `[num_noise]` or
-    `[step_noise]` in [0, 1): the noise of all lanes is then drawn in one call, which is
-    much cheaper than one key per lane;
+    `[step_noise]` in [0, 1): the noise of all environments is then drawn in one call,
+    which is much cheaper than one key each;
 
         log_prob_reset(state, params) -> scalar
         log_prob_step(state, action, next_state, params) -> scalar
@@ -121,6 +122,11 @@ class Mean(NamedTuple):
 
     total: jax.Array
     weight: jax.Array
+
+    @classmethod
+    def of(cls, values: jax.Array) -> "Mean":
+        """The mean of an array's elements."""
+        return cls(values.sum(), jnp.float32(values.size))
 
     @property
     def value(self) -> jax.Array:

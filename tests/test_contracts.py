@@ -49,7 +49,7 @@ ALGORITHMS = {
             ActorCritic(num_actions=2, hidden=(8,)),
             PPOConfig(num_envs=4, num_steps=16, num_epochs=2, num_minibatches=2),
         ),
-        PPOHyperparams(learning_rate=1e-3, num_updates=20),
+        PPOHyperparams(learning_rate=1e-3, decay_updates=20),
         CartPoleParams(),
     ),
 }
@@ -126,7 +126,7 @@ def test_a_population_member_equals_its_solo_run(case):
         member = take(states, i)
         chex.assert_trees_all_equal(data(member.key), data(solo.key))
         first = take(start, i)
-        chex.assert_trees_all_equal(data(first.lanes), data(alone.lanes))
+        chex.assert_trees_all_equal(data(first.envs), data(alone.envs))
         chex.assert_trees_all_close(member.params, solo.params, rtol=1e-4, atol=1e-4)
 
 

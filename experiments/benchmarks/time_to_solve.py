@@ -59,7 +59,7 @@ def learn(seed: int) -> dict[str, Any]:
         evaluate,
         ppo,
     )
-    from rljax.algorithms.ppo import act, annealed
+    from rljax.algorithms.ppo import act
     from rljax.training.loop import compiled, train
 
     env, task, network = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
@@ -67,7 +67,7 @@ def learn(seed: int) -> dict[str, Any]:
     learner, num_updates = ppo(env, network, config), config.updates(TOTAL_STEPS)
     # RL Zoo's discount and trace decay; half its passes, at twice its learning rate.
     hyperparams = PPOHyperparams(learning_rate=2e-3, gamma=0.98, gae_lambda=0.8)
-    hyperparams = annealed(hyperparams, num_updates)
+    hyperparams = hyperparams.replace(decay_updates=num_updates)
     keys = jax.random.split(jax.random.key(seed), 2)
 
     def mean_return(state, key):

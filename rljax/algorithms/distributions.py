@@ -7,6 +7,8 @@ draws the noise of all its steps in one go.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,3 +120,24 @@ class Normal(struct.PyTreeNode):
         shift = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
         log_ratio = other.log_std - self.log_std
         return jnp.sum(log_ratio + 0.5 * (ratio + shift - 1.0), axis=-1)
+
+
+def draw_policy_noise(
+    key: jax.Array, policy: Callable[[Any], Any], observation: Any, num_steps: int
+) -> Any:
+    """Noise `[T, B, ...]` from which a policy's actions of `T` steps are sampled.
+
+    Environment i's noise does not depend on how many environments there are.
+
+    Args:
+        key: consumed.
+        policy: maps observations to their distribution.
+        observation: leaves `[B, ...]`; only the shapes matter.
+        num_steps: number of steps T.
+    """
+
+    def all_steps(x: jax.Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((len(x), num_steps, *x.shape[1:]), x.dtype)
+
+    shapes = jax.eval_shape(policy, jax.tree.map(all_steps, observation))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), shapes.noise(key))

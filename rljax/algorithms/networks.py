@@ -5,63 +5,17 @@ An actor-critic has three methods: `policy(observation)`, a distribution of
 the one they need, so a rollout never computes values.
 """
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from rljax.algorithms.distributions import Categorical, Normal
-from rljax.numerics import random
-
-
-def orthogonal(scale: float = 1.0) -> Callable[..., jax.Array]:
-    """Initializer: a uniformly random (semi-)orthogonal `[inputs, outputs]` matrix.
-
-    The orthogonal factor of a Gaussian matrix's polar decomposition, by Newton and
-    Schulz's iteration. Flax's own initializer calls LAPACK, which deadlocks at random
-    when several are vmapped in one program on a CPU.
-
-    Args:
-        scale: what every singular value is.
-
-    References:
-        Saxe et al. (2014), https://arxiv.org/abs/1312.6120; Higham (2008), Functions of
-        Matrices, section 8.3.
-    """
-
-    def init(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-        if len(shape) != 2:
-            raise ValueError(
-                f"orthogonal makes matrices, got the shape {tuple(shape)}. Use another "
-                f"initializer for arrays of another rank."
-            )
-        rows, columns = max(shape), min(shape)
-        gaussian = random.normals(key, (rows, columns))
-        # Singular values in (0, 1], from where the iteration takes each to 1.
-        small = gaussian / jnp.linalg.norm(gaussian)
-        product = functools.partial(jnp.matmul, precision="highest")
-        identity = jnp.eye(columns)
-
-        def off(q):
-            return product(q.T, q) - identity
-
-        def closer(carry):
-            q, error = carry
-            q = q - product(q, error) / 2
-            return q, off(q)
-
-        def far(carry):
-            return jnp.abs(carry[1]).max() > 1e-4
-
-        # Convergence is quadratic: one step more reaches what float32 can tell.
-        q, error = jax.lax.while_loop(far, closer, (small, off(small)))
-        q = (q - product(q, error) / 2).astype(dtype)
-        return scale * (q if shape[0] == rows else q.T)
-
-    return init
+from rljax.base import Network, Params
+from rljax.envs.spaces import Discrete
+from rljax.numerics.linalg import matmul, orthogonal
 
 
 class MLP(nn.Module):
@@ -148,6 +102,43 @@ class NormalActorCritic(nn.Module):
         return self.policy(observation), self.value(observation)
 
 
+def check_policy(
+    network: Network, params: Params, space: Any, observation: Any
+) -> None:
+    """Checks that a network's actions are those that an environment takes.
+
+    Args:
+        network: the policy network.
+        params: its parameters.
+        space: the environment's action space.
+        observation: a batch of observations, leaves `[B, ...]`.
+
+    Raises:
+        ValueError: they are others.
+    """
+
+    def sample(params: Any, observation: Any) -> Any:
+        policy = network.apply(params, observation, method="policy")
+        return policy.sample(jax.random.key(0)), getattr(policy, "logits", None)
+
+    action, logits = jax.eval_shape(sample, params, observation)
+    if isinstance(space, Discrete):
+        fits = logits is not None and logits.shape[-1] == space.n
+    else:
+        fits = logits is None and action.shape[1:] == tuple(space.shape)
+    if not fits:
+        found = (
+            f"actions of shape {action.shape[1:]}"
+            if logits is None
+            else f"{logits.shape[-1]} discrete actions"
+        )
+        raise ValueError(
+            f"the network chooses among {found}, but the environment's action space is "
+            f"{space}. Give the network the environment's number of actions (or its "
+            f"action size)."
+        )
+
+
 def _dense(width: int, scale: float) -> nn.Dense:
     init = orthogonal(scale)
     return nn.Dense(width, kernel_init=init, dot_general=_product)
@@ -156,33 +147,4 @@ def _dense(width: int, scale: float) -> nn.Dense:
 def _product(x, kernel, dimension_numbers, precision=None, **_):
     """The `dot_general` of `nn.Dense`, which contracts the last axis with the first."""
     del dimension_numbers, precision
-    return _matmul(x, kernel)
-
-
-@jax.custom_vjp
-def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A product with a backward pass that CPUs are good at, too."""
-    return x @ kernel
-
-
-def _matmul_forward(x, kernel):
-    return x @ kernel, (x, kernel)
-
-
-def _matmul_backward(saved, gradient):
-    x, kernel = saved
-    rows, by_row = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
-
-    def apart(rows, by_row):
-        # XLA would fold the transposition into a product, for which it has no fast
-        # kernel on a CPU: a fifth of the whole time of PPO.
-        return jax.lax.optimization_barrier(rows.T) @ by_row
-
-    def folded(rows, by_row):
-        return rows.T @ by_row
-
-    of_kernel = jax.lax.platform_dependent(rows, by_row, cpu=apart, default=folded)
-    return gradient @ kernel.T, of_kernel
-
-
-_matmul.defvjp(_matmul_forward, _matmul_backward)
+    return matmul(x, kernel)

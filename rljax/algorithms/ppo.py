@@ -15,15 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jax.flatten_util import ravel_pytree
 
+from rljax.algorithms.distributions import draw_policy_noise
 from rljax.algorithms.losses import clipped_surrogate, clipped_value_loss
+from rljax.algorithms.networks import check_policy
 from rljax.algorithms.returns import gae
 from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
-from rljax.envs.spaces import Discrete
-from rljax.envs.vector import Lanes, start
-from rljax.numerics import random
-from rljax.numerics.validation import check_ranges
+from rljax.envs.vector import VectorEnv, VectorState
+from rljax.numerics.random import permutations
+from rljax.numerics.validation import (
+    check_positive_integers,
+    check_ranges,
+    check_scalars,
+    nearest_divisor,
+    updates_within,
+)
 from rljax.rollouts.rollout import unroll
 
 
@@ -47,16 +53,14 @@ class PPOConfig:
     """Shift and scale the advantages of a minibatch to mean 0 and variance 1."""
 
     def __post_init__(self):
-        for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{name} must be a positive integer, got {value!r}. Use {name} >= 1."
-                )
+        check_positive_integers(
+            self, "num_envs", "num_steps", "num_epochs", "num_minibatches"
+        )
+        batch = f"num_envs * num_steps = {self.num_envs:,} * {self.num_steps:,}"
         if self.batch_size >= 2**31:
             raise ValueError(
-                f"num_envs * num_steps must be less than 2**31, got {self.num_envs:,} * "
-                f"{self.num_steps:,}. Use fewer of either."
+                f"num_envs * num_steps must be less than 2**31, got {batch}. Use fewer of "
+                f"either."
             )
         if self.normalize_advantages and self.num_minibatches == self.batch_size > 1:
             raise ValueError(
@@ -66,12 +70,11 @@ class PPOConfig:
                 f"False."
             )
         if self.batch_size % self.num_minibatches:
+            nearest = nearest_divisor(self.batch_size, self.num_minibatches)
             raise ValueError(
-                f"num_envs * num_steps must be divisible by num_minibatches, got "
-                f"{self.num_envs} * {self.num_steps} = {self.batch_size} and "
-                f"{self.num_minibatches}. Choose num_minibatches from the divisors of "
-                f"{self.batch_size}: the nearest is "
-                f"{_nearest_divisor(self.batch_size, self.num_minibatches)}."
+                f"num_envs * num_steps must be divisible by num_minibatches, got {batch} "
+                f"= {self.batch_size} and {self.num_minibatches}. Choose num_minibatches "
+                f"from the divisors of {self.batch_size}: the nearest is {nearest}."
             )
 
     @property
@@ -85,26 +88,16 @@ class PPOConfig:
         Raises:
             ValueError: the budget does not pay for one update.
         """
-        if total_steps < self.batch_size:
-            raise ValueError(
-                f"total_steps must pay for at least one update, got {total_steps:,} "
-                f"where an update takes num_envs * num_steps = {self.num_envs:,} * "
-                f"{self.num_steps:,} = {self.batch_size:,} environment steps. Use "
-                f"total_steps >= {self.batch_size}, or smaller num_envs or num_steps."
-            )
-        if total_steps // self.batch_size >= 2**31:
-            raise ValueError(
-                f"total_steps must take fewer than 2**31 updates, got {total_steps:,}, "
-                f"which takes {total_steps // self.batch_size:,}. Use fewer."
-            )
-        return total_steps // self.batch_size
+        return updates_within(total_steps, self.batch_size)
 
 
 class PPOHyperparams(struct.PyTreeNode):
     """Everything that may be traced: sweep any of these with `jax.vmap`."""
 
     learning_rate: float = 3e-4
-    """Adam's step size at the first update; falls linearly to 0 at the last."""
+    """Adam's step size at the first update."""
+    decay_updates: float = math.inf
+    """Updates over which the learning rate falls linearly to 0; inf keeps it constant."""
     max_grad_norm: float = 0.5
     """Bound on the global norm of the gradient."""
     gamma: float = 0.99
@@ -119,10 +112,6 @@ class PPOHyperparams(struct.PyTreeNode):
     """Weight of the value loss."""
     ent_coef: float = 0.0
     """Weight of the entropy bonus."""
-    num_updates: float = math.inf
-    """Updates over which the learning rate falls to 0; not how many are taken. Where it
-    is infinite an experiment takes its own length, and the bare algorithm keeps the
-    rate."""
 
 
 class PPOState(struct.PyTreeNode):
@@ -132,7 +121,7 @@ class PPOState(struct.PyTreeNode):
     step: jax.Array  # int32, updates taken
     params: Params
     opt_state: optax.OptState
-    lanes: Lanes
+    envs: VectorState
     hyperparams: PPOHyperparams
 
 
@@ -145,6 +134,7 @@ def check_hyperparams(hyperparams: PPOHyperparams) -> None:
     largest = float(np.finfo(np.float32).max)
     ranges = {
         "learning_rate": (0.0, largest),
+        "decay_updates": (1.0, math.inf),
         "max_grad_norm": (0.0, math.inf),
         "gamma": (0.0, 1.0),
         "gae_lambda": (0.0, 1.0),
@@ -152,16 +142,8 @@ def check_hyperparams(hyperparams: PPOHyperparams) -> None:
         "vf_clip_eps": (0.0, math.inf),
         "vf_coef": (0.0, largest),
         "ent_coef": (0.0, largest),
-        "num_updates": (1.0, math.inf),
     }
     check_ranges(hyperparams, ranges)
-
-
-def annealed(hyperparams: PPOHyperparams, num_updates: int) -> PPOHyperparams:
-    """Lets the learning rate fall to 0 over a whole run, where no other number is set."""
-    if hyperparams.num_updates != math.inf:
-        return hyperparams
-    return hyperparams.replace(num_updates=num_updates)
 
 
 @functools.cache
@@ -170,7 +152,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
 
     Args:
         env: an `Environment`.
-        network: a Flax module with `policy` and `value`, as in `rljax.algorithms.networks`.
+        network: a Flax module with `policy` and `value`, as in `algorithms.networks`.
         config: sizes.
 
     Returns:
@@ -181,89 +163,113 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
     """
 
     def init(key: jax.Array, hyperparams: PPOHyperparams, task: Any) -> PPOState:
-        _check_scalars(hyperparams)
+        check_scalars(hyperparams)
         key, network_key, reset_key = jax.random.split(key, 3)
-        lanes = start(reset_key, env, task, config.num_envs)
-        params = network.init(network_key, lanes.observation)
-        _check_policy(network, params, env.action_space(task), lanes.observation)
+        envs = VectorEnv(env).reset(reset_key, task, config.num_envs)
+        params = network.init(network_key, envs.observation)
+        check_policy(network, params, env.action_space(task), envs.observation)
+        hyperparams = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyperparams)
         return PPOState(
             key=key,
             step=jnp.int32(0),
             params=params,
-            opt_state=_optimizer(hyperparams.learning_rate).init(
-                ravel_pytree(params)[0]
-            ),
-            lanes=lanes,
-            hyperparams=jax.tree.map(
-                lambda x: jnp.asarray(x, jnp.float32), hyperparams
-            ),
+            opt_state=_optimizer(hyperparams, jnp.int32(0)).init(params),
+            envs=envs,
+            hyperparams=hyperparams,
         )
 
     def step(state: PPOState, task: Any) -> tuple[PPOState, Metrics]:
-        key, rollout_key, noise_key, update_key = jax.random.split(state.key, 4)
-        hyperparams = state.hyperparams
-        fraction_left = jnp.maximum(0.0, 1.0 - state.step / hyperparams.num_updates)
-        learning_rate = hyperparams.learning_rate * fraction_left
-        optimizer = _optimizer(learning_rate)
-
-        def policy(observation):
-            return network.apply(state.params, observation, method="policy")
-
-        def act_on(observation, noise):
-            return policy(observation).sample_from(noise), None
-
-        # Lanes first, so that a lane's noise does not depend on how many there are.
-        ahead = jax.tree.map(
-            lambda x: jnp.broadcast_to(
-                x[:, None], (len(x), config.num_steps, *x.shape[1:])
-            ),
-            state.lanes.observation,
-        )
-        noise = jax.eval_shape(policy, ahead).noise(noise_key)
-        lanes, transitions, episodes = unroll(
-            rollout_key, env, task, state.lanes, act_on, config.num_steps,
-            act_noise=jnp.moveaxis(noise, 1, 0),
-        )  # fmt: skip
-        batch = _with_advantages(
-            network, state.params, transitions, lanes.observation, hyperparams
-        )
-        batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
-        # As one vector, the optimizer's step is a few operations instead of as many for
-        # each layer.
-        vector, as_params = ravel_pytree(state.params)
-
-        def epoch(learner, order):
-            return jax.lax.scan(update, learner, _deal(batch, order, config))
-
-        def update(learner, minibatch):
-            vector, opt_state = learner
-
-            def loss(vector):
-                return _loss(as_params(vector), network, minibatch, hyperparams)
-
-            gradient, means = jax.grad(loss, has_aux=True)(vector)
-            gradient, norm = _clip(gradient, hyperparams.max_grad_norm)
-            updates, opt_state = optimizer.update(gradient, opt_state)
-            return (optax.apply_updates(vector, updates), opt_state), (means, norm)
-
-        orders = _orders(update_key, config.num_epochs, config.batch_size)
-        (vector, opt_state), (means, norms) = jax.lax.scan(
-            epoch, (vector, state.opt_state), orders
-        )
-        params = as_params(vector)
-        metrics = {name: _mean(means[..., i]) for i, name in enumerate(_LOSSES)} | {
-            "grad_norm": _mean(norms),
-            "explained_variance": _mean(_explained_variance(batch)),
-            "learning_rate": _mean(learning_rate),
+        key, env_key, action_key, update_key = jax.random.split(state.key, 4)
+        envs, transitions, episodes = collect(state, task, env_key, action_key)
+        batch = estimate(state, transitions, envs.observation)
+        params, opt_state, losses = update(state, batch, update_key)
+        metrics = episodes | {
+            **{name: Mean.of(values) for name, values in losses.items()},
+            "explained_variance": Mean.of(_explained_variance(batch)),
+            "learning_rate": Mean.of(_learning_rate(state.hyperparams, state.step)),
         }
         state = state.replace(
             key=key,
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            lanes=lanes,
+            envs=envs,
         )
-        return state, metrics | episodes
+        return state, metrics
+
+    def collect(state, task, env_key, action_key):
+        """Plays `num_steps` steps in every environment with the present policy."""
+
+        def policy(observation):
+            return network.apply(state.params, observation, method="policy")
+
+        def act(observation, noise):
+            return policy(observation).sample_from(noise), None
+
+        # All noise in one call before the rollout: drawing costs more than stepping.
+        noise = draw_policy_noise(
+            action_key, policy, state.envs.observation, config.num_steps
+        )
+        return unroll(
+            env_key, env, task, state.envs, act, config.num_steps, act_noise=noise
+        )
+
+    def estimate(state, transitions, last_observation):
+        """Adds log-probabilities, values, advantages and value targets, `[T, B]`."""
+        policy, value = network.apply(state.params, transitions.observation)
+        next_value = _next_values(
+            network, state.params, transitions, value, last_observation
+        )
+        advantage = jax.vmap(
+            functools.partial(
+                gae,
+                gamma=state.hyperparams.gamma,
+                gae_lambda=state.hyperparams.gae_lambda,
+            ),
+            in_axes=1,
+            out_axes=1,
+        )(
+            transitions.reward,
+            value,
+            next_value,
+            transitions.terminated,
+            transitions.truncated,
+        )
+        return Batch(
+            observation=transitions.observation,
+            action=transitions.action,
+            log_prob=policy.log_prob(transitions.action),
+            value=value,
+            advantage=advantage,
+            target=advantage + value,
+        )
+
+    def update(state, batch, key):
+        """Takes `num_epochs * num_minibatches` gradient steps on the batch."""
+        optimizer = _optimizer(state.hyperparams, state.step)
+        batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+        def epoch(learner, order):
+            rows = order.reshape(config.num_minibatches, -1)
+            minibatches = jax.tree.map(lambda x: x[rows], batch)
+            return jax.lax.scan(gradient_step, learner, minibatches)
+
+        def gradient_step(learner, minibatch):
+            params, opt_state = learner
+            if config.normalize_advantages:
+                advantage = _normalize(minibatch.advantage)
+                minibatch = minibatch.replace(advantage=advantage)
+            gradient, losses = jax.grad(_loss, has_aux=True)(
+                params, network, minibatch, state.hyperparams
+            )
+            losses["grad_norm"] = optax.tree.norm(gradient)
+            updates, opt_state = optimizer.update(gradient, opt_state)
+            return (optax.apply_updates(params, updates), opt_state), losses
+
+        orders = permutations(key, config.num_epochs, config.batch_size)
+        learner = state.params, state.opt_state
+        (params, opt_state), losses = jax.lax.scan(epoch, learner, orders)
+        return params, opt_state, losses
 
     return Algorithm(init, step)
 
@@ -289,185 +295,97 @@ def act(
     return policy.mode() if greedy else policy.sample(key)
 
 
-class _Batch(struct.PyTreeNode):
+Config, Hyperparams, make = (
+    PPOConfig,
+    PPOHyperparams,
+    ppo,
+)  # as every algorithm's module
+
+
+class Batch(struct.PyTreeNode):
+    """What an update learns from; leaves `[T, B, ...]`, or `[size, ...]` of a minibatch."""
+
     observation: Any
     action: Any
-    log_prob: jax.Array
-    value: jax.Array
+    log_prob: jax.Array  # of the action, under the policy that took it
+    value: jax.Array  # estimate before the update
     advantage: jax.Array
-    target: jax.Array
-
-
-def _with_advantages(
-    network: Network,
-    params: Params,
-    transitions: Transition,
-    last: Any,
-    hyperparams: PPOHyperparams,
-) -> _Batch:
-    """Adds what the networks say, advantages and value targets, `[T, B]`."""
-    policy, value = network.apply(params, transitions.observation)
-    next_value = _next_values(network, params, transitions, value, last)
-    estimate = functools.partial(
-        gae, gamma=hyperparams.gamma, gae_lambda=hyperparams.gae_lambda
-    )
-    advantage = jax.vmap(estimate, in_axes=1, out_axes=1)(
-        transitions.reward,
-        value,
-        next_value,
-        transitions.terminated,
-        transitions.truncated,
-    )
-    return _Batch(
-        observation=transitions.observation,
-        action=transitions.action,
-        log_prob=policy.log_prob(transitions.action),
-        value=value,
-        advantage=advantage,
-        target=advantage + value,
-    )
+    target: jax.Array  # of the value
 
 
 def _next_values(
     network: Network, params: Params, steps: Transition, value: jax.Array, last: Any
 ) -> jax.Array:
-    """`[T, B]` values of what the actions led to, before any reset.
+    """`[T, B]` values of the states that the actions led to, before any reset.
 
     Those are the values of the next step's observations, which are known, except where
-    an episode was cut off, whose final observation nobody else looks at.
+    an episode was truncated: its final observation is nowhere else in the batch.
     """
     last_value = network.apply(params, last, method="value")
     following = jnp.concatenate([value[1:], last_value[None]])
-    cut = steps.truncated & ~steps.terminated
+    cut_off = steps.truncated & ~steps.terminated
 
     def with_final():
         final = network.apply(params, steps.next_observation, method="value")
-        return jnp.where(cut, final, following)
+        return jnp.where(cut_off, final, following)
 
-    return jax.lax.cond(cut.any(), with_final, lambda: following)
-
-
-def _orders(key: jax.Array, count: int, size: int) -> jax.Array:
-    """`count` random orders of `size` indices: int32 `[count, size]`."""
-    low = (size - 1).bit_length()
-    if low > 16:
-        shuffle = functools.partial(jax.random.permutation, x=size)
-        return jax.vmap(shuffle)(jax.random.split(key, count))
-    # Random words with their index in the low bits: sorting one array of integers takes
-    # a CPU a tenth of the time of sorting one by another. At least 16 bits are random.
-    high = random.bits(key, (count, size)) >> low << low
-    words = high | jnp.arange(size, dtype=jnp.uint32)[None]
-    ordered = jax.lax.sort(words, dimension=1, is_stable=False)
-    return (ordered & jnp.uint32((1 << low) - 1)).astype(jnp.int32)
-
-
-def _deal(batch: _Batch, order: jax.Array, config: PPOConfig) -> _Batch:
-    """Cuts a batch `[T * B, ...]`, put in order, into `[num_minibatches, size, ...]`.
-
-    Advantages are normalized in each minibatch, if they are to be.
-    """
-    order = order.reshape(config.num_minibatches, -1)
-    dealt = jax.tree.map(lambda x: x[order], batch)
-    if not config.normalize_advantages:
-        return dealt
-    advantage = dealt.advantage
-    mean, std = (f(advantage, axis=1, keepdims=True) for f in (jnp.mean, jnp.std))
-    return dealt.replace(advantage=(advantage - mean) / (std + 1e-8))
-
-
-_LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+    return jax.lax.cond(cut_off.any(), with_final, lambda: following)
 
 
 def _loss(
-    params: Params, network: Network, batch: _Batch, hyperparams: PPOHyperparams
-) -> tuple[jax.Array, jax.Array]:
-    """The scalar loss of one minibatch, and the means of what `_LOSSES` names."""
+    params: Params, network: Network, batch: Batch, hyperparams: PPOHyperparams
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss of one minibatch, and its parts: all means over the minibatch."""
     policy, value = network.apply(params, batch.observation)
     log_prob = policy.log_prob(batch.action)
     log_ratio = log_prob - batch.log_prob
-    change = jnp.expm1(log_ratio)
-    means = jnp.stack(
-        [
-            clipped_surrogate(
-                log_prob, batch.log_prob, batch.advantage, clip_eps=hyperparams.clip_eps
-            ),
-            clipped_value_loss(
-                value, batch.value, batch.target, clip_eps=hyperparams.vf_clip_eps
-            ),
-            policy.entropy(),
-            # Schulman (2020), "Approximating KL divergence": k3, of the old policy.
-            change - log_ratio,
-            (jnp.abs(change) > hyperparams.clip_eps).astype(jnp.float32),
-        ]
-    ).mean(axis=1)
-    policy_loss, value_loss, entropy, *_ = means
+    ratio_minus_1 = jnp.expm1(log_ratio)
+    parts = {
+        "policy_loss": clipped_surrogate(
+            log_prob, batch.log_prob, batch.advantage, clip_eps=hyperparams.clip_eps
+        ),
+        "value_loss": clipped_value_loss(
+            value, batch.value, batch.target, clip_eps=hyperparams.vf_clip_eps
+        ),
+        "entropy": policy.entropy(),
+        # k3 of Schulman (2020), "Approximating KL divergence": KL(old policy || new).
+        "approx_kl": ratio_minus_1 - log_ratio,
+        "clip_fraction": (jnp.abs(ratio_minus_1) > hyperparams.clip_eps) * 1.0,
+    }
+    means = {name: values.mean() for name, values in parts.items()}
     loss = (
-        policy_loss + hyperparams.vf_coef * value_loss - hyperparams.ent_coef * entropy
+        means["policy_loss"]
+        + hyperparams.vf_coef * means["value_loss"]
+        - hyperparams.ent_coef * means["entropy"]
     )
     return loss, means
 
 
-def _clip(
-    gradient: jax.Array, max_norm: jax.Array | float
-) -> tuple[jax.Array, jax.Array]:
-    """A vector, shortened to `max_norm` if it is longer, and how long it was."""
-    # Not optax's, which keeps the norm to itself: it is wanted as a metric, too.
-    norm = jnp.linalg.norm(gradient)
-    smallest = jnp.finfo(norm.dtype).tiny
-    return gradient * jnp.minimum(1, max_norm / jnp.maximum(norm, smallest)), norm
+def _optimizer(
+    hyperparams: PPOHyperparams, step: jax.Array
+) -> optax.GradientTransformation:
+    # Rebuilt at every use: the values may be traced, and a closure must not outlive them.
+    # As one vector, a step is a few operations rather than as many for each layer. A
+    # bound of zero would divide a gradient of zero by its norm.
+    smallest = jnp.finfo(jnp.float32).tiny
+    return optax.flatten(
+        optax.chain(
+            optax.clip_by_global_norm(jnp.maximum(hyperparams.max_grad_norm, smallest)),
+            optax.adam(_learning_rate(hyperparams, step), eps=1e-5),
+        )
+    )
 
 
-def _optimizer(learning_rate: jax.Array | float) -> optax.GradientTransformation:
-    # Rebuilt at every use: the value may be traced, and a closure must not outlive it.
-    return optax.adam(learning_rate, eps=1e-5)
+def _learning_rate(hyperparams: PPOHyperparams, step: jax.Array) -> jax.Array:
+    fraction_left = jnp.maximum(0.0, 1.0 - step / hyperparams.decay_updates)
+    return hyperparams.learning_rate * fraction_left
 
 
-def _explained_variance(batch: _Batch) -> jax.Array:
-    """Share of the value targets' variance that the values foresaw; at most 1."""
-    variance = batch.target.var()
+def _normalize(x: jax.Array) -> jax.Array:
+    return (x - x.mean()) / (x.std() + 1e-8)
+
+
+def _explained_variance(batch: Batch) -> jax.Array:
+    """Share of the value targets' variance that the values predicted; at most 1."""
     unexplained = (batch.target - batch.value).var()
-    return 1.0 - unexplained / jnp.maximum(variance, 1e-8)
-
-
-def _mean(x: jax.Array) -> Mean:
-    return Mean(x.sum(), jnp.float32(x.size))
-
-
-def _nearest_divisor(number: int, wanted: int) -> int:
-    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    divisors = small + [number // d for d in small]
-    return min(divisors, key=lambda d: (abs(d - wanted), d))
-
-
-def _check_scalars(hyperparams: PPOHyperparams) -> None:
-    for name in hyperparams.__dataclass_fields__:
-        if shape := jnp.shape(getattr(hyperparams, name)):
-            raise ValueError(
-                f"{name} must be a scalar, got an array of shape {shape}. To train one "
-                f"agent for each value, lift the algorithm with population(...)."
-            )
-
-
-def _check_policy(network: Network, params: Params, space: Any, observation: Any):
-    """Refuses a network whose actions are not those that the environment takes."""
-
-    def shape_of_one(params, observation):
-        policy = network.apply(params, observation, method="policy")
-        return policy.sample(jax.random.key(0)), getattr(policy, "logits", None)
-
-    action, logits = jax.eval_shape(shape_of_one, params, observation)
-    if isinstance(space, Discrete):
-        fits = logits is not None and logits.shape[-1] == space.n
-    else:
-        fits = logits is None and action.shape[1:] == tuple(space.shape)
-    if not fits:
-        made = (
-            f"actions of shape {action.shape[1:]}"
-            if logits is None
-            else f"{logits.shape[-1]} discrete actions"
-        )
-        raise ValueError(
-            f"the network chooses among {made}, but the environment's action space is "
-            f"{space}. Give the network the environment's number of actions (or its "
-            f"action size)."
-        )
+    return 1.0 - unexplained / jnp.maximum(batch.target.var(), 1e-8)

@@ -67,7 +67,7 @@ def ppo_problem(
         hyperparams=hyperparams,
         task=task,
         total_steps=total_steps,
-        prepare=ppo.annealed,
+        prepare=lambda h, n: h.replace(decay_updates=n),
         check=ppo.check_hyperparams,
         check_task=check_task,
         about=f"{env}, {num_episodes} episodes",

@@ -1,10 +1,11 @@
-"""Lanes: many copies of an environment stepped together, and what follows an episode.
+"""Many copies of one environment stepped together: the one auto-reset.
 
-Random numbers are drawn for all lanes in one call, in an order in which a lane's numbers
-do not depend on how many lanes there are.
+Random numbers are drawn for all environments in one call, in an order in which those of
+environment i do not depend on how many environments there are.
 """
 
-from typing import Any, Literal, TypeAlias, get_args
+import dataclasses
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +15,17 @@ from rljax.base import TimeStep
 from rljax.numerics import random
 
 AutoReset: TypeAlias = Literal["same_step", "next_step", "disabled"]
-"""What follows an episode's end; see `step`."""
+"""What follows an episode's end; see `VectorEnv.step`."""
 
 
-class Lanes(struct.PyTreeNode):
-    """`B` environments in flight.
+class VectorState(struct.PyTreeNode):
+    """`B` environments in the middle of their episodes.
 
     Attributes:
         state: states; leaves `[B, ...]`.
         observation: what the policy sees next; leaves `[B, ...]`.
-        done: bool `[B]`; the episode is over and the lane has not been restarted. Never
-            true under same-step auto-reset.
+        done: bool `[B]`; the episode is over and the environment has not been restarted.
+            Never true under same-step auto-reset.
         episode_return: float32 `[B]`, reward so far in the episode.
         episode_length: int32 `[B]`, steps so far in the episode.
     """
@@ -36,152 +37,225 @@ class Lanes(struct.PyTreeNode):
     episode_length: jax.Array
 
 
-def start(key: jax.Array, env: Any, params: Any, num_envs: int) -> Lanes:
-    """Starts an episode on each of `num_envs` lanes; consumes `key`."""
-    state, observation = reset_drawn(draw_reset(key, env, num_envs), env, params)
-    return Lanes(
-        state=state,
-        observation=observation,
-        done=jnp.zeros(num_envs, bool),
-        episode_return=jnp.zeros(num_envs, jnp.float32),
-        episode_length=jnp.zeros(num_envs, jnp.int32),
-    )
+class Draws(NamedTuple):
+    """The randomness of one step of `B` environments.
 
-
-def restart(
-    key: jax.Array, env: Any, params: Any, lanes: Lanes, mask: jax.Array
-) -> Lanes:
-    """Starts a new episode on the lanes that the bools `mask`, `[B]`, choose.
-
-    Consumes `key`. The other lanes stay as they are.
+    Attributes:
+        step: uniform numbers `[B, step_size]` if the environment takes numbers, else
+            keys `[B]`; None where it is still to be drawn.
+        reset: likewise for a reset, `[B, reset_size]` or `[B]`.
     """
-    fresh = start(key, env, params, lanes.done.shape[0])
-    return choose(mask, fresh, lanes)
+
+    step: Any
+    reset: Any
 
 
-def step(
-    key: jax.Array,
-    env: Any,
-    params: Any,
-    lanes: Lanes,
-    action: Any,
-    *,
-    autoreset: AutoReset = "same_step",
-) -> tuple[Lanes, TimeStep, jax.Array]:
-    """Takes one action on every lane; Gymnasium's three auto-reset modes.
+@dataclasses.dataclass(frozen=True)
+class VectorEnv:
+    """An environment as a batch: `B` copies, stepped together by one `vmap`.
 
-    `same_step`: a lane whose episode ends is restarted at once, and the policy next sees
-        the new episode's first observation; the final one is in the time step.
-    `next_step`: the policy next sees the final observation, its action is ignored, and
-        that step, of reward 0 and no flag, gives the new episode's first observation.
-    `disabled`: a lane whose episode ended stands still, with reward 0 and no flag, until
-        `restart` is called.
+    Only here does the library look whether an environment has `reset_from_noise` or
+    `step_from_noise`, which make numbers for all copies cheap to draw.
 
-    Args:
-        key: consumed.
-        env: the environment.
-        params: its parameters.
-        lanes: where they are.
-        action: leaves `[B, ...]`.
-        autoreset: the mode.
-
-    Returns:
-        The lanes afterwards; the time steps, leaves `[B, ...]`, their observations from
-        before any same-step reset; and bool `[B]`, false where no action was taken, so
-        that nothing is to be learned or counted.
-
-    Raises:
-        ValueError: there is no such mode.
-
-    References:
-        https://farama.org/Vector-Autoreset-Mode
+    Attributes:
+        env: an `rljax.Environment`.
     """
-    if autoreset not in get_args(AutoReset):
-        raise ValueError(
-            f"autoreset must be one of {', '.join(get_args(AutoReset))}, got "
-            f"{autoreset!r}. Use one of them."
+
+    env: Any
+
+    @property
+    def step_size(self) -> int | None:
+        """Uniform numbers that a step takes; None if it takes a key."""
+        return self.env.step_noise if hasattr(self.env, "step_from_noise") else None
+
+    @property
+    def reset_size(self) -> int | None:
+        """Uniform numbers that a reset takes; None if it takes a key."""
+        return self.env.num_noise if hasattr(self.env, "reset_from_noise") else None
+
+    def reset(self, key: jax.Array, params: Any, num_envs: int) -> VectorState:
+        """Starts an episode in each of `num_envs` environments; consumes `key`."""
+        return self._start(self._draw(key, self.reset_size, num_envs), params, num_envs)
+
+    def restart(
+        self, key: jax.Array, params: Any, envs: VectorState, mask: jax.Array
+    ) -> VectorState:
+        """Starts new episodes where the bools `mask`, `[B]`, are true; consumes `key`."""
+        return choose(mask, self.reset(key, params, len(mask)), envs)
+
+    def step(
+        self,
+        key: jax.Array,
+        params: Any,
+        envs: VectorState,
+        action: Any,
+        *,
+        autoreset: AutoReset = "same_step",
+    ) -> tuple[VectorState, TimeStep, jax.Array]:
+        """Takes one action in every environment, in one of Gymnasium's auto-reset modes.
+
+        `same_step`: an environment whose episode ends is restarted at once, and the
+            policy next sees the new episode's first observation; the final one is in the
+            time step.
+        `next_step`: the policy next sees the final observation, its action is ignored,
+            and that step, of reward 0 and no flag, gives the new episode's first
+            observation.
+        `disabled`: an environment whose episode ended stands still, with reward 0 and no
+            flag, until `restart` is called.
+
+        Args:
+            key: consumed.
+            params: the environment's parameters.
+            envs: where the environments are.
+            action: leaves `[B, ...]`.
+            autoreset: the mode.
+
+        Returns:
+            The environments afterwards; the time steps, leaves `[B, ...]`, their
+            observations from before any same-step reset; and bool `[B]`, false where no
+            action was taken, so that nothing is to be learned or counted.
+
+        Raises:
+            ValueError: there is no such mode.
+
+        References:
+            https://farama.org/Vector-Autoreset-Mode
+        """
+        if autoreset not in get_args(AutoReset):
+            raise ValueError(
+                f"autoreset must be one of {', '.join(get_args(AutoReset))}, got "
+                f"{autoreset!r}. Use one of them."
+            )
+        step_key, reset_key = jax.random.split(key)
+        draws = self.draw(step_key, reset_key, len(envs.done))
+        if autoreset == "same_step":
+            (state, observation), timestep = self.step_and_reset(
+                draws, params, envs.state, action
+            )
+            return (
+                _count(envs, state, observation, timestep, restarted=True),
+                timestep,
+                jnp.ones_like(envs.done),
+            )
+        state, timestep = self.step_all(draws.step, params, envs.state, action)
+        after = _count(envs, state, timestep.observation, timestep, restarted=False)
+        waiting = envs
+        if autoreset == "next_step":
+            fresh = self._start(draws.reset, params, len(envs.done))
+            waiting = choose(envs.done, fresh, envs)
+        idle = TimeStep(
+            observation=waiting.observation,
+            reward=jnp.zeros_like(timestep.reward),
+            terminated=jnp.zeros_like(timestep.terminated),
+            truncated=jnp.zeros_like(timestep.truncated),
         )
-    step_key, reset_key = jax.random.split(key)
-    state, timestep = step_all(step_key, env, lanes.state, action, params)
-    after = Lanes(
-        state=state,
-        observation=timestep.observation,
-        done=timestep.terminated | timestep.truncated,
-        episode_return=lanes.episode_return + timestep.reward,
-        episode_length=lanes.episode_length + 1,
-    )
-    if autoreset == "same_step":
-        everywhere = jnp.ones_like(after.done)
-        return restart(reset_key, env, params, after, after.done), timestep, everywhere
+        after, timestep = choose(envs.done, (waiting, idle), (after, timestep))
+        return after, timestep, ~envs.done
 
-    if autoreset == "next_step":
-        waiting = restart(reset_key, env, params, lanes, lanes.done)
-    else:
-        waiting = lanes
-    idle = TimeStep(
-        observation=waiting.observation,
-        reward=jnp.zeros_like(timestep.reward),
-        terminated=jnp.zeros_like(timestep.terminated),
-        truncated=jnp.zeros_like(timestep.truncated),
-    )
-    after, timestep = choose(lanes.done, (waiting, idle), (after, timestep))
-    return after, timestep, ~lanes.done
+    def step_and_reset(
+        self, draws: Draws, params: Any, state: Any, action: Any
+    ) -> tuple[tuple[Any, Any], TimeStep]:
+        """Steps every environment, and restarts those whose episode ends.
 
+        Args:
+            draws: randomness of the step and of the resets.
+            params: the environment's parameters.
+            state: leaves `[B, ...]`.
+            action: leaves `[B, ...]`.
 
-def step_all(
-    key: jax.Array, env: Any, state: Any, action: Any, params: Any
-) -> tuple[Any, TimeStep]:
-    """Steps the states of all lanes, whether or not their episodes are over.
+        Returns:
+            The states and observations to go on from; and the time steps, their
+            observations from before any reset.
+        """
+        after, timestep = self.step_all(draws.step, params, state, action)
+        fresh = self.reset_all(draws.reset, params)
+        done = timestep.terminated | timestep.truncated
+        return choose(done, fresh, (after, timestep.observation)), timestep
 
-    Args:
-        key: consumed.
-        env: the environment.
-        state: leaves `[B, ...]`.
-        action: leaves `[B, ...]`.
-        params: its parameters.
-    """
-    num_envs = jax.tree.leaves(state)[0].shape[0]
-    return step_drawn(draw_step(key, env, num_envs), env, state, action, params)
+    def step_all(
+        self, draws: Any, params: Any, state: Any, action: Any
+    ) -> tuple[Any, TimeStep]:
+        """Steps every environment, whether or not its episode is over."""
+        step = self.env.step if self.step_size is None else self.env.step_from_noise
+        return jax.vmap(step, in_axes=(0, 0, 0, None))(draws, state, action, params)
 
+    def reset_all(self, draws: Any, params: Any) -> tuple[Any, Any]:
+        """Start states and observations, leaves `[B, ...]`."""
+        env = self.env
+        reset = env.reset if self.reset_size is None else env.reset_from_noise
+        return jax.vmap(reset, in_axes=(0, None))(draws, params)
 
-def draw_step(key: jax.Array, env: Any, num_envs: int) -> jax.Array:
-    """What `step_drawn` consumes: numbers if the environment takes them, else keys."""
-    if hasattr(env, "step_from_noise"):
-        return random.uniforms(key, (num_envs, env.step_noise))
-    return jax.random.split(key, num_envs)
+    def draw(
+        self,
+        step_key: jax.Array,
+        reset_key: jax.Array,
+        num_envs: int,
+        ahead: Draws | None = None,
+    ) -> Draws:
+        """Draws what one step takes, except what `draw_ahead` has; consumes the keys."""
+        step, reset = ahead or Draws(None, None)
+        if step is None:
+            step = self.draw_step(step_key, num_envs)
+        if reset is None:
+            reset = self._draw(reset_key, self.reset_size, num_envs)
+        return Draws(step, reset)
 
+    def draw_step(self, key: jax.Array, num_envs: int) -> jax.Array:
+        """Draws what `step_all` takes; consumes `key`."""
+        return self._draw(key, self.step_size, num_envs)
 
-def step_drawn(
-    drawn: jax.Array, env: Any, state: Any, action: Any, params: Any
-) -> tuple[Any, TimeStep]:
-    """`step_all`, of what was drawn before."""
-    one = getattr(env, "step_from_noise", env.step)
-    return jax.vmap(one, in_axes=(0, 0, 0, None))(drawn, state, action, params)
+    def draw_ahead(
+        self, step_key: jax.Array, reset_key: jax.Array, num_envs: int, num_steps: int
+    ) -> Draws:
+        """Draws the numbers, not the keys, of `T` steps: leaves `[T, B, size]` or None.
 
+        Much cheaper than drawing in each step. Consumes the keys.
+        """
 
-def draw_ahead(key: jax.Array, num_envs: int, num_steps: int, size: int) -> jax.Array:
-    """`[T, B, size]` numbers in [0, 1); a lane's do not depend on how many there are."""
-    numbers = random.uniforms(key, (num_envs, num_steps, size))
-    return jnp.moveaxis(numbers, 1, 0)
+        def numbers(key: jax.Array, size: int | None) -> jax.Array | None:
+            if size is None:
+                return None
+            return jnp.moveaxis(random.uniforms(key, (num_envs, num_steps, size)), 1, 0)
 
+        return Draws(
+            numbers(step_key, self.step_size), numbers(reset_key, self.reset_size)
+        )
 
-def draw_reset(key: jax.Array, env: Any, num_envs: int) -> jax.Array:
-    """What `reset_drawn` consumes: numbers if the environment takes them, else keys."""
-    if hasattr(env, "reset_from_noise"):
-        return random.uniforms(key, (num_envs, env.num_noise))
-    return jax.random.split(key, num_envs)
+    def _start(self, draws: Any, params: Any, num_envs: int) -> VectorState:
+        state, observation = self.reset_all(draws, params)
+        return VectorState(
+            state=state,
+            observation=observation,
+            done=jnp.zeros(num_envs, bool),
+            episode_return=jnp.zeros(num_envs, jnp.float32),
+            episode_length=jnp.zeros(num_envs, jnp.int32),
+        )
 
-
-def reset_drawn(drawn: jax.Array, env: Any, params: Any) -> tuple[Any, Any]:
-    """Start states and observations of all lanes, of what was drawn before."""
-    one = getattr(env, "reset_from_noise", env.reset)
-    return jax.vmap(one, in_axes=(0, None))(drawn, params)
+    def _draw(self, key: jax.Array, size: int | None, num_envs: int) -> jax.Array:
+        if size is None:
+            return jax.random.split(key, num_envs)
+        return random.uniforms(key, (num_envs, size))
 
 
 def choose(mask: jax.Array, if_true: Any, otherwise: Any) -> Any:
-    """Chooses whole lanes of a pytree by the `[B]` bools `mask`."""
+    """Chooses whole environments of a pytree by the `[B]` bools `mask`."""
 
     def one(a, b):
         return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
 
     return jax.tree.map(one, if_true, otherwise)
+
+
+def _count(
+    envs: VectorState, state: Any, observation: Any, step: TimeStep, *, restarted: bool
+) -> VectorState:
+    """The environments after a step, their episodes' returns and lengths counted."""
+    done = step.terminated | step.truncated
+    over = done & restarted
+    return VectorState(
+        state=state,
+        observation=observation,
+        done=done & (not restarted),
+        episode_return=jnp.where(over, 0, envs.episode_return + step.reward),
+        episode_length=jnp.where(over, 0, envs.episode_length + 1),
+    )

@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs import vector
 from rljax.envs.spaces import Box, Discrete
-from rljax.envs.vector import AutoReset
+from rljax.envs.vector import AutoReset, VectorEnv, VectorState
 from rljax.report.gif import frame
 
 try:
@@ -148,7 +147,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
         self._mode = mode
         self._env, self._params = env, jax.tree.map(jnp.asarray, params)
         self._key: jax.Array | None = None
-        self._lanes: vector.Lanes | None = None
+        self._envs: VectorState | None = None
         self._done = np.zeros(num_envs, bool)
         self._actions: Any = None
         self._acted = np.zeros(num_envs, bool)
@@ -156,40 +155,40 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode on every lane, or on those of `options["reset_mask"]`.
+        """Starts an episode in every environment, or in those of `options["reset_mask"]`.
 
         Args:
-            seed: makes what follows repeatable; one integer for all lanes.
+            seed: makes what follows repeatable; one integer for all environments.
             options: `{"reset_mask": bool[num_envs]}`, at least one of them true.
 
         Raises:
             ValueError: the seed or the mask is of another kind.
-            ResetNeeded: a mask, before all lanes were started.
+            ResetNeeded: a mask, before all environments were started.
         """
         if seed is not None and not isinstance(seed, int | np.integer):
             raise ValueError(
-                f"seed must be one integer for all lanes, got {seed!r}. Use seed=0, say."
+                f"seed must be one integer for all environments, got {seed!r}. Use seed=0, say."
             )
         super().reset(seed=seed)
         if seed is not None or self._key is None:
             self._key = _key(self.np_random)
         mask = self._mask(options or {})
-        if self._lanes is None:
-            self._key, self._lanes = _start(
+        if self._envs is None:
+            self._key, self._envs = _start(
                 self._env, self._key, self._params, self.num_envs
             )
         else:
-            self._key, self._lanes = _restart(
-                self._env, self._key, self._params, self._lanes, mask
+            self._key, self._envs = _restart(
+                self._env, self._key, self._params, self._envs, mask
             )
         self._done = self._done & ~mask
         self._acted = self._acted & ~mask
-        return _fit(self.observation_space, self._lanes.observation), {}
+        return _fit(self.observation_space, self._envs.observation), {}
 
     def step(
         self, actions: Any
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Takes one action on every lane.
+        """Takes one action in every environment.
 
         Under same-step auto-reset the final observations of the episodes that ended are
         in `info["final_obs"]`, where `info["_final_obs"]` is true.
@@ -198,16 +197,16 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
             ResetNeeded: no episode was started; or one is over, without auto-reset.
             ValueError: the actions lie outside the action space.
         """
-        if self._lanes is None:
+        if self._envs is None:
             raise ResetNeeded("no episode was started. Call reset().")
         if self._mode == AutoresetMode.DISABLED and self._done.any():
             raise ResetNeeded(
-                f"the episodes of lanes {np.flatnonzero(self._done).tolist()} are over. "
+                f"the episodes of environments {np.flatnonzero(self._done).tolist()} are over. "
                 f"Call reset(options={{'reset_mask': terminated | truncated}})."
             )
         actions = _checked(self.action_space, actions)
-        self._key, self._lanes, timestep, valid = _step_lanes(
-            self._env, self._key, self._params, self._lanes, actions, _MODES[self._mode]
+        self._key, self._envs, timestep, valid = _step_all(
+            self._env, self._key, self._params, self._envs, actions, _MODES[self._mode]
         )
         final = _fit(self.observation_space, timestep.observation)
         reward, terminated, truncated = _numpy(timestep[1:])
@@ -217,27 +216,27 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
         if self._mode == AutoresetMode.SAME_STEP and ended.any():
             info = _final(final, ended)
             self._done, self._acted = np.zeros_like(ended), self._acted & ~ended
-        observation = _fit(self.observation_space, self._lanes.observation)
+        observation = _fit(self.observation_space, self._envs.observation)
         return observation, reward.astype(np.float64), terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """The present state of every lane as `[H, W, 3]` uint8, or None.
+        """The present state of every environment as `[H, W, 3]` uint8, or None.
 
         Raises:
             ResetNeeded: no episode was started.
         """
         if self.render_mode is None:
             return None
-        if self._lanes is None:
+        if self._envs is None:
             raise ResetNeeded("there is nothing to render yet. Call reset().")
-        states, params = _numpy((self._lanes.state, self._params))
+        states, params = _numpy((self._envs.state, self._params))
 
-        def picture(lane: int) -> Any:
-            state, action = jax.tree.map(lambda x: x[lane], (states, self._actions))
-            last = action if self._acted[lane] else None
+        def picture(index: int) -> Any:
+            state, action = jax.tree.map(lambda x: x[index], (states, self._actions))
+            last = action if self._acted[index] else None
             return self._env.draw(state, last, params)
 
-        return tuple(frame(picture(lane)) for lane in range(self.num_envs))
+        return tuple(frame(picture(index)) for index in range(self.num_envs))
 
     def _mask(self, options: dict[str, Any]) -> np.ndarray:
         if "reset_mask" not in options:
@@ -249,7 +248,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
                 f"reset_mask must be a bool array of shape ({self.num_envs},) with at "
                 f"least one True, got {mask!r}. Use terminated | truncated."
             )
-        if self._lanes is None:
+        if self._envs is None:
             raise ResetNeeded("no episode was started. Call reset() without a mask.")
         return mask
 
@@ -257,8 +256,8 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
 def _final(observation: Any, ended: np.ndarray) -> dict[str, Any]:
     """Gymnasium's record of final observations; an object array, as its own are."""
     final = np.full(len(ended), None, dtype=object)
-    for lane in np.flatnonzero(ended):
-        final[lane] = jax.tree.map(lambda x, lane=lane: x[lane], observation)
+    for index in np.flatnonzero(ended):
+        final[index] = jax.tree.map(lambda x, index=index: x[index], observation)
     return {
         "final_obs": final,
         "_final_obs": ended.copy(),
@@ -282,23 +281,21 @@ def _step(env: Any, key: jax.Array, state: Any, action: Any, params: Any) -> Any
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _start(env: Any, key: jax.Array, params: Any, num_envs: int) -> Any:
     key, start_key = jax.random.split(key)
-    return key, vector.start(start_key, env, params, num_envs)
+    return key, VectorEnv(env).reset(start_key, params, num_envs)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _restart(
-    env: Any, key: jax.Array, params: Any, old: vector.Lanes, mask: Any
-) -> Any:
+def _restart(env: Any, key: jax.Array, params: Any, old: VectorState, mask: Any) -> Any:
     key, start_key = jax.random.split(key)
-    return key, vector.restart(start_key, env, params, old, mask)
+    return key, VectorEnv(env).restart(start_key, params, old, mask)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
-def _step_lanes(
+def _step_all(
     env: Any, key: jax.Array, params: Any, old: Any, action: Any, autoreset: AutoReset
 ) -> Any:
     key, step_key = jax.random.split(key)
-    result = vector.step(step_key, env, params, old, action, autoreset=autoreset)
+    result = VectorEnv(env).step(step_key, params, old, action, autoreset=autoreset)
     return key, *result
 
 

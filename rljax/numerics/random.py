@@ -1,14 +1,15 @@
-"""Random numbers as a function of what they are for, cheap enough to fuse into a step.
+"""Counter-based random numbers, cheap enough to fuse into an environment's step.
 
-JAX's generators cost more than an environment's physics. Where only noise is wanted, and
-much of it, the keys of steps come from them, and the numbers of a step's lanes from pcg4d,
-a hash of four words to four, of a few multiplications.
+JAX's generators cost more than an environment's physics. Where much noise is needed, the
+keys of steps come from them, and the numbers of all environments in a step from pcg4d, a
+hash of four words to four in a few multiplications.
 
 References:
     Jarzynski & Olano (2020), "Hash functions for GPU rendering", Journal of Computer
     Graphics Techniques 9 (3), with the results of its TestU01 runs.
 """
 
+import functools
 import math
 
 import jax
@@ -19,7 +20,7 @@ import numpy as np
 def pcg4d(
     x: jax.Array, y: jax.Array, z: jax.Array, w: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Four uint32 words of four, of any shapes that broadcast."""
+    """Hashes four uint32 words, of any shapes that broadcast, to four."""
     x, y, z, w = (v * np.uint32(1664525) + np.uint32(1013904223) for v in (x, y, z, w))
     x, y, z, w = _mix(x, y, z, w)
     x, y, z, w = (v ^ (v >> np.uint32(16)) for v in (x, y, z, w))
@@ -42,36 +43,50 @@ def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def uniforms(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """float32 numbers in [0, 1), multiples of 2**-23, of the words of `bits`."""
+    """float32 numbers in [0, 1), multiples of 2**-23, made of `bits`; consumes `key`."""
     return _to_unit_interval(bits(key, shape))
 
 
 def normals(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """float32 numbers of the standard normal distribution, at most 5.4 from 0."""
+    """float32 standard normal numbers, at most 5.4 from 0; consumes `key`."""
     # In the middle of each of 2**23 equal intervals, none of them at infinity.
     middle = uniforms(key, shape) * 2 - np.float32(1 - 2**-23)
     return math.sqrt(2) * jax.lax.erf_inv(middle)
 
 
 def gumbels(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """float32 numbers of the standard Gumbel distribution."""
+    """float32 standard Gumbel numbers; consumes `key`."""
     smallest = np.float32(2**-24)
     return -jnp.log(-jnp.log(jnp.maximum(uniforms(key, shape), smallest)))
 
 
-def uniform(step_key: jax.Array, lane: jax.Array, number: int) -> jax.Array:
-    """Numbers in [0, 1), as many as there are lanes; equal to those of any other batch.
+def permutations(key: jax.Array, count: int, size: int) -> jax.Array:
+    """`count` random orders of `size` indices: int32 `[count, size]`; consumes `key`."""
+    low = (size - 1).bit_length()
+    if low > 16:
+        shuffle = functools.partial(jax.random.permutation, x=size)
+        return jax.vmap(shuffle)(jax.random.split(key, count))
+    # Random words with their index in the low bits: sorting one array of integers takes
+    # a CPU a tenth of the time of sorting one by another. At least 16 bits are random.
+    high = bits(key, (count, size)) >> low << low
+    words = high | jnp.arange(size, dtype=jnp.uint32)[None]
+    ordered = jax.lax.sort(words, dimension=1, is_stable=False)
+    return (ordered & jnp.uint32((1 << low) - 1)).astype(jnp.int32)
+
+
+def uniform(words: jax.Array, index: jax.Array, number: int) -> jax.Array:
+    """Uniform numbers of the environments `index`, whatever others are in the batch.
 
     Args:
-        step_key: uint32 `[2]`, random, another for every step.
-        lane: uint32 `[B]`, which lanes they are for.
-        number: which of a lane's numbers in this step.
+        words: uint32 `[2]`, random, others for every step.
+        index: uint32 `[B]`, which environments.
+        number: which of an environment's numbers in this step.
 
     Returns:
-        float32 `[B]`, multiples of 2**-23.
+        float32 `[B]` in [0, 1), multiples of 2**-23.
     """
-    words, *_ = pcg4d(lane, step_key[0], step_key[1], jnp.uint32(number))
-    return _to_unit_interval(words)
+    hashed, *_ = pcg4d(index, words[0], words[1], jnp.uint32(number))
+    return _to_unit_interval(hashed)
 
 
 def _to_unit_interval(words: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -74,3 +75,54 @@ def check_column(name: str, column: Any, *, static: bool = True) -> None:
         for part in map(np.asarray, parts):
             if part.ndim or part.dtype.kind not in kinds or np.isnan(part):
                 raise ValueError(f"{name} must be {rule}, got {value!r}. Change it.")
+
+
+def check_positive_integers(config: Any, *names: str) -> None:
+    """Raises a ValueError if a field of these names is not a whole number above 0."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"{name} must be a positive integer, got {value!r}. Use {name} >= 1."
+            )
+
+
+def check_scalars(hyperparams: Any) -> None:
+    """Raises a ValueError if a hyperparameter is an array of several numbers."""
+    for name in hyperparams.__dataclass_fields__:
+        if shape := jnp.shape(getattr(hyperparams, name)):
+            raise ValueError(
+                f"{name} must be a scalar, got an array of shape {shape}. To train one "
+                f"agent for each value, lift the algorithm with population(...)."
+            )
+
+
+def nearest_divisor(number: int, wanted: int) -> int:
+    """The divisor of `number` that is nearest to `wanted`; the smaller of two."""
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    divisors = small + [number // d for d in small]
+    return min(divisors, key=lambda d: (abs(d - wanted), d))
+
+
+def updates_within(total_steps: int, batch_size: int) -> int:
+    """The largest number of updates within a budget of environment steps.
+
+    Args:
+        total_steps: the budget.
+        batch_size: environment steps that an update takes.
+
+    Raises:
+        ValueError: the budget does not pay for one update, or for 2**31 or more.
+    """
+    if total_steps < batch_size:
+        raise ValueError(
+            f"total_steps must pay for at least one update, got {total_steps:,} where an "
+            f"update takes num_envs * num_steps = {batch_size:,} environment steps. Use "
+            f"total_steps >= {batch_size}, or smaller num_envs or num_steps."
+        )
+    if total_steps // batch_size >= 2**31:
+        raise ValueError(
+            f"total_steps must take fewer than 2**31 updates, got {total_steps:,}, which "
+            f"takes {total_steps // batch_size:,}. Use fewer."
+        )
+    return total_steps // batch_size

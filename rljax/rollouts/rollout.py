@@ -1,8 +1,8 @@
 """Rollouts: steps to learn from, and whole episodes to judge a policy by.
 
-`unroll` collects what a learner learns from and restarts a lane as soon as its episode
-ends; `evaluate` plays whole episodes, one on each lane, and `record` keeps every state
-of them.
+`unroll` collects what a learner learns from, and restarts an environment as soon as its
+episode ends; `evaluate` plays whole episodes, one in each environment, and `record` keeps
+every state of them.
 """
 
 import functools
@@ -14,34 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Mean, Metrics, Transition
-from rljax.envs.vector import (
-    Lanes,
-    choose,
-    draw_ahead,
-    draw_reset,
-    draw_step,
-    reset_drawn,
-    start,
-    step,
-    step_all,
-    step_drawn,
-)
+from rljax.envs.vector import VectorEnv, VectorState
 
 
 def unroll(
     key: jax.Array,
     env: Any,
     params: Any,
-    lanes: Lanes,
+    envs: VectorState,
     act: Callable[[Any, Any], tuple[Any, Any]],
     num_steps: int,
     *,
     act_noise: Any = None,
-) -> tuple[Lanes, Transition, Metrics]:
-    """Steps every lane `num_steps` times, restarting each as its episode ends.
+) -> tuple[VectorState, Transition, Metrics]:
+    """Steps every environment `num_steps` times, restarting each as its episode ends.
 
-    A lane whose episode ended shows its next episode's first observation already in the
-    next step (Gymnasium's same-step auto-reset); the ended episode's final observation
+    After an episode's end the policy sees the next episode's first observation already in
+    the next step (Gymnasium's same-step auto-reset); the ended episode's final observation
     is kept in `Transition.next_observation`. Numbers are drawn before the first step, as
     far as environment and policy take numbers: drawing costs more than stepping.
 
@@ -49,36 +38,26 @@ def unroll(
         key: consumed.
         env: the environment.
         params: its parameters.
-        lanes: where the last rollout left off, or `start(...)`.
-        act: `(observation, key) -> (action, extras)` over all lanes at once.
+        envs: where the last rollout left off, or `VectorEnv(env).reset(...)`.
+        act: `(observation, key) -> (action, extras)` over all environments at once.
         num_steps: number of steps T.
-        act_noise: leaves `[T, ...]`; if given, `act` gets a row of it, not a key.
+        act_noise: leaves `[T, ...]`; if not None, `act` gets a row of it, not a key.
 
     Returns:
-        The lanes afterwards; transitions, leaves `[T, B, ...]`; and over the episodes
-        that ended, the means `episode_return` and `episode_length`.
+        The environments afterwards; transitions, leaves `[T, B, ...]`; and over the
+        episodes that ended, the means `episode_return` and `episode_length`.
     """
-    num_envs = lanes.done.shape[0]
-    key, step_ahead_key, reset_ahead_key = jax.random.split(key, 3)
-    steps = resets = None
-    if hasattr(env, "step_from_noise"):
-        steps = draw_ahead(step_ahead_key, num_envs, num_steps, env.step_noise)
-    if hasattr(env, "reset_from_noise"):
-        resets = draw_ahead(reset_ahead_key, num_envs, num_steps, env.num_noise)
+    vector, num_envs = VectorEnv(env), len(envs.done)
+    key, step_key, reset_key = jax.random.split(key, 3)
+    ahead = vector.draw_ahead(step_key, reset_key, num_envs, num_steps)
 
     def one_step(carry, drawn):
         key, state, observation = carry
+        act_noise, ahead = drawn
         key, act_key, step_key, reset_key = jax.random.split(key, 4)
-        for_act, for_step, for_reset = drawn
-        if act_noise is None:
-            for_act = act_key
-        if for_step is None:
-            for_step = draw_step(step_key, env, num_envs)
-        if for_reset is None:
-            for_reset = draw_reset(reset_key, env, num_envs)
-        action, extras = act(observation, for_act)
-        after, timestep = step_drawn(for_step, env, state, action, params)
-        done = timestep.terminated | timestep.truncated
+        action, extras = act(observation, act_key if act_noise is None else act_noise)
+        draws = vector.draw(step_key, reset_key, num_envs, ahead)
+        after, timestep = vector.step_and_reset(draws, params, state, action)
         transition = Transition(
             observation=observation,
             action=action,
@@ -88,23 +67,21 @@ def unroll(
             next_observation=timestep.observation,
             extras=extras,
         )
-        fresh = reset_drawn(for_reset, env, params)
-        state, observation = choose(done, fresh, (after, timestep.observation))
-        return (key, state, observation), transition
+        return (key, *after), transition
 
-    (_, state, observation), transitions = jax.lax.scan(
-        one_step,
-        (key, lanes.state, lanes.observation),
-        (act_noise, steps, resets),
-        num_steps,
-    )
-    lanes = lanes.replace(state=state, observation=observation)
-    lanes, metrics = _count_episodes(lanes, transitions)
-    return lanes, transitions, metrics
+    carry = key, envs.state, envs.observation
+    carry, transitions = jax.lax.scan(one_step, carry, (act_noise, ahead), num_steps)
+    _, state, observation = carry
+    envs = envs.replace(state=state, observation=observation)
+    envs, metrics = _count_episodes(envs, transitions)
+    return envs, transitions, metrics
 
 
-def _count_episodes(lanes: Lanes, steps: Transition) -> tuple[Lanes, Metrics]:
-    """Adds a rollout to the running returns and lengths; means over what ended."""
+def _count_episodes(
+    envs: VectorState, steps: Transition
+) -> tuple[VectorState, Metrics]:
+    """Adds a rollout to the running returns and lengths; means over ended episodes."""
+    # After the scan rather than in it, where each operation costs a kernel a step.
     done = steps.terminated | steps.truncated
     time = jnp.arange(len(done))[:, None]
     ended = jax.lax.cummax(jnp.where(done, time, -1))  # the last end until then
@@ -115,14 +92,14 @@ def _count_episodes(lanes: Lanes, steps: Transition) -> tuple[Lanes, Metrics]:
         earlier = jnp.take_along_axis(total, jnp.maximum(before, 0), axis=0)
         return total - jnp.where(before < 0, 0, earlier)
 
-    returns = since_start(lanes.episode_return, steps.reward)
-    lengths = since_start(lanes.episode_length, jnp.ones_like(time))
+    returns = since_start(envs.episode_return, steps.reward)
+    lengths = since_start(envs.episode_length, jnp.ones_like(time))
     count = done.sum(dtype=jnp.float32)
-    lanes = lanes.replace(
+    envs = envs.replace(
         episode_return=jnp.where(done[-1], 0, returns[-1]),
         episode_length=jnp.where(done[-1], 0, lengths[-1]),
     )
-    return lanes, {
+    return envs, {
         "episode_return": Mean(jnp.where(done, returns, 0).sum(), count),
         "episode_length": Mean(
             jnp.where(done, lengths, 0).sum(dtype=jnp.float32), count
@@ -131,7 +108,7 @@ def _count_episodes(lanes: Lanes, steps: Transition) -> tuple[Lanes, Metrics]:
 
 
 class Episodes(NamedTuple):
-    """Whole episodes, one to a lane.
+    """Whole episodes, one in each environment.
 
     Attributes:
         returns: float32 `[N]` discounted sums of rewards.
@@ -165,7 +142,7 @@ def evaluate(
         key: consumed; give evaluation a key of its own.
         env: the environment.
         params: its parameters.
-        act: `(observation, key) -> action` over all lanes at once, greedy or not.
+        act: `(observation, key) -> action` over all environments at once, greedy or not.
         num_episodes: number of episodes N.
         max_steps: bound on their length; static. At least the environment's own limit
             if they are all to finish.
@@ -179,6 +156,7 @@ def evaluate(
         ValueError: no episode, or no step, is asked for.
     """
     _check_counts("evaluate", num_episodes, max_steps)
+    vector = VectorEnv(env)
 
     def going(carry):
         _, _, _, episodes, _, time = carry
@@ -188,7 +166,8 @@ def evaluate(
         key, state, observation, episodes, discount, time = carry
         key, act_key, step_key = jax.random.split(key, 3)
         action = act(observation, act_key)
-        state, timestep = step_all(step_key, env, state, action, params)
+        draws = vector.draw_step(step_key, num_episodes)
+        state, timestep = vector.step_all(draws, params, state, action)
         alive = ~episodes.finished
         ended = timestep.terminated | (timestep.truncated & (not continuing))
         episodes = Episodes(
@@ -199,14 +178,14 @@ def evaluate(
         return key, state, timestep.observation, episodes, discount * gamma, time + 1
 
     key, start_key = jax.random.split(key)
-    lanes = start(start_key, env, params, num_episodes)
+    envs = vector.reset(start_key, params, num_episodes)
     episodes = Episodes(
         returns=jnp.zeros(num_episodes, jnp.float32),
         lengths=jnp.zeros(num_episodes, jnp.int32),
         finished=jnp.zeros(num_episodes, bool),
     )
     one, zero = jnp.float32(1.0), jnp.int32(0)
-    carry = key, lanes.state, lanes.observation, episodes, one, zero
+    carry = key, envs.state, envs.observation, episodes, one, zero
     return jax.lax.while_loop(going, one_step, carry)[3]
 
 
@@ -247,7 +226,7 @@ def record(
         key: consumed.
         env: the environment.
         params: its parameters.
-        act: `(observation, key) -> action` over all lanes at once, greedy or not.
+        act: `(observation, key) -> action` over all environments at once, greedy or not.
         num_episodes: number of episodes B.
         max_steps: number of steps T kept of each; static.
 
@@ -258,43 +237,44 @@ def record(
         ValueError: no episode, or no step, is asked for.
     """
     _check_counts("record", num_episodes, max_steps)
+    vector = VectorEnv(env)
 
     def one_step(carry, _):
-        key, lanes = carry
+        key, envs = carry
         key, act_key, step_key = jax.random.split(key, 3)
-        action = act(lanes.observation, act_key)
-        lanes, timestep, valid = step(
-            step_key, env, params, lanes, action, autoreset="disabled"
+        action = act(envs.observation, act_key)
+        envs, timestep, valid = vector.step(
+            step_key, params, envs, action, autoreset="disabled"
         )
         flags = timestep.terminated, timestep.truncated, valid
-        after = lanes.state, lanes.observation
-        return (key, lanes), (after, (action, timestep.reward, *flags))
+        after = envs.state, envs.observation
+        return (key, envs), (after, (action, timestep.reward, *flags))
 
     key, start_key = jax.random.split(key)
-    lanes = start(start_key, env, params, num_episodes)
-    first = lanes.state, lanes.observation
-    _, (after, rest) = jax.lax.scan(one_step, (key, lanes), length=max_steps)
+    envs = vector.reset(start_key, params, num_episodes)
+    first = envs.state, envs.observation
+    _, (after, rest) = jax.lax.scan(one_step, (key, envs), length=max_steps)
     states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, after)
     return Trajectory(*states, *rest)
 
 
-def episode(trajectories: Trajectory, lane: int) -> Trajectory:
-    """One lane of what `record` gave, cut at its episode's end; NumPy, on the host."""
+def episode(trajectories: Trajectory, index: int) -> Trajectory:
+    """One episode of what `record` returned, cut at its end; NumPy, on the host."""
     num_episodes = trajectories.valid.shape[1]
-    if not 0 <= lane < num_episodes:
+    if not 0 <= index < num_episodes:
         raise ValueError(
-            f"lane must be one of the {num_episodes} recorded, got {lane}. Use 0 to "
+            f"index must be that of one of the {num_episodes} recorded, got {index}. Use 0 to "
             f"{num_episodes - 1}."
         )
-    one = jax.device_get(jax.tree.map(lambda x: x[:, lane], trajectories))
+    one = jax.device_get(jax.tree.map(lambda x: x[:, index], trajectories))
     length = int(np.sum(one.valid))
 
-    def cut(tree: Any, end: int) -> Any:
-        return jax.tree.map(lambda x: x[:end], tree)
+    def first(tree: Any, count: int) -> Any:
+        return jax.tree.map(lambda x: x[:count], tree)
 
     state, observation, *rest = one
     return Trajectory(
-        cut(state, length + 1), cut(observation, length + 1), *cut(rest, length)
+        first(state, length + 1), first(observation, length + 1), *first(rest, length)
     )
 
 
@@ -313,7 +293,7 @@ def greedy_and_sampled(
         key: consumed.
         env: the environment.
         params: its parameters.
-        act: `(observation, key, greedy=bool) -> action`, over all lanes at once.
+        act: `(observation, key, greedy=bool) -> action`, over all environments at once.
         num_episodes: fresh episodes for either mean.
         max_steps: bound on their length; static.
 

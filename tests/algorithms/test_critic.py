@@ -31,7 +31,7 @@ def critic_error():
         """Root mean square of the relative error over the states that are visited."""
         config = PPOConfig(num_envs=16, num_steps=64, num_epochs=10)
         learner = ppo(env, NETWORK, config)
-        hyperparams = PPOHyperparams(learning_rate=2e-3, gamma=GAMMA, num_updates=40)
+        hyperparams = PPOHyperparams(learning_rate=2e-3, gamma=GAMMA, decay_updates=40)
         first = jax.jit(learner.init)(jax.random.key(0), hyperparams, PLANT)
         last = train(learner, first, PLANT, 40)
         one_run = jax.tree.map(lambda x: x[None], (first.params, last.params))

@@ -9,7 +9,7 @@ from golden.make_cartpole import VARIANTS, fall_at_the_limit, play
 
 from rljax.envs import CartPole, CartPoleParams
 from rljax.envs.cartpole import CartPoleState
-from rljax.envs.vector import start
+from rljax.envs.vector import VectorEnv
 from rljax.rollouts.rollout import unroll
 
 ENV, PARAMS = CartPole(), CartPoleParams()
@@ -176,21 +176,23 @@ def test_spaces_are_gymnasiums(gymnasium):
 
 
 @pytest.mark.parametrize("num_envs", [1, 7])
-def test_a_lane_starts_the_same_however_many_lanes_there_are(num_envs):
-    few, many = (start(jax.random.key(0), ENV, PARAMS, n) for n in (num_envs, 4096))
+def test_an_environment_starts_the_same_however_many_there_are(num_envs):
+    few, many = (
+        VectorEnv(ENV).reset(jax.random.key(0), PARAMS, n) for n in (num_envs, 4096)
+    )
     assert same_bits(few.observation, many.observation[:num_envs])
     assert same_bits(few.state.theta_dot, many.state.theta_dot[:num_envs])
 
 
 def test_compiling_does_not_change_a_start_state():
     def first(key):
-        return start(key, ENV, PARAMS, 4096).observation
+        return VectorEnv(ENV).reset(key, PARAMS, 4096).observation
 
     assert same_bits(first(jax.random.key(0)), jax.jit(first)(jax.random.key(0)))
 
 
 @pytest.mark.parametrize("num_envs", [1, 7])
-def test_a_lane_restarts_the_same_however_many_lanes_there_are(num_envs):
+def test_an_environment_restarts_the_same_however_many_there_are(num_envs):
     few, many = always_right(num_envs), always_right(4096)
     many = jax.tree.map(lambda x: x[:, :num_envs], many)
     np.testing.assert_array_equal(few.terminated, many.terminated)
@@ -260,8 +262,8 @@ def always_right(num_envs):
         return jnp.ones(num_envs, jnp.int32), None
 
     start_key, key = jax.random.split(jax.random.key(0))
-    lanes = start(start_key, ENV, PARAMS, num_envs)
-    return jax.jit(lambda key: unroll(key, ENV, PARAMS, lanes, act, 40)[1])(key)
+    envs = VectorEnv(ENV).reset(start_key, PARAMS, num_envs)
+    return jax.jit(lambda key: unroll(key, ENV, PARAMS, envs, act, 40)[1])(key)
 
 
 def same_bits(a, b):

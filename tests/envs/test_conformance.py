@@ -156,7 +156,7 @@ def shared_limit(position):
 
 
 @shared_limit.def_vmap
-def shared_limit_of_all_lanes(axis_size, in_batched, position):
+def shared_limit_of_all_environments(axis_size, in_batched, position):
     return jnp.full_like(position, jnp.clip(position.mean(), -1, 1)), True
 
 
@@ -205,7 +205,7 @@ BROKEN = {
         r"step's .*position differs from call to call",
         r"keep everything that changes in the state",
     ),
-    "lanes_share_a_mean": (
+    "environments_share_a_mean": (
         Walk(limit=shared_limit),
         r"step's .*position of lane \d+ among several is",
         r"own state, action and key",

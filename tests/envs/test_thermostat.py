@@ -5,7 +5,7 @@ import pytest
 
 from rljax.envs import HARD_PLANT, Thermostat, ThermostatParams, bang_bang
 from rljax.envs.thermostat import ThermostatState
-from rljax.envs.vector import start
+from rljax.envs.vector import VectorEnv
 from rljax.rollouts.rollout import evaluate, unroll
 
 ENV, PARAMS = Thermostat(), ThermostatParams()
@@ -54,21 +54,21 @@ def test_the_band_includes_its_ends(temperature, reward):
 
 
 def test_it_never_terminates_and_truncates_at_its_limit(key):
-    lanes = start(jax.random.key(1), ENV, ALTERED, 3)
+    envs = VectorEnv(ENV).reset(jax.random.key(1), ALTERED, 3)
     _, steps, _ = jax.jit(
-        lambda key, lanes: unroll(
-            key, ENV, ALTERED, lanes, lambda o, k: (bang_bang(o), 0.0), 120
+        lambda key, envs: unroll(
+            key, ENV, ALTERED, envs, lambda o, k: (bang_bang(o), 0.0), 120
         )
-    )(key, lanes)
+    )(key, envs)
     assert not steps.terminated.any()
     np.testing.assert_array_equal(np.flatnonzero(steps.truncated[:, 1]), [49, 99])
 
 
-def test_starts_are_uniform_and_the_same_in_any_number_of_lanes(key):
+def test_starts_are_uniform_and_the_same_in_any_number_of_environments(key):
     from scipy.stats import kstest
 
     one, seven, many = (
-        start(jax.random.key(1), ENV, PARAMS, n).state for n in (1, 7, 4096)
+        VectorEnv(ENV).reset(jax.random.key(1), PARAMS, n).state for n in (1, 7, 4096)
     )
     np.testing.assert_array_equal(one.temperature, many.temperature[:1])
     np.testing.assert_array_equal(seven.temperature, many.temperature[:7])
@@ -83,9 +83,9 @@ def test_disturbances_are_normal_and_independent_of_one_another(key):
     from scipy.stats import kstest
 
     params = PARAMS.replace(disturbance=0.7, cooling=0.0)
-    lanes = start(jax.random.key(1), ENV, params, 500)
+    envs = VectorEnv(ENV).reset(jax.random.key(1), params, 500)
     off = lambda o, k: (jnp.zeros(500, jnp.int32), 0.0)  # noqa: E731
-    _, steps, _ = unroll(jax.random.key(2), ENV, params, lanes, off, 40)
+    _, steps, _ = unroll(jax.random.key(2), ENV, params, envs, off, 40)
     jumps = 10 * np.asarray(steps.next_observation - steps.observation)[..., 0]
     assert kstest(jumps.ravel(), "norm", (0, 0.7)).pvalue > 1e-3
     assert abs(np.corrcoef(jumps[:-1].ravel(), jumps[1:].ravel())[0, 1]) < 0.03

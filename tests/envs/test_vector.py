@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from rljax.envs import CartPole, CartPoleParams, Thermostat, ThermostatParams, vector
+from rljax.envs import CartPole, CartPoleParams, Thermostat, ThermostatParams
+from rljax.envs.vector import VectorEnv
 
 pytestmark = pytest.mark.compiles
 
@@ -108,7 +109,7 @@ def test_every_step_is_that_of_sync_vector_env(name, mode):
 
 def tell(ours, theirs, what):
     """Puts our states into the references, or tells them what to reset to."""
-    states = jax.device_get(ours._lanes.state)
+    states = jax.device_get(ours._envs.state)
     for lane, one in enumerate(theirs.envs):
         state = jax.tree.map(lambda x, lane=lane: x[lane], states)
         if what == "put":
@@ -134,12 +135,12 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("autoreset", ["next_step", "disabled"])
-def test_no_action_is_taken_on_a_lane_that_is_done(autoreset):
+def test_no_action_is_taken_in_an_environment_that_is_done(autoreset):
     env, params = CartPole(), CartPoleParams(max_steps=3)
-    now = vector.start(jax.random.key(0), env, params, 4)
+    now = VectorEnv(env).reset(jax.random.key(0), params, 4)
     step = jax.jit(
-        lambda key, now, action: vector.step(
-            key, env, params, now, action, autoreset=autoreset
+        lambda key, now, action: VectorEnv(env).step(
+            key, params, now, action, autoreset=autoreset
         )
     )
     for t in range(3):
@@ -154,8 +155,8 @@ def test_no_action_is_taken_on_a_lane_that_is_done(autoreset):
     if autoreset == "disabled":
         np.testing.assert_array_equal(idle.observation, seen.observation)
         np.testing.assert_array_equal(after.episode_return, 3)
-        after = vector.restart(
-            jax.random.key(6), env, params, after, np.array([True, False, False, True])
+        after = VectorEnv(env).restart(
+            jax.random.key(6), params, after, np.array([True, False, False, True])
         )
         np.testing.assert_array_equal(after.done, [False, True, True, False])
         np.testing.assert_array_equal(after.episode_length, [0, 3, 3, 0])
@@ -167,8 +168,8 @@ def test_no_action_is_taken_on_a_lane_that_is_done(autoreset):
 
 def test_another_mode_is_refused():
     env, params = CartPole(), CartPoleParams()
-    now = vector.start(jax.random.key(0), env, params, 1)
+    now = VectorEnv(env).reset(jax.random.key(0), params, 1)
     with pytest.raises(ValueError, match="same_step, next_step, disabled, got 'never'"):
-        vector.step(
-            jax.random.key(1), env, params, now, np.ones(1, int), autoreset="never"
+        VectorEnv(env).step(
+            jax.random.key(1), params, now, np.ones(1, int), autoreset="never"
         )

@@ -69,7 +69,7 @@ def test_seeds_repeat_and_differ(env, params):
     assert (play(None) != play(None)).any()
 
 
-def test_a_vector_of_them_repeats_with_its_seed_and_its_lanes_differ():
+def test_a_vector_of_them_repeats_with_its_seed_and_its_environments_differ():
     def play(seed):
         many = GymnasiumVectorEnv(*CASES[0], 3)
         first, _ = many.reset(seed=seed)
@@ -222,7 +222,7 @@ def test_nested_spaces_and_continuous_actions(mode):
         (
             lambda: GymnasiumVectorEnv(*CASES[0], 2).reset(seed=[1, 2]),
             ValueError,
-            r"one integer for all lanes, got \[1, 2\]",
+            r"one integer for all environments, got \[1, 2\]",
         ),
         (
             lambda: GymnasiumVectorEnv(*CASES[0], 2).reset(

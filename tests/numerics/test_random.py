@@ -10,20 +10,28 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rljax.numerics.random import bits, gumbels, normals, pcg4d, uniform, uniforms
+from rljax.numerics.random import (
+    bits,
+    gumbels,
+    normals,
+    pcg4d,
+    permutations,
+    uniform,
+    uniforms,
+)
 
-LANES, STEPS, NUMBERS = 4096, 256, 5
-COUNT = LANES * STEPS
+NUM_ENVS, STEPS, NUMBERS = 4096, 256, 5
+COUNT = NUM_ENVS * STEPS
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    """`[5, STEPS, LANES]`: of several steps, as an episode would meet them."""
+    """`[5, STEPS, NUM_ENVS]`: of several steps, as an episode would meet them."""
     step_keys = jax.random.bits(jax.random.key(0), (STEPS, 2))
-    lanes = jnp.arange(LANES, dtype=jnp.uint32)
+    indices = jnp.arange(NUM_ENVS, dtype=jnp.uint32)
 
     def step(key):
-        return jnp.stack([uniform(key, lanes, i) for i in range(NUMBERS)])
+        return jnp.stack([uniform(key, indices, i) for i in range(NUMBERS)])
 
     return np.asarray(jax.jit(jax.vmap(step, out_axes=1))(step_keys), np.float64)
 
@@ -43,7 +51,7 @@ def test_the_hash_in_plain_integers():
         assert [int(x) for x in found] == plain(words)
 
 
-def test_a_lane_meets_the_same_numbers_in_any_batch():
+def test_an_environment_gets_the_same_numbers_in_any_batch():
     key = jax.random.bits(jax.random.key(1), (2,))
     many = uniform(key, jnp.arange(1000, dtype=jnp.uint32), 3)
     np.testing.assert_array_equal(
@@ -68,7 +76,7 @@ def test_every_bit_is_fair(drawn):
 
 
 @pytest.mark.parametrize("lag", [1, 2, 16, 64, 1024])
-def test_lanes_are_independent(drawn, lag):
+def test_environments_are_independent(drawn, lag):
     for number in drawn:
         assert independent(number[:, :-lag], number[:, lag:])
 
@@ -143,3 +151,19 @@ def chi_square(counts):
     mean = counts.sum() / len(counts)
     statistic, freedom = ((counts - mean) ** 2 / mean).sum(), len(counts) - 1
     return abs(statistic - freedom) < 6 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 512, 2**16, 2**16 + 1])
+def test_permutations_hold_every_index_once(size):
+    orders = jax.jit(permutations, static_argnums=(1, 2))(jax.random.key(0), 3, size)
+    np.testing.assert_array_equal(np.sort(orders), np.tile(np.arange(size), (3, 1)))
+    if size > 2:
+        assert len({tuple(order) for order in np.asarray(orders)}) == 3
+
+
+def test_all_permutations_are_equally_likely():
+    """Of 4! orders; a chance off by a tenth would be seen, at 6 standard errors."""
+    orders = jax.jit(permutations, static_argnums=(1, 2))(jax.random.key(1), 100_000, 4)
+    _, counts = np.unique(np.asarray(orders), axis=0, return_counts=True)
+    assert len(counts) == 24
+    assert np.max(np.abs(counts / 100_000 - 1 / 24)) < 6 * np.sqrt(1 / 24 / 100_000)

@@ -8,7 +8,7 @@ import probes
 import pytest
 
 from rljax.envs import CartPole, CartPoleParams
-from rljax.envs.vector import start
+from rljax.envs.vector import VectorEnv
 from rljax.rollouts.rollout import episode, evaluate, record, unroll
 
 pytestmark = pytest.mark.compiles
@@ -27,13 +27,13 @@ def at_random(observation, key):
 
 
 def rollout(env=ENV, params=PARAMS, act=at_random, num_envs=5, num_steps=60):
-    lanes = start(jax.random.key(0), env, params, num_envs)
+    envs = VectorEnv(env).reset(jax.random.key(0), params, num_envs)
     run = jax.jit(
-        lambda key, lanes: unroll(
-            key, env, params, lanes, lambda o, k: (act(o, k), o[:, 0]), num_steps
+        lambda key, envs: unroll(
+            key, env, params, envs, lambda o, k: (act(o, k), o[:, 0]), num_steps
         )
     )
-    return run(jax.random.key(1), lanes)
+    return run(jax.random.key(1), envs)
 
 
 def test_it_equals_a_plain_loop_that_resets_by_hand():
@@ -42,24 +42,24 @@ def test_it_equals_a_plain_loop_that_resets_by_hand():
     step = jax.jit(ENV.step)
     done = steps.terminated | steps.truncated
     assert done.any()
-    for lane in range(5):
+    for index in range(5):
         state, time = None, 0
         for t in range(60):
             if state is None:
-                assert np.abs(steps.observation[t, lane]).max() <= 0.05
-                x = steps.observation[t, lane]
+                assert np.abs(steps.observation[t, index]).max() <= 0.05
+                x = steps.observation[t, index]
                 state, time = _state(x), 0
             np.testing.assert_allclose(
-                steps.observation[t, lane], _observe(state), atol=1e-5
+                steps.observation[t, index], _observe(state), atol=1e-5
             )
-            state, seen = step(jax.random.key(0), state, steps.action[t, lane], PARAMS)
+            state, seen = step(jax.random.key(0), state, steps.action[t, index], PARAMS)
             time += 1
             np.testing.assert_allclose(
-                steps.next_observation[t, lane], seen.observation, atol=1e-5
+                steps.next_observation[t, index], seen.observation, atol=1e-5
             )
-            assert bool(seen.terminated) == bool(steps.terminated[t, lane])
-            assert bool(steps.truncated[t, lane]) == (time == 13)
-            if done[t, lane]:
+            assert bool(seen.terminated) == bool(steps.terminated[t, index])
+            assert bool(steps.truncated[t, index]) == (time == 13)
+            if done[t, index]:
                 state = None
 
 
@@ -67,8 +67,8 @@ def test_the_final_observation_is_kept_and_the_next_one_is_a_start():
     _, steps, _ = rollout(act=balance)
     ended = np.argwhere(np.asarray(steps.truncated)[:-1])
     assert len(ended) >= 5 * 3
-    for t, lane in ended:
-        final, first = steps.next_observation[t, lane], steps.observation[t + 1, lane]
+    for t, index in ended:
+        final, first = steps.next_observation[t, index], steps.observation[t + 1, index]
         assert np.abs(final - first).max() > 1e-3
     going = ~np.asarray(steps.terminated | steps.truncated)[:-1]
     np.testing.assert_array_equal(
@@ -78,7 +78,7 @@ def test_the_final_observation_is_kept_and_the_next_one_is_a_start():
 
 
 def test_episode_statistics_count_every_ended_episode_once():
-    lanes, steps, metrics = rollout()
+    envs, steps, metrics = rollout()
     done = np.asarray(steps.terminated | steps.truncated)
     lengths = []
     running = np.zeros(5, int)
@@ -89,7 +89,7 @@ def test_episode_statistics_count_every_ended_episode_once():
     assert metrics["episode_return"].weight == len(lengths)
     np.testing.assert_allclose(metrics["episode_length"].value, np.mean(lengths))
     np.testing.assert_allclose(metrics["episode_return"].value, np.mean(lengths))
-    np.testing.assert_array_equal(lanes.episode_length, running)
+    np.testing.assert_array_equal(envs.episode_length, running)
 
 
 def test_two_rollouts_join_into_one():
@@ -111,10 +111,10 @@ def test_what_the_policy_adds_is_stored_beside_its_step():
 
 def test_environments_without_noise_reset_from_one_key_a_lane():
     env = probes.RewardFromObservation()
-    lanes = start(jax.random.key(0), env, None, 4096)
-    assert 0.4 < float((lanes.observation > 0).mean()) < 0.6
-    few = start(jax.random.key(0), env, None, 7)
-    np.testing.assert_array_equal(few.observation, lanes.observation[:7])
+    envs = VectorEnv(env).reset(jax.random.key(0), None, 4096)
+    assert 0.4 < float((envs.observation > 0).mean()) < 0.6
+    few = VectorEnv(env).reset(jax.random.key(0), None, 7)
+    np.testing.assert_array_equal(few.observation, envs.observation[:7])
 
 
 def play(act, **options):
@@ -130,7 +130,7 @@ def test_evaluation_plays_every_episode_to_its_end():
 
 
 def test_short_episodes_count_once_beside_long_ones():
-    """The mean over one episode a lane, not over the steps that were taken."""
+    """The mean over one episode a index, not over the steps that were taken."""
     episodes = play(at_random, num_episodes=2000, max_steps=500)
     lengths = np.asarray(episodes.lengths)
     # CartPole under a random policy: 22.2 steps on average, standard deviation 11.8.
@@ -147,7 +147,7 @@ def test_episodes_not_ended_by_the_bound_are_reported():
 def test_evaluation_of_an_environment_that_pays_after_its_end_counts_nothing_more():
     @dataclasses.dataclass(frozen=True)
     class Unequal(probes.Probe):
-        """Lanes whose cue is positive end after one step, the others after three."""
+        """Environments whose cue is positive end after one step, the others after three."""
 
         def flags(self, done):
             return done, jnp.bool_(False)
@@ -181,10 +181,10 @@ def test_a_record_keeps_every_state_and_stands_still_after_the_end():
     assert lengths.max() == 13  # the clock
     assert lengths.min() < 13  # a fall
     step = jax.jit(ENV.step)
-    for lane in range(6):
-        one = episode(kept, lane)
-        assert len(one.reward) == lengths[lane]
-        assert one.state.time.tolist() == list(range(lengths[lane] + 1))
+    for index in range(6):
+        one = episode(kept, index)
+        assert len(one.reward) == lengths[index]
+        assert one.state.time.tolist() == list(range(lengths[index] + 1))
         assert one.terminated[-1] | one.truncated[-1]
         assert not (one.terminated | one.truncated)[:-1].any()
         for t, action in enumerate(one.action):
@@ -196,9 +196,9 @@ def test_a_record_keeps_every_state_and_stands_still_after_the_end():
             )
     np.testing.assert_array_equal(kept.reward.sum(0), lengths)
     after_the_end = np.asarray(kept.observation)[-1]
-    for lane in range(6):
+    for index in range(6):
         np.testing.assert_array_equal(
-            after_the_end[lane], kept.observation[lengths[lane], lane]
+            after_the_end[index], kept.observation[lengths[index], index]
         )
 
 
@@ -220,8 +220,8 @@ def test_no_episodes_are_refused(play_some):
 
 @pytest.mark.parametrize("key", [0, 1])
 def test_different_keys_give_different_starts(key):
-    lanes = start(jax.random.key(key), ENV, PARAMS, 100)
-    assert len(np.unique(lanes.observation)) > 390
+    envs = VectorEnv(ENV).reset(jax.random.key(key), PARAMS, 100)
+    assert len(np.unique(envs.observation)) > 390
 
 
 def _state(x):

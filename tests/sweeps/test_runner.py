@@ -48,7 +48,7 @@ PROBLEM = Problem(
     hyperparams=ppo.PPOHyperparams(),
     task=CartPoleParams(),
     total_steps=2 * CONFIG.batch_size,
-    prepare=ppo.annealed,
+    prepare=lambda h, n: h.replace(decay_updates=n),
     check=ppo.check_hyperparams,
     check_task=ENV.check_params,
 )
@@ -72,7 +72,7 @@ def test_every_run_is_its_solo_run():
             key = member(keys, s)
             hyperparams = ppo.PPOHyperparams(learning_rate=point["learning_rate"])
             task = CartPoleParams(masspole=jnp.float32(point["masspole"]))
-            state = jax.jit(solo.init)(key, ppo.annealed(hyperparams, 2), task)
+            state = jax.jit(solo.init)(key, hyperparams.replace(decay_updates=2), task)
             state = train(solo, state, task, 2)
             its_key = jax.random.split(jax.random.clone(at_end), 2)[s]
             wanted = mean_return(NETWORK, state, task, its_key)
@@ -116,7 +116,7 @@ def test_keys_and_start_states_are_those_of_a_solo_run_bit_for_bit():
     for i in (0, 11, 23):
         alone = jax.jit(solo.init)(member(keys, i), hyperparams, CartPoleParams())
         chex.assert_trees_all_equal(member(states.key, i), alone.key)
-        chex.assert_trees_all_equal(member(states.lanes, i), alone.lanes)
+        chex.assert_trees_all_equal(member(states.envs, i), alone.envs)
 
 
 def test_parts_give_what_the_whole_gives(capfd):
