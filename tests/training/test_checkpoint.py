@@ -156,7 +156,16 @@ except checkpoint.CheckpointError as error:
     assert checkpoint.restore_latest(tmp_path, STATE)[1] == {"n": 1}
 
 
+def test_one_written_by_an_earlier_version_is_refused(tmp_path):
+    path = checkpoint.save(tmp_path, 1, STATE, {})
+    for name in ("about.json", "sha256.json"):
+        (path / "state" / name).rename(path / name)
+    with pytest.raises(CheckpointError, match=r"earlier version of rljax.*another"):
+        checkpoint.restore_latest(tmp_path, STATE)
+
+
 def harm(path, how):
+    path = path / "state"
     sums = path / "sha256.json"
     victim = path / max(
         json.loads(sums.read_text()), key=lambda n: (path / n).stat().st_size

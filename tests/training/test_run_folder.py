@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_costs_only_the_updates_since_the_one_before(
 ):
     with pytest.raises(KilledError):
         go(tmp_path, on_row=kill_at(20))
-    (tmp_path / "checkpoints" / "000000000020" / "about.json").write_text("{")
+    (tmp_path / "checkpoints" / "000000000020" / "state" / "about.json").write_text("{")
     with pytest.warns(UserWarning, match="damaged.*one before"):
         assert go(tmp_path) == straight
 
