@@ -13,7 +13,7 @@ import jax
 
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError, dumps
-from rljax.training.loggers import say
+from rljax.training.loggers import log_line
 
 Settings = TypeVar("Settings")
 
@@ -69,26 +69,26 @@ def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
     try:
         yield
     except (CheckpointError, RunError, ImportError, MemoryError) as error:
-        say(f"error: {error}")
+        log_line(f"error: {error}")
         sys.exit(1)
     except BrokenPipeError:  # who read us stopped, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        say(f"error: {error}. {disk}")
+        log_line(f"error: {error}. {disk}")
         sys.exit(1)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        say(f"error: out of memory: {error}. {memory}")
+        log_line(f"error: out of memory: {error}. {memory}")
         sys.exit(1)
     except ValueError as error:
         if not _is_ours(error):
             raise
-        say(f"error: {error}")
+        log_line(f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        say("error: stopped at once; what was saved before is whole.")
+        log_line("error: stopped at once; what was saved before is whole.")
         sys.exit(1)
 
 
@@ -121,7 +121,7 @@ def use_compile_cache() -> None:
             pass
     except OSError as error:
         jax.config.update("jax_enable_compilation_cache", False)
-        say(
+        log_line(
             f"warning: no compile cache, {folder} cannot be written ({error.strerror}); "
             f"set JAX_COMPILATION_CACHE_DIR to a folder that can."
         )

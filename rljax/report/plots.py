@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rljax.extras import require
 from rljax.numerics.statistics import bootstrap_interval, interquartile_mean
 from rljax.sweeps.results import Results
 
@@ -17,13 +18,7 @@ def require_matplotlib() -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "pictures need matplotlib, which is not installed. Install it with: "
-            "pip install 'rljax[viz]'"
-        ) from error
+    require("matplotlib", "pictures need", "viz")
 
 
 def learning_curve(
