@@ -102,7 +102,9 @@ class RunLogger:
             folder = path / "checkpoints"
             restored = rljax.training.checkpoint.restore_latest(folder, like)
         if restored is None:
-            state = jax.jit(init)(*args)
+            # Called as a compiled program, it leaves the keys free to be used again, for
+            # a picture of the untrained policy.
+            state = jax.jit(init).lower(*args).compile()(*args)
         else:
             state, metadata = restored
             self._before = self._resumed(metadata)
