@@ -18,11 +18,7 @@ FINER = 4  # painted this many times as large, then averaged: smooth edges
 
 
 def require_pillow() -> None:
-    """Checks that pictures can be painted, before a long run rather than after it.
-
-    Raises:
-        ImportError: Pillow is not installed.
-    """
+    """Raises an ImportError with the install command if Pillow is missing."""
     require("PIL.Image", "pictures need", "viz")
 
 

@@ -13,11 +13,7 @@ from rljax.sweeps.results import Results
 
 
 def require_matplotlib() -> None:
-    """Checks that pictures can be drawn, before a long run rather than after it.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Raises an ImportError with the install command if matplotlib is missing."""
     require("matplotlib", "pictures need", "viz")
 
 

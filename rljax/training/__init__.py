@@ -6,10 +6,8 @@ killed at any moment and resumed bit for bit. May import `algorithms` and the la
 it. Orbax, rich and tensorboardX are imported where they are needed only.
 """
 
-from rljax.training.checkpoint import CheckpointError, DamagedCheckpointError
-from rljax.training.compile_time import Stopwatch
+from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError
-from rljax.training.interrupts import catch_interrupts
 from rljax.training.loggers import LogEntry, Logger, log_line
 from rljax.training.loop import train
 from rljax.training.populations import member, population, replicate, stack
@@ -18,16 +16,13 @@ from rljax.training.run_logger import RunLogger
 
 __all__ = [
     "CheckpointError",
-    "DamagedCheckpointError",
     "LogEntry",
     "Logger",
     "RunError",
     "RunFolder",
     "RunLogger",
     "RunOptions",
-    "Stopwatch",
     "UsageError",
-    "catch_interrupts",
     "log_line",
     "member",
     "population",
