@@ -22,7 +22,8 @@ from rljax.report.policy_replay import play_policies, require_pictures, save_rep
 from rljax.rollouts.rollout import greedy_and_sampled
 from rljax.training.loop import train
 from rljax.training.populations import member, population, replicate
-from rljax.training.run_folder import Run, RunOptions
+from rljax.training.run_folder import RunFolder, RunOptions
+from rljax.training.run_logger import RunLogger
 
 SOLVED = 475.0
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
@@ -77,17 +78,16 @@ def main(experiment: Experiment) -> dict[str, Any]:
     log_every = max(1, num_updates // (5 * experiment.num_evaluations))
     evaluate_every = max(1, num_updates // experiment.num_evaluations)
     evaluate_every -= evaluate_every % log_every
-    with Run(
-        "cartpole_ppo",
-        experiment,
-        options,
-        num_updates=num_updates,
-        steps_per_update=config.batch_size * seeds,
-        headline="greedy_return",
-        stop_at=experiment.stop_at_return,
-    ) as run:
-        if run.result is not None:
-            return run.result
+    with RunFolder("cartpole_ppo", experiment, options) as folder:
+        if folder.result is not None:
+            return folder.result
+        run = RunLogger(
+            folder,
+            num_updates=num_updates,
+            steps_per_update=config.batch_size * seeds,
+            headline="greedy_return",
+            stop_at=experiment.stop_at_return,
+        )
         if options.out is not None:
             require_pictures()
 

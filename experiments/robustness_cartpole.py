@@ -22,7 +22,8 @@ from rljax.report.plots import heat_map, require_matplotlib
 from rljax.rollouts.rollout import evaluate
 from rljax.training.loop import train
 from rljax.training.populations import share_out, stack
-from rljax.training.run_folder import Run, RunOptions
+from rljax.training.run_folder import RunFolder, RunOptions
+from rljax.training.run_logger import RunLogger
 
 SOLVED = 475.0
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
@@ -62,21 +63,20 @@ class Experiment:
 
 def main(experiment: Experiment) -> dict[str, Any]:
     """Trains, or goes on, and returns the returns on all plants."""
-    folder, config = experiment.run.out, experiment.config
+    out, config = experiment.run.out, experiment.config
     num_updates = config.updates(experiment.total_steps)
     lengths = np.geomspace(0.05, 5.0, experiment.num_lengths).tolist()
     masses = np.geomspace(0.01, 10.0, experiment.num_masses).tolist()
-    with Run(
-        "robustness_cartpole",
-        experiment,
-        experiment.run,
-        num_updates=num_updates,
-        steps_per_update=config.batch_size,
-        headline="episode_return",
-    ) as run:
-        if run.result is not None:
-            return run.result
-        if folder is not None:
+    with RunFolder("robustness_cartpole", experiment, experiment.run) as folder:
+        if folder.result is not None:
+            return folder.result
+        run = RunLogger(
+            folder,
+            num_updates=num_updates,
+            steps_per_update=config.batch_size,
+            headline="episode_return",
+        )
+        if out is not None:
             require_matplotlib()
         keys = jax.random.split(jax.random.key(experiment.seed), 2)
         learner = ppo.ppo(ENV, NETWORK, config)
@@ -97,8 +97,8 @@ def main(experiment: Experiment) -> dict[str, Any]:
         plants = stack(TASK, **{k: np.pad(x, more, "edge") for k, x in columns.items()})
         returns = jax.jit(on_plants(experiment))(state, plants, keys[1])
         returns = np.asarray(returns)[:count]
-        if folder is not None:
-            draw(folder, pairs, returns.reshape(len(lengths), len(masses)))
+        if out is not None:
+            draw(out, pairs, returns.reshape(len(lengths), len(masses)))
         figures = {"plants": count, "solved": int((returns >= SOLVED).sum())}
         return run.finish(figures | summarize([nearest(returns, columns)]))
 

@@ -23,8 +23,8 @@ from rljax.sweeps.points import LogUniform, Space, Uniform
 from rljax.sweeps.problem import Problem
 from rljax.sweeps.runner import sweep
 from rljax.training.files import RunError
-from rljax.training.loggers import say
-from rljax.training.run_folder import Run, RunOptions
+from rljax.training.loggers import log_line
+from rljax.training.run_folder import RunFolder, RunOptions
 
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
 
@@ -99,14 +99,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
     folder, storage = experiment.run.out, experiment.storage
     if storage is None and folder is not None:
         storage = f"sqlite:///{folder / 'study.db'}"
-    with Run(
-        "search_cartpole",
-        experiment,
-        experiment.run,
-        num_updates=experiment.config.updates(experiment.total_steps),
-        steps_per_update=experiment.config.batch_size,
-        headline="return",
-    ) as run:
+    with RunFolder("search_cartpole", experiment, experiment.run) as run:
         if run.result is not None:
             return run.result
         problem = experiment.problem()
@@ -119,13 +112,13 @@ def main(experiment: Experiment) -> dict[str, Any]:
             seed=experiment.seed,
             name=experiment.study,
             storage=storage,
-            asked_to_stop=run.asked_to_stop,
+            asked_to_stop=run.should_stop,
         )
         found = {trial.state.name: trial for trial in study.trials}
         if "COMPLETE" not in found:
             raise RunError("runs of every trial diverged. Search another range.")
         trials = trained(study)
-        say(f"best of {len(trials)}: {study.best_params}; now with other seeds")
+        log_line(f"best of {len(trials)}: {study.best_params}; now with other seeds")
         # The best of many was lucky, too: only runs that did not choose it are honest.
         anew = sweep(
             problem,

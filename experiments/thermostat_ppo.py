@@ -23,7 +23,8 @@ from rljax.report.policy_replay import require_pictures
 from rljax.rollouts.rollout import greedy_and_sampled
 from rljax.training.loop import train
 from rljax.training.populations import population, replicate
-from rljax.training.run_folder import Run, RunOptions
+from rljax.training.run_folder import RunFolder, RunOptions
+from rljax.training.run_logger import RunLogger
 
 ENV, NETWORK = Thermostat(), ActorCritic(num_actions=2)
 
@@ -68,22 +69,21 @@ class Experiment:
 
 def main(experiment: Experiment) -> dict[str, Any]:
     """Trains, or goes on, and returns the headline figures."""
-    config, seeds, folder = experiment.config, experiment.num_seeds, experiment.run.out
+    config, options, seeds = experiment.config, experiment.run, experiment.num_seeds
     task = HARD_PLANT if experiment.hard else ThermostatParams()
     num_updates = config.updates(experiment.total_steps)
     log_every = max(1, num_updates // experiment.num_evaluations)
-    with Run(
-        "thermostat_ppo",
-        experiment,
-        experiment.run,
-        num_updates=num_updates,
-        steps_per_update=config.batch_size * seeds,
-        headline="greedy_return",
-    ) as run:
-        if run.result is not None:
-            thermostat_report.say_table(run.result)
-            return run.result
-        if folder is not None:
+    with RunFolder("thermostat_ppo", experiment, options) as folder:
+        if folder.result is not None:
+            thermostat_report.say_table(folder.result)
+            return folder.result
+        run = RunLogger(
+            folder,
+            num_updates=num_updates,
+            steps_per_update=config.batch_size * seeds,
+            headline="greedy_return",
+        )
+        if options.out is not None:
             require_pictures()
 
         def test(states: Any, key: jax.Array) -> dict[str, jax.Array]:
@@ -122,11 +122,11 @@ def main(experiment: Experiment) -> dict[str, Any]:
         result = thermostat_report.compare(
             keys[2], task, *runs, gamma=gamma, num_episodes=episodes
         )
-        if folder is not None:
+        if options.out is not None:
             seen = [row for row in run.rows if "heater_on" in row]
             steps = [row["env_steps"] / seeds for row in seen]
             learning_curve(
-                folder / "learning_curve.png",
+                options.out / "learning_curve.png",
                 steps,
                 [row["sampled_return"] for row in seen],
                 title=f"PPO on the thermostat, {config.num_envs} environments a run",
@@ -137,9 +137,11 @@ def main(experiment: Experiment) -> dict[str, Any]:
             )
             on = [row["heater_on"][0] for row in seen]
             thermostat_report.draw_policy(
-                folder / "policy.png", task, steps, on, gamma=gamma
+                options.out / "policy.png", task, steps, on, gamma=gamma
             )
-            thermostat_report.draw_episodes(folder, keys[3], task, *runs, gamma=gamma)
+            thermostat_report.draw_episodes(
+                options.out, keys[3], task, *runs, gamma=gamma
+            )
         thermostat_report.say_table(result)
         return run.finish(result)
 

@@ -20,7 +20,7 @@ from rljax.numerics.statistics import bootstrap_interval, interquartile_mean, su
 from rljax.report.plots import require_matplotlib, save_figure
 from rljax.report.policy_replay import play_policies, save_replay
 from rljax.rollouts.rollout import Trajectory, evaluate, record
-from rljax.training.loggers import say
+from rljax.training.loggers import log_line
 
 _ENV = Thermostat()
 _DEGREES = np.linspace(-10.0, 10.0, 81)  # F from the target, where policies are shown
@@ -123,9 +123,9 @@ def say_table(result: Mapping[str, Any]) -> None:
 
     def line(name: str, value: float, interval: Any = None) -> None:
         spread = "" if interval is None else "[{:.1f}, {:.1f}]".format(*interval)
-        say(f"{name:<34}{value:>7.1f}  {spread:<16}{value / optimum:>8.1%}")
+        log_line(f"{name:<34}{value:>7.1f}  {spread:<16}{value / optimum:>8.1%}")
 
-    say(f"{'policy':<34}{'return':>7}  {'95 % interval':<16}{'of optimum':>8}")
+    log_line(f"{'policy':<34}{'return':>7}  {'95 % interval':<16}{'of optimum':>8}")
     for name, values in (
         ("untrained, actions drawn", result["returns_untrained"]),
         ("learned", result["returns"]),
@@ -140,7 +140,7 @@ def say_table(result: Mapping[str, Any]) -> None:
         "over 100 %" if error >= 1 else f"{error:.2%}"  # of a value of about zero
         for error in np.quantile(np.asarray(errors, np.float64), [0.5, 1.0])
     )
-    say(f"critics' relative error: {median} (median run), {worst} (worst)")
+    log_line(f"critics' relative error: {median} (median run), {worst} (worst)")
 
 
 def draw_episodes(

@@ -16,7 +16,7 @@ from typing import Any
 
 from rljax.commands.launch import check_counts, launch
 from rljax.training.files import RunError
-from rljax.training.loggers import say
+from rljax.training.loggers import log_line
 
 HERE = Path(__file__).parent
 
@@ -44,7 +44,7 @@ def main(settings: Benchmark) -> dict[str, Any]:
     }
     found: dict[str, Any] = {"date": datetime.date.today().isoformat()}
     for name, flags in scripts.items():
-        say(f"{name}.py")
+        log_line(f"{name}.py")
         command = [sys.executable, str(HERE / f"{name}.py"), *flags]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:

@@ -1,4 +1,4 @@
-"""Experiments as commands: flags in, one JSON line out, an exit status."""
+"""The main function of an experiment: flags, one JSON line, an exit status."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ import jax
 
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError, dumps
-from rljax.training.loggers import say
+from rljax.training.loggers import log_line
 
 Settings = TypeVar("Settings")
 
@@ -33,8 +33,8 @@ def launch(
     Args:
         main: the experiment.
         settings: a dataclass of what the command line can change.
-        description: what `--help` says first.
-        all_cores: where JAX computes on a CPU, make each core a device.
+        description: the first lines of `--help`.
+        all_cores: on a CPU, make each core a device.
     """
     import tyro
 
@@ -56,39 +56,39 @@ def launch(
 
 @contextlib.contextmanager
 def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
-    """Makes what a user can cause one line on stderr and an exit status.
+    """Turns a user's errors into one line on stderr and an exit status.
 
-    1: the run failed; 2: bad usage. What nobody foresaw keeps its traceback. Warnings
+    1: the run failed; 2: bad usage. Unforeseen errors keep their traceback. Warnings
     become one line each, too.
 
     Args:
-        disk: what to do about a file that cannot be read or written.
-        memory: what to do where the device's memory does not suffice.
+        disk: advice for a file that cannot be read or written.
+        memory: advice for a device without enough memory.
     """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         yield
     except (CheckpointError, RunError, ImportError, MemoryError) as error:
-        say(f"error: {error}")
+        log_line(f"error: {error}")
         sys.exit(1)
-    except BrokenPipeError:  # who read us stopped, as head does
+    except BrokenPipeError:  # the reader closed the pipe, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        say(f"error: {error}. {disk}")
+        log_line(f"error: {error}. {disk}")
         sys.exit(1)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        say(f"error: out of memory: {error}. {memory}")
+        log_line(f"error: out of memory: {error}. {memory}")
         sys.exit(1)
     except ValueError as error:
-        if not _is_ours(error):
+        if not _is_usage_error(error):
             raise
-        say(f"error: {error}")
+        log_line(f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        say("error: stopped at once; what was saved before is whole.")
+        log_line("error: stopped at once; what was saved before is whole.")
         sys.exit(1)
 
 
@@ -106,10 +106,10 @@ def check_counts(settings: Any, *names: str, least: int = 1) -> None:
 
 
 def use_compile_cache() -> None:
-    """Turns JAX's persistent compilation cache on, for every program however small.
+    """Turns on JAX's persistent compilation cache, for programs of every size.
 
-    It lies where `JAX_COMPILATION_CACHE_DIR` says, or in the user's cache folder. A
-    folder that cannot be written is one warning, and no cache.
+    Its folder is what `JAX_COMPILATION_CACHE_DIR` says, or one in the user's cache
+    folder. If it cannot be written, there is one warning and no cache.
     """
     # Unlike Path.home(), this leaves "~" where the user has no home.
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -121,7 +121,7 @@ def use_compile_cache() -> None:
             pass
     except OSError as error:
         jax.config.update("jax_enable_compilation_cache", False)
-        say(
+        log_line(
             f"warning: no compile cache, {folder} cannot be written ({error.strerror}); "
             f"set JAX_COMPILATION_CACHE_DIR to a folder that can."
         )
@@ -131,8 +131,8 @@ def use_compile_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Whether a ValueError was raised by this package about its input, not within JAX."""
+def _is_usage_error(error: BaseException) -> bool:
+    """Returns whether this package raised a ValueError about its input, not JAX."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from rljax.algorithms import ppo
+from rljax.extras import require
 from rljax.report import sweep_report
 from rljax.report.policy_replay import require_pictures
 from rljax.report.tables import say_results
@@ -16,9 +17,8 @@ from rljax.rollouts.rollout import evaluate
 from rljax.sweeps.points import Point
 from rljax.sweeps.problem import Problem, names_of, replaced
 from rljax.sweeps.runner import check_sweep, sweep
-from rljax.training.loggers import require_tensorboard
 from rljax.training.manifest import manifest
-from rljax.training.run_folder import Run
+from rljax.training.run_folder import RunFolder
 
 
 def ppo_problem(
@@ -143,20 +143,13 @@ def run_sweep(
     # Before there is a run directory.
     check_flags(settings, points[0])
     check_sweep(problem, points, **how)
-    with Run(
-        name,
-        settings,
-        settings.run,
-        num_updates=config.updates(settings.total_steps),
-        steps_per_update=config.batch_size,
-        headline="return",
-    ) as run:
+    with RunFolder(name, settings, settings.run) as run:
         if run.result is not None:
             return run.result
         if folder is not None:
             require_pictures()
         if settings.run.tensorboard:
-            require_tensorboard()
+            require("tensorboardX", "TensorBoard logs need", "log")
         done = sweep(
             problem,
             points,
@@ -164,7 +157,7 @@ def run_sweep(
             seed=settings.seed,
             folder=folder,
             checkpoint_every=settings.run.checkpoint_every,
-            asked_to_stop=run.asked_to_stop,
+            asked_to_stop=run.should_stop,
         )
         say_results(done.results)
         if folder is not None:

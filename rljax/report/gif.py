@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rljax.envs.drawing import Picture, check_picture
+from rljax.extras import require
 from rljax.report.replay import UNITS, Replay, check_some, decimals, height, place
 
 TRANSPARENT = 255  # the palette's last index, which no pixel of a whole frame has
@@ -17,18 +18,8 @@ FINER = 4  # painted this many times as large, then averaged: smooth edges
 
 
 def require_pillow() -> None:
-    """Checks that pictures can be painted, before a long run rather than after it.
-
-    Raises:
-        ImportError: Pillow is not installed.
-    """
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "pictures need Pillow, which is not installed. Install it with: "
-            "pip install 'rljax[viz]'"
-        ) from error
+    """Raises an ImportError with the install command if Pillow is missing."""
+    require("PIL.Image", "pictures need", "viz")
 
 
 def frame(picture: Picture, *, width: int = 600) -> np.ndarray:

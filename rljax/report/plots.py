@@ -7,23 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rljax.extras import require
 from rljax.numerics.statistics import bootstrap_interval, interquartile_mean
 from rljax.sweeps.results import Results
 
 
 def require_matplotlib() -> None:
-    """Checks that pictures can be drawn, before a long run rather than after it.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "pictures need matplotlib, which is not installed. Install it with: "
-            "pip install 'rljax[viz]'"
-        ) from error
+    """Raises an ImportError with the install command if matplotlib is missing."""
+    require("matplotlib", "pictures need", "viz")
 
 
 def learning_curve(

@@ -18,7 +18,7 @@ from rljax.sweeps.results import DIVERGED
 
 
 def figures(done: Any, *, target: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The best configuration's returns, and what all runs took, for `Run.finish`.
+    """The best configuration's returns, and what all runs took, for `RunFolder.finish`.
 
     Args:
         done: what `rljax.sweeps.runner.sweep` returned.

@@ -16,7 +16,7 @@ from rljax.sweeps.halving import Progress, rows_of
 from rljax.sweeps.problem import Cost, Group, Problem
 from rljax.sweeps.results import FINISHED
 from rljax.sweeps.store import Ends, Part, PartFolder
-from rljax.training.loggers import say
+from rljax.training.loggers import log_line
 from rljax.training.loop import compile_chunk, compiled, copied, jitted, train
 from rljax.training.populations import member, population, share_out
 from rljax.training.run_folder import stopped
@@ -76,7 +76,7 @@ class Worker:
                 break
             self.size = math.ceil(self.size / 2)
         if needed > limit:
-            say(
+            log_line(
                 f"warning: {len(self._keys)} seeds of one configuration take about "
                 f"{needed / 1e9:.2g} GB, and {limit / 1e9:.2g} GB are free."
             )
@@ -114,7 +114,7 @@ class Worker:
         one = self._one_run()
         folder = PartFolder(place, one.own, one)
         if (done := folder.part()) is not None:
-            say(f"{name} was done before: {place}")
+            log_line(f"{name} was done before: {place}")
             return done
         halvings = {nearest(self._updates, share) for share in rungs.shares}
         progress, state, task, solved = self._begin(points, folder)
@@ -125,7 +125,7 @@ class Worker:
             evaluated = progress.step == self._updates[progress.moments - 1]
             if evaluated:
                 best = np.nanmax(np.append(progress.newest(), -np.inf))
-                say(f"{name}: {now}, return of the best run {best:.4g}")
+                log_line(f"{name}: {now}, return of the best run {best:.4g}")
             if evaluated and progress.moments - 1 in halvings:
                 before = len(progress.alive)
                 new = self._solved(progress, state, rungs.target)
@@ -135,7 +135,7 @@ class Worker:
                 if rows := progress.halve(solved):
                     state, task = self._choose(state, task, rows)
                 left = f"{len(new)} solved, {len(progress.alive)} go on"
-                say(f"{name}: of {before} configurations {left}")
+                log_line(f"{name}: of {before} configurations {left}")
             asked, late = asked_to_stop(), time.monotonic() - saved >= checkpoint_every
             if progress.done() or not (asked or late):
                 continue

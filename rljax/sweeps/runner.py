@@ -13,7 +13,7 @@ from rljax.sweeps.population_run import Rungs, Worker, nearest
 from rljax.sweeps.problem import Group, Problem, group, in_words
 from rljax.sweeps.results import DROPPED, Results
 from rljax.training.files import RunError, dumps, read_json, write_atomically
-from rljax.training.loggers import say
+from rljax.training.loggers import log_line
 from rljax.training.manifest import differences
 
 
@@ -121,14 +121,14 @@ def sweep(
         sizes = [worker.size for worker in workers]
         count = sum(len(worker.parts()) for worker in workers)
         words = in_words(len(points), num_seeds, costs, count)
-        say(words)
+        log_line(words)
         if plan is not None:
             plan.parent.mkdir(parents=True, exist_ok=True)
             about = {"plan": words, "sizes": sizes, "asked": asked}
             write_atomically(plan, dumps(about, indent=1) + "\n")
     parts = [(worker, part) for worker in workers for part in worker.parts()]
     if rungs and len(parts) > len(workers):
-        say(
+        log_line(
             f"warning: rungs compare the configurations of one part only, and there are "
             f"{len(parts)} parts"
         )

@@ -17,7 +17,7 @@ import rljax.training.checkpoint
 from rljax.sweeps.halving import Progress
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError, dumps, read_json, write_atomically
-from rljax.training.loggers import say
+from rljax.training.loggers import log_line
 
 
 class Ends(NamedTuple):
@@ -123,11 +123,11 @@ class PartFolder:
         except _DAMAGES as error:
             self._say_damaged(error)
             return None
-        say(f"going on from update {progress.step:,} in {self.path}")
+        log_line(f"going on from update {progress.step:,} in {self.path}")
         return Saved(progress, state, solved)
 
     def _say_damaged(self, error: Exception) -> None:
-        say(f"{self.path} is damaged, and made again: {error}")
+        log_line(f"{self.path} is damaged, and made again: {error}")
 
 
 # What reading files raises that are not as they were written.

@@ -1,13 +1,13 @@
-"""Checkpoints: a state on disk, whole or not at all.
+"""Checkpoints: states on disk, written completely or not at all.
 
-A checkpoint is a folder named by its update. Orbax writes the arrays; beside them lie a
-description of every leaf and a checksum of every file. It is written under another name
-and renamed when complete, so a process killed at any moment leaves no half of one.
+A checkpoint is the folder `<step>/state`, named by the number of updates: the arrays as
+Orbax writes them, a description of every leaf, and a checksum of every file. Orbax's
+CheckpointManager writes under a temporary name, renames at the end and removes old ones,
+so that a process killed at any moment leaves no half of one.
 """
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import warnings
@@ -22,7 +22,9 @@ from rljax.training.files import sync
 
 State = TypeVar("State")
 
-_STATE, _ABOUT, _SUMS = "state", "about.json", "sha256.json"
+ARRAYS, DESCRIPTION, CHECKSUMS = "arrays", "about.json", "sha256.json"
+_ITEM = "state"
+_NOT_SUMMED = (CHECKSUMS, "commit_success.txt")  # Orbax writes the second one last
 
 
 class CheckpointError(RuntimeError):
@@ -36,7 +38,11 @@ class DamagedCheckpointError(CheckpointError):
 def save(
     folder: Path, step: int, state: Any, metadata: dict[str, Any], *, keep: int = 3
 ) -> Path:
-    """Writes `folder/<step>` atomically, then removes all but `keep`.
+    """Writes the checkpoint `folder/<step>` and removes all but the newest `keep`.
+
+    Checkpoints of this and later updates are replaced: they were left by an earlier
+    process, and this one takes those updates again. On several hosts, all of them call
+    it, with the same folder.
 
     Args:
         folder: where the run's checkpoints lie; made if missing.
@@ -52,38 +58,40 @@ def save(
         CheckpointError: it could not be written. Earlier ones are as they were.
     """
     import orbax.checkpoint as ocp
+    from orbax.checkpoint.checkpoint_managers import LatestN
 
-    path = Path(folder).absolute() / f"{step:012d}"
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    from rljax.training.checkpoint_handler import ChecksumSave
+
+    folder = Path(folder).absolute()
+    path = folder / f"{step:012d}"
+    description = {"step": step, "metadata": metadata, "leaves": _describe(state)}
+    options = ocp.CheckpointManagerOptions(
+        step_format_fixed_length=12,
+        preservation_policy=LatestN(keep),
+        enable_async_checkpointing=False,  # the next chunk overwrites the state
+        cleanup_tmp_directories=True,
+        save_root_metadata=False,
+        lightweight_initialize=True,
+    )
+    arguments = ocp.args.Composite(**{_ITEM: ChecksumSave(state, description)})
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        _require_space(unfinished, state)
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(unfinished / _STATE, state)
-        about = {"step": step, "metadata": metadata, "leaves": _describe(state)}
-        (unfinished / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
-        sums = json.dumps(_checksums(unfinished))
-        (unfinished / _SUMS).write_text(sums, encoding="utf-8")
-        for entry in [*unfinished.rglob("*"), unfinished]:
-            sync(entry)
-        if path.exists():
-            shutil.rmtree(path)
-        unfinished.rename(path)
-        sync(path.parent)
+        folder.mkdir(parents=True, exist_ok=True)
+        _require_space(folder, state)
+        with ocp.CheckpointManager(folder, options=options) as manager:
+            for later in [x for x in steps(folder) if x >= step]:
+                manager.delete(later)
+            manager.save(step, args=arguments, force=True)
+        sync(path)
+        sync(folder)
     # Orbax reports a full disk in exceptions of several unrelated types.
     except Exception as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for unfinished in folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else error
         raise CheckpointError(
             f"could not write the checkpoint {path}: {reason}. Make room, or make it "
             f"writable, and run the same command again: earlier checkpoints are whole."
         ) from error
-    older = [x for x in steps(folder) if x < step]
-    for old in older[: max(0, len(older) - (keep - 1))]:
-        shutil.rmtree(path.with_name(f"{old:012d}"), ignore_errors=True)
-    for leftover in path.parent.glob(".0*"):
-        shutil.rmtree(leftover, ignore_errors=True)
     return path
 
 
@@ -100,13 +108,14 @@ def restore(path: Path, like: State) -> tuple[State, dict[str, Any]]:
 
     Raises:
         DamagedCheckpointError: its files are not as they were written.
-        CheckpointError: it holds a state of another structure.
+        CheckpointError: it holds a state of another structure, or an earlier version of
+            rljax wrote it.
     """
     import orbax.checkpoint as ocp
 
     path = Path(path).absolute()
-    about = _verified(path)
-    _check_same_leaves(path, about["leaves"], _describe(like))
+    description = _verified(path)
+    _check_same_leaves(path, description["leaves"], _describe(like))
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
             x.shape, x.dtype, sharding=getattr(x, "sharding", None)
@@ -114,8 +123,8 @@ def restore(path: Path, like: State) -> tuple[State, dict[str, Any]]:
         like,
     )
     with ocp.StandardCheckpointer() as checkpointer:
-        state = checkpointer.restore(path / _STATE, abstract)
-    return jax.tree.map(_placed, state, like), about["metadata"]
+        state = checkpointer.restore(path / _ITEM / ARRAYS, abstract)
+    return jax.tree.map(_placed, state, like), description["metadata"]
 
 
 def restore_latest(folder: Path, like: State) -> tuple[State, dict[str, Any]] | None:
@@ -151,7 +160,7 @@ def restore_latest(folder: Path, like: State) -> tuple[State, dict[str, Any]] | 
 
 
 def steps(folder: Path) -> list[int]:
-    """The updates of which a folder holds checkpoints, ascending."""
+    """Returns the updates of which a folder holds checkpoints, ascending."""
     if not Path(folder).is_dir():
         return []
     return sorted(
@@ -162,7 +171,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def _require_space(folder: Path, state: Any) -> None:
-    """Finds a full disk before Orbax does, whose threads would print pages about it."""
+    """Raises an OSError on a full disk before Orbax does, whose threads print pages."""
     needed = 2 * sum(x.nbytes for x in jax.tree.leaves(state)) + 2**19
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -170,7 +179,7 @@ def _require_space(folder: Path, state: Any) -> None:
 
 
 def _describe(state: Any) -> dict[str, list[Any]]:
-    """Shape and dtype of every leaf, by its path."""
+    """Returns the shape and dtype of every leaf, by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {
         jax.tree_util.keystr(path): [list(x.shape), str(x.dtype)] for path, x in leaves
@@ -192,7 +201,7 @@ def _leaf_text(leaf: list[Any] | None) -> str:
 
 
 def _placed(x: jax.Array, like: Any) -> jax.Array:
-    """Leaves an array free to move unless `like` has a place for it.
+    """Returns an array that is tied to a device only if `like` is.
 
     Orbax ties what it restores to a device; a program lowered for arrays so tied is
     another one than that of the run's start: compiled anew, its bits not promised.
@@ -205,31 +214,36 @@ def _placed(x: jax.Array, like: Any) -> jax.Array:
     return jnp.asarray(np.asarray(x))
 
 
-def _checksums(path: Path) -> dict[str, str]:
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != _SUMS)
+def checksums(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file of a checkpoint, by its path in the folder."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name not in _NOT_SUMMED]
     return {
-        p.relative_to(path).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in files
     }
 
 
 def _verified(path: Path) -> dict[str, Any]:
-    """The description of a checkpoint, once all its files have proved whole."""
+    """Returns the description of a checkpoint after checking all its files."""
+    if (path / CHECKSUMS).exists():
+        raise CheckpointError(
+            f"{path} was written by an earlier version of rljax, in another layout. "
+            f"Finish the run with that version, or choose another folder."
+        )
+    folder = path / _ITEM
     try:
-        wanted = json.loads((path / _SUMS).read_text(encoding="utf-8"))
-        found = _checksums(path)
-        about = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
-        if not isinstance(wanted, dict) or not isinstance(about, dict):
+        wanted = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        found = checksums(folder)
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if not isinstance(wanted, dict) or not isinstance(description, dict):
             raise ValueError("its descriptions are not JSON objects")
     except PermissionError as error:
         raise CheckpointError(f"{path} may not be read: {error}. Permit it.") from error
     except (OSError, ValueError) as error:
         raise DamagedCheckpointError(f"{path} is damaged: {error}.") from error
-    bad = sorted(
-        x for x in wanted.keys() | found.keys() if wanted.get(x) != found.get(x)
-    )
-    if bad:
+    names = wanted.keys() | found.keys()
+    if changed := sorted(x for x in names if wanted.get(x) != found.get(x)):
         raise DamagedCheckpointError(
-            f"{path} is damaged: {bad[0]} is not what was written."
+            f"{path} is damaged: {changed[0]} is not what was written."
         )
-    return about
+    return description

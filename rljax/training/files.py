@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and strict JSON to put into them."""
+"""Atomic and locked files, and strict JSON."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class FolderError(ValueError):
-    """A folder does not hold what was asked of it; the message says why."""
+    """A folder cannot be read as intended; the message says why."""
 
 
 class RunError(RuntimeError):
@@ -20,13 +20,16 @@ class RunError(RuntimeError):
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """Strict JSON: numbers that are not finite become null, arrays become lists."""
+    """Returns strict JSON: numbers that are not finite become null, arrays lists."""
     return json.dumps(_plain(value), allow_nan=False, **options)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees all of the old text or all of the new."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Replaces a file at once: a reader sees all of the old text or all of the new.
+
+    One process at a time may write it: a file that several share needs a lock.
+    """
+    beside = path.with_name(f".{path.name}.new")
     try:
         with beside.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -88,7 +91,7 @@ def locked(path: Path, in_use: str) -> Iterator[BinaryIO]:
 
 
 def sync(path: Path) -> None:
-    """Returns once a file, or a folder's list of names, is on the disk."""
+    """Flushes a file, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -113,7 +116,7 @@ def _plain(value: Any) -> Any:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a file of a folder that somebody else wrote; it need not exist.
+    """Returns the path of a file of a folder that is not trusted; it need not exist.
 
     Raises:
         FolderError: it lies outside the folder, by its name or by a link. Links into the

@@ -12,10 +12,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """The signal received so far.
+    """The first signal that was received.
 
     Attributes:
-        received: "SIGTERM" or "SIGINT"; None as long as there was none.
+        received: "SIGTERM" or "SIGINT", or None.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: JSON lines, TensorBoard, and the terminal."""
+"""Loggers of a run's metrics: JSON lines and TensorBoard. `progress` has the terminal."""
 
 import json
 import math
@@ -10,18 +10,19 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from rljax.base import Mean
+from rljax.extras import require
 from rljax.training.files import dumps
 
 Row = dict[str, Any]
-"""One report as plain numbers; a population's values are lists over its members."""
+"""One log entry as plain numbers; a population's values are lists over its members."""
 
 
-class Report(NamedTuple):
-    """What a run has to say between two chunks.
+class LogEntry(NamedTuple):
+    """The metrics that `train` passes to `on_log` between two compiled chunks.
 
     Attributes:
         step: updates taken since the very start.
-        metrics: means since the last report; NaN where nothing was observed. Leaves
+        metrics: means since the last entry; NaN where nothing was observed. Leaves
             `[]`, or `[N]` over the members of a population.
         evaluation: what `evaluate` returned, empty if it was not due.
         seconds_compile: seconds this process has spent compiling.
@@ -36,22 +37,22 @@ class Report(NamedTuple):
 
 
 def value_of(mean: Mean) -> np.ndarray:
-    """A mean's value, on the host; NaN where nothing was observed."""
+    """Returns a mean's value, on the host; NaN where nothing was observed."""
     total, weight = np.asarray(mean.total), np.asarray(mean.weight)
     return np.where(weight > 0, total / np.maximum(weight, 1e-30), np.nan)
 
 
-class Sink(Protocol):
-    """Something that takes rows."""
+class Logger(Protocol):
+    """A destination of a run's rows."""
 
     def write(self, row: Row) -> None:
-        """Takes one row."""
+        """Logs one row."""
 
     def sync(self) -> None:
-        """Returns once what was taken would survive a power cut."""
+        """Returns once all rows are on the disk."""
 
     def close(self) -> None:
-        """Takes no more."""
+        """Flushes and closes it."""
 
 
 class JsonLines:
@@ -75,7 +76,7 @@ class JsonLines:
 
 
 def read_rows(path: Path, last_step: int) -> list[Row]:
-    """The rows of a JSON-lines file up to an update; a torn last line is left out.
+    """Returns a JSON-lines file's rows up to an update, without a torn last line.
 
     Raises:
         ValueError: a line before the last is not a row.
@@ -98,22 +99,6 @@ def read_rows(path: Path, last_step: int) -> list[Row]:
     return rows
 
 
-def require_tensorboard() -> Any:
-    """The class that writes logs for TensorBoard.
-
-    Raises:
-        ImportError: tensorboardX is not installed.
-    """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "TensorBoard logs need tensorboardX, which is not installed. Install it "
-            "with: pip install 'rljax[log]'"
-        ) from error
-    return SummaryWriter
-
-
 class TensorBoard:
     """Writes scalars for TensorBoard; of a population, the mean over its members.
 
@@ -123,10 +108,9 @@ class TensorBoard:
 
     def __init__(self, folder: Path, first_step: int):
         # Rows of an earlier process beyond the checkpoint are hidden by the viewer.
-        self._writer = require_tensorboard()(
-            str(folder),
-            purge_step=first_step,
-            filename_suffix=f".{os.getpid()}.{first_step}",
+        tensorboard = require("tensorboardX", "TensorBoard logs need", "log")
+        self._writer = tensorboard.SummaryWriter(
+            str(folder), purge_step=first_step, filename_suffix=f".{first_step}"
         )
 
     def write(self, row: Row) -> None:
@@ -137,77 +121,14 @@ class TensorBoard:
                 self._writer.add_scalar(name, mean, row["step"])
 
     def sync(self) -> None:
-        """Hands over what is buffered."""
+        """Writes out what is buffered."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Writes out what is buffered."""
+        """Writes out what is buffered and closes the file."""
         self._writer.close()
 
 
-class Console:
-    """Progress on stderr: a bar in a terminal, a line per evaluation elsewhere.
-
-    Args:
-        total: updates of the whole run.
-        headline: name of the value to show beside the bar, where a row has it.
-    """
-
-    def __init__(self, total: int, headline: str):
-        from rich import progress
-        from rich.console import Console as RichConsole
-
-        self._total, self._headline = total, headline
-        self._shown = ""
-        console = RichConsole(file=sys.stderr)
-        self._live = console.is_terminal
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=None),
-            progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(elapsed_when_finished=True),
-            progress.TextColumn("{task.fields[shown]}"),
-            console=console,
-            disable=not self._live,
-        )
-        self._task = self._bar.add_task("compiling", total=total, rate="", shown="")
-        self._bar.start()
-
-    def write(self, row: Row) -> None:
-        """Moves the bar."""
-        evaluated = self._headline in row
-        if evaluated:
-            mean = float(np.mean(np.asarray(row[self._headline], np.float64)))
-            self._shown = f"{self._headline.replace('_', ' ')} {mean:.1f}"
-        rate = _si(row["env_steps_per_second"]) + " steps/s"
-        done = row["step"] >= self._total
-        self._bar.update(
-            self._task,
-            completed=row["step"],
-            description="trained" if done else "training",
-            rate=rate,
-            shown=self._shown,
-        )
-        if evaluated and not self._live:
-            say(f"update {row['step']:,}/{self._total:,}  {rate}  {self._shown}")
-
-    def sync(self) -> None:
-        """A screen keeps nothing."""
-
-    def close(self) -> None:
-        """Leaves the last state of the bar on the screen."""
-        self._bar.stop()
-
-
-def say(text: str) -> None:
-    """One line on stderr; stdout is for results."""
+def log_line(text: str) -> None:
+    """Prints one line to stderr; stdout is for results."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _si(number: float) -> str:
-    """Three significant digits and a prefix: 1234567 is 1.23M."""
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= limit:
-            return f"{number / limit:.3g}{suffix}"
-    return f"{number:.3g}"

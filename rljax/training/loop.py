@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Algorithm, Metrics, State
-from rljax.training.loggers import Report, value_of
+from rljax.training.loggers import LogEntry, value_of
 
 
 def train(
@@ -20,7 +20,7 @@ def train(
     num_updates: int,
     *,
     log_every: int | None = None,
-    on_log: Callable[[State, Report], bool | None] | None = None,
+    on_log: Callable[[State, LogEntry], bool | None] | None = None,
     evaluate: Callable[[State, jax.Array], dict[str, jax.Array]] | None = None,
     evaluate_every: int | None = None,
     evaluation_key: jax.Array | None = None,
@@ -37,7 +37,7 @@ def train(
         num_updates: updates to take from here.
         log_every: report whenever `state.step` is a multiple of this, and at the end;
             by default at the end only.
-        on_log: called with the state and a `Report`; returning True stops the run. The
+        on_log: called with the state and a `LogEntry`; returning True stops the run. The
             state is only lent: the next chunk reuses its memory.
         evaluate: `(state, key) -> metrics`, pure; compiled here. Called before the
             first update of all, at multiples of `evaluate_every`, and at the end.
@@ -75,8 +75,8 @@ def train(
         values = {name: value_of(mean) for name, mean in metrics.items()}
         now = time.perf_counter()
         evaluations = {name: np.asarray(x) for name, x in evaluations.items()}
-        it = Report(step, values, evaluations, seconds_compile, now - started)
-        return bool(on_log(state, it))
+        entry = LogEntry(step, values, evaluations, seconds_compile, now - started)
+        return bool(on_log(state, entry))
 
     def evaluated() -> dict[str, jax.Array]:
         assert evaluation_key is not None

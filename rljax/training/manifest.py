@@ -1,4 +1,4 @@
-"""What a result depends on: settings, versions, device."""
+"""Manifests: the settings, versions and device that a result depends on."""
 
 import contextlib
 import dataclasses
@@ -16,10 +16,10 @@ import numpy as np
 
 
 def manifest(experiment: str, settings: Any) -> dict[str, Any]:
-    """Everything to be stored beside a run, as JSON.
+    """Returns the settings, versions and machine of a run as a JSON object.
 
     Args:
-        experiment: its name.
+        experiment: the experiment's name.
         settings: a dataclass, possibly of dataclasses.
     """
     packages = ("rljax", "jax", "jaxlib", "flax", "optax", "chex", "numpy")
@@ -40,15 +40,15 @@ def manifest(experiment: str, settings: Any) -> dict[str, Any]:
 
 
 def device() -> str:
-    """The kind and number of devices that JAX computes on, such as "cpu x 1"."""
+    """Returns the kind and number of JAX's devices, such as "cpu x 1"."""
     devices = jax.devices()
     return f"{devices[0].device_kind} x {len(devices)}"
 
 
 def flat(settings: Any) -> dict[str, Any]:
-    """The fields of nested dataclasses as JSON values by dotted name.
+    """Returns the fields of nested dataclasses as JSON values by dotted name.
 
-    A field whose metadata say `{"setting": False}` changes no result and is left out.
+    A field with the metadata `{"setting": False}` changes no result and is left out.
     """
     out: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
@@ -67,7 +67,7 @@ def flat(settings: Any) -> dict[str, Any]:
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What is not the same in two flat dictionaries, in words."""
+    """Returns a phrase for each entry in which two flat dictionaries differ."""
     return [
         f"{name} is {stored.get(name, 'absent')} there and "
         f"{wanted.get(name, 'absent')} here"

@@ -1,28 +1,85 @@
-"""A line of progress about work that itself reports too seldom."""
+"""Progress on stderr: of a training run, and of any long work."""
 
 import sys
 import threading
 from collections.abc import Callable
 
-from rljax.training.loggers import say
+import numpy as np
+
+from rljax.training.loggers import Row, log_line
 
 
-class Ticker:
-    """Shows on stderr how far something is: a bar in a terminal, now and then a line.
-
-    A context manager; a thread asks how far it is.
+class Console:
+    """A `Logger` of progress on stderr: a bar in a terminal, else a line per evaluation.
 
     Args:
-        state: the share that is done, in [0, 1], and a line about it of at most 69
+        total: updates of the whole run.
+        headline: name of the value to show beside the bar, where a row has it.
+    """
+
+    def __init__(self, total: int, headline: str):
+        from rich import console as rich_console
+        from rich import progress
+
+        self._total, self._headline = total, headline
+        self._shown = ""
+        console = rich_console.Console(file=sys.stderr)
+        self._live = console.is_terminal
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=None),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+            progress.TextColumn("{task.fields[shown]}"),
+            console=console,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task("compiling", total=total, rate="", shown="")
+        self._bar.start()
+
+    def write(self, row: Row) -> None:
+        """Updates the bar."""
+        evaluated = self._headline in row
+        if evaluated:
+            mean = float(np.mean(np.asarray(row[self._headline], np.float64)))
+            self._shown = f"{self._headline.replace('_', ' ')} {mean:.1f}"
+        rate = si(row["env_steps_per_second"]) + " steps/s"
+        done = row["step"] >= self._total
+        self._bar.update(
+            self._task,
+            completed=row["step"],
+            description="trained" if done else "training",
+            rate=rate,
+            shown=self._shown,
+        )
+        if evaluated and not self._live:
+            log_line(f"update {row['step']:,}/{self._total:,}  {rate}  {self._shown}")
+
+    def sync(self) -> None:
+        """Does nothing: nothing is stored."""
+
+    def close(self) -> None:
+        """Stops the bar; its last state stays on the screen."""
+        self._bar.stop()
+
+
+class ProgressTicker:
+    """Shows the progress of long work on stderr: a bar in a terminal, else timed lines.
+
+    A context manager: a thread calls `state` at regular times.
+
+    Args:
+        state: returns the fraction done, in [0, 1], and a line about it of at most 69
             characters, so that it fits a terminal of 80 columns.
         seconds: between two lines where stderr is no terminal.
     """
 
     def __init__(self, state: Callable[[], tuple[float, str]], seconds: float = 10.0):
+        from rich import console as rich_console
         from rich import progress
-        from rich.console import Console
 
-        console = Console(file=sys.stderr)
+        console = rich_console.Console(file=sys.stderr)
         self._state, self._live = state, console.is_terminal
         self._seconds = 1.0 if self._live else seconds
         self._bar = progress.Progress(
@@ -35,7 +92,7 @@ class Ticker:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._tick, daemon=True)
 
-    def __enter__(self) -> "Ticker":
+    def __enter__(self) -> "ProgressTicker":
         self._bar.start()
         self._thread.start()
         return self
@@ -52,22 +109,22 @@ class Ticker:
             self._show()
 
     def _show(self) -> None:
-        share, line = self._state()
-        line = f"{share:4.0%}  {line}"
+        fraction, line = self._state()
+        line = f"{fraction:4.0%}  {line}"
         if self._live:
-            self._bar.update(self._task, completed=share, description=line)
+            self._bar.update(self._task, completed=fraction, description=line)
         else:
-            say(line)
+            log_line(line)
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds: 3725 is 1:02:05."""
+    """Formats seconds as hours, minutes and seconds: 3725 is 1:02:05."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def si(number: float) -> str:
-    """At most five characters: 1234567 is 1.23M."""
+    """Formats a number in at most five characters: 1234567 is 1.23M."""
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= 0.9995 * limit:
             return f"{number / limit:.3g}{suffix}"

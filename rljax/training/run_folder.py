@@ -1,56 +1,37 @@
-"""A run on disk: settings, progress, checkpoints and result in one directory.
+"""The directory of a run, a sweep or a search: lock, settings, checkpoints, result.
 
     manifest.json   settings, versions and device, written first
-    metrics.jsonl   one row a report
+    metrics.jsonl   one row per log entry
     checkpoints/    the newest few
     result.json     the headline figures, written last: with it the run is finished
 
-The same command on an unfinished directory goes on from its newest checkpoint; on a
-finished one it repeats the result; with other settings it refuses.
+The same command on an unfinished directory resumes from its newest checkpoint; on a
+finished one it returns the stored result; with other settings it is refused.
 """
 
 import contextlib
 import dataclasses
 import json
-import os
-import signal
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import jax
-import numpy as np
-
-import rljax.training.checkpoint
-from rljax.training.checkpoint import CheckpointError
-from rljax.training.files import RunError, dumps, read_json, write_atomically
-from rljax.training.loggers import (
-    Console,
-    JsonLines,
-    Report,
-    Row,
-    Sink,
-    TensorBoard,
-    read_rows,
-    say,
-)
+from rljax.training.files import RunError, dumps, locked, read_json, write_atomically
+from rljax.training.interrupts import Interrupts, catch_interrupts
 from rljax.training.manifest import device, differences, manifest
 
-State = TypeVar("State")
-
-
-_OURS = (".lock", ".manifest.json.", ".metrics.jsonl.", ".result.json.")
+# What a process killed before it wrote manifest.json leaves behind.
+_LEFTOVERS = (".lock", ".manifest.json.", ".metrics.jsonl.", ".result.json.")
 
 
 class UsageError(ValueError):
-    """The command asks for something that cannot be; nothing was touched."""
+    """The command cannot be carried out as given; nothing was changed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where a run is kept, and how often; none of it changes the result."""
+    """Where and how often a run is saved; none of it changes the result."""
 
     out: Path | None = None
     """Directory of the run. Without it nothing is kept on disk."""
@@ -68,196 +49,90 @@ class RunOptions:
         if not self.checkpoint_every >= 0:
             raise ValueError(
                 f"checkpoint_every must be a number of seconds, got "
-                f"{self.checkpoint_every}. Use 0 for a checkpoint at every report."
+                f"{self.checkpoint_every}. Use 0 for a checkpoint at every log entry."
             )
 
 
-class Run:
-    """One run and its directory; a context manager.
+class RunFolder:
+    """Locks a run's directory, checks that it holds this run, and stores the result.
+
+    A context manager. Without a directory in `options`, nothing is stored.
 
     Args:
-        name: what runs, part of the settings.
-        settings: a dataclass of everything that changes the result; its `RunOptions`
-            are left out.
-        options: where and how the run is kept.
-        num_updates: updates of the whole run.
-        steps_per_update: environment steps in one update, over all members.
-        headline: name of the value to show in the progress bar.
-        stop_at: stop, for good, once every member's headline value is at least this.
+        name: the experiment's name, part of the settings.
+        settings: a dataclass of everything that changes the result; fields whose
+            metadata are `{"setting": False}`, such as the `RunOptions`, are left out.
+        options: where and how the run is saved.
+
+    Attributes:
+        options: as passed.
+        path: the directory, or None.
+        manifest: settings, versions and machine, as in manifest.json.
+        result: the stored result of a finished run, else None.
 
     Raises:
         UsageError: the directory holds something else, or a run of other settings.
-        RunError: another process is at work in the directory.
+        RunError: another process uses the directory.
     """
 
-    def __init__(
-        self,
-        name: str,
-        settings: Any,
-        options: RunOptions,
-        *,
-        num_updates: int,
-        steps_per_update: int,
-        headline: str,
-        stop_at: float | None = None,
-    ):
-        self.folder = options.out
+    def __init__(self, name: str, settings: Any, options: RunOptions):
+        self.options, self.path = options, options.out
+        self.manifest = manifest(name, settings)
         self.result: dict[str, Any] | None = None
-        self.rows: list[Row] = []
-        self.step = 0
-        self.interrupted_by: str | None = None
-        self._options = options
-        self._num_updates, self._steps_per_update = num_updates, steps_per_update
-        self._headline, self._stop_at = headline, stop_at
-        self._stopped = self._listening = False
-        self._first_step = 0
-        self._saved_at = 0.0
-        self._seconds_before = 0.0
-        self._seconds_init = self._seconds_train = 0.0
-        self._sinks: list[Sink] = []
         self._exit = contextlib.ExitStack()
-        self._seconds_compile_before = 0.0
-        self._manifest = manifest(name, settings)
-        if self.folder is not None:
+        self._interrupts: Interrupts | None = None
+        if self.path is not None:
             try:
-                self._open(self.folder)
+                self._open(self.path)
             except BaseException:
                 self._exit.close()
                 raise
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._exit.close()
 
-    @property
-    def updates_left(self) -> int:
-        """Updates still to take; none once the run has stopped early."""
-        return 0 if self._stopped else self._num_updates - self.step
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Calls a function when the folder is closed, before the lock is released."""
+        self._exit.callback(callback)
 
-    @property
-    def seconds_compile(self) -> float:
-        """Seconds spent compiling, by all the processes that had a part in the run."""
-        here = self._seconds_init + self._seconds_train
-        return self._seconds_compile_before + here
+    def should_stop(self) -> str | None:
+        """Returns the signal that asks to stop, "SIGTERM" or "SIGINT", if one came.
 
-    @property
-    def last(self) -> Row:
-        """The last report's row."""
-        return self.rows[-1]
-
-    def start(self, init: Callable[..., State], *args: Any) -> State:
-        """The newest checkpoint's state, or `init(*args)` if there is none.
-
-        Also opens the logs: call it once, before training.
+        From the first call on, the first signal is only recorded. Call it once there is
+        something to save: while a program compiles, a signal ends the process at once.
         """
-        restored = None
-        if self.folder is not None:
-            like = jax.eval_shape(init, *args)
-            restored = rljax.training.checkpoint.restore_latest(self._checkpoints, like)
-        if restored is None:
-            started = time.perf_counter()
-            program = jax.jit(init).lower(*args).compile()
-            self._seconds_init = time.perf_counter() - started
-            state = program(*args)
-        else:
-            state, about = restored
-            self._resume(about)
-            say(f"going on from update {self.step:,} in {self.folder}")
-        self._open_logs()
-        return state
+        if self._interrupts is None:
+            self._interrupts = self._exit.enter_context(catch_interrupts())
+        return self._interrupts.received
 
-    def on_log(self, state: Any, report: Report) -> bool:
-        """Takes a report of `train`: logs, saves, and says whether to stop."""
-        self.asked_to_stop()
-        self.step = report.step
-        self._seconds_train = report.seconds_compile
-        seconds = self._seconds_before + report.seconds_run
-        taken = report.step - self._first_step
-        rate = taken * self._steps_per_update / max(report.seconds_run, 1e-9)
-        row = {
-            "step": report.step,
-            "env_steps": report.step * self._steps_per_update,
-            "env_steps_per_second": rate,
-            "seconds_run": seconds,
-            **report.metrics,
-            **report.evaluation,
-        }
-        row = json.loads(dumps(row))
-        self.rows.append(row)
-        for sink in self._sinks:
-            sink.write(row)
-        if self._stop_at is not None and self._headline in row:
-            values = np.asarray(row[self._headline], np.float64)  # null becomes NaN
-            self._stopped = bool(np.all(values >= self._stop_at))
-        stop = self._stopped or self.interrupted_by is not None
-        last = report.step == self._num_updates
-        now = time.monotonic()
-        due = now - self._saved_at >= self._options.checkpoint_every
-        if self.folder is not None and (due or stop or last) and report.step:
-            for sink in self._sinks:
-                sink.sync()  # a checkpoint must not outlive the rows before it
-            about = {
-                "settings": self._manifest["settings"],
-                "step": report.step,
-                "seconds_run": seconds,
-                "seconds_compile": self.seconds_compile,
-                "stopped": self._stopped,
-            }
-            rljax.training.checkpoint.save(self._checkpoints, report.step, state, about)
-            self._saved_at = time.monotonic()
-        return stop
-
-    def asked_to_stop(self) -> str | None:
-        """The signal that asks to stop, if one came: SIGTERM, or Ctrl-C's SIGINT.
-
-        From the first call on they only ask, once. Make it when there is something to
-        save: while a program compiles, a signal ends the process at once.
-        """
-        if not self._listening:
-            self._listening = True
-            self._exit.enter_context(self._signals())
-        return self.interrupted_by
-
-    def check_finished(self) -> None:
-        """Refuses to go on to the result if a signal cut the run short.
-
-        Raises:
-            RunError: it did; the message says how to go on.
-        """
-        if self.interrupted_by is not None and self.updates_left:
-            where = f"update {self.step:,} of {self._num_updates:,}"
-            raise stopped(self.interrupted_by, where, self.folder)
-
-    def finish(self, result: dict[str, Any], last: Row | None = None) -> dict[str, Any]:
-        """Writes the headline figures, with which the run is finished.
+    def finish(self, result: dict[str, Any], totals: dict[str, Any]) -> dict[str, Any]:
+        """Writes the headline figures to result.json, which finishes the run.
 
         Args:
             result: figures of this kind of run.
-            last: `env_steps` and `seconds_run`; by default the last report's.
+            totals: `env_steps`, `seconds_run` and `seconds_compile`, where they are not
+                in `result`.
 
         Returns:
-            Those and what every run has, as they were written.
+            Those and the figures common to all runs, as they were written.
         """
-        last = self.last if last is None else last
-        every = {
+        totals = totals | result
+        steps, seconds = totals["env_steps"], totals["seconds_run"]
+        common = {
             "device": device(),
-            "seconds_compile": self.seconds_compile,
-            "seconds_run": last["seconds_run"],
-            "env_steps": last["env_steps"],
-            "env_steps_per_second": last["env_steps"] / max(last["seconds_run"], 1e-9),
+            "seconds_compile": totals["seconds_compile"],
+            "seconds_run": seconds,
+            "env_steps": steps,
+            "env_steps_per_second": steps / max(seconds, 1e-9),
         }
-        text = dumps(every | result)
-        if self.folder is not None:
-            write_atomically(self.folder / "result.json", text + "\n")
+        text = dumps(common | result)
+        if self.path is not None:
+            write_atomically(self.path / "result.json", text + "\n")
         self.result = json.loads(text)
         return self.result
-
-    @property
-    def _checkpoints(self) -> Path:
-        assert self.folder is not None
-        return self.folder / "checkpoints"
 
     def _open(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
@@ -265,14 +140,15 @@ class Run:
                 f"--out must be a directory, got the file {folder}. Choose another."
             )
         path = folder / "manifest.json"
-        alien = [p.name for p in folder.glob("*") if not p.name.startswith(_OURS)]
-        if alien and not path.exists():
+        names = sorted(x.name for x in folder.glob("*"))
+        foreign = [name for name in names if not name.startswith(_LEFTOVERS)]
+        if foreign and not path.exists():
             raise UsageError(
                 f"--out must be new, empty or a run's directory, got {folder}, which "
-                f"holds {sorted(alien)[0]!r} and no manifest.json. Choose another."
+                f"holds {foreign[0]!r} and no manifest.json. Choose another."
             )
         if (folder / "result.json").exists():  # finished: reading needs no lock
-            _check_same(folder, read_json(path), self._manifest)
+            _check_same(folder, read_json(path), self.manifest)
             self.result = read_json(folder / "result.json")
             if "seconds_run" not in self.result:
                 raise RunError(
@@ -281,85 +157,16 @@ class Run:
                 )
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self._exit.enter_context(_locked(folder))
+        in_use = f"another process is at work in {folder}. Wait for it, or choose another --out."
+        self._exit.enter_context(locked(folder / ".lock", in_use))
         if path.exists():
-            _check_same(folder, read_json(path), self._manifest)
+            _check_same(folder, read_json(path), self.manifest)
         else:
-            write_atomically(path, dumps(self._manifest, indent=1) + "\n")
-
-    def _resume(self, about: dict[str, Any]) -> None:
-        wanted = {"settings", "step", "seconds_run", "seconds_compile", "stopped"}
-        other = ["it was not saved by a run"]
-        if wanted <= about.keys():
-            other = differences(about["settings"], self._manifest["settings"])
-        if other:
-            raise CheckpointError(
-                f"the newest checkpoint in {self._checkpoints} is not of this run: "
-                f"{'; '.join(other)}. Remove it, or choose another --out."
-            )
-        self.step = self._first_step = about["step"]
-        self._stopped = about["stopped"]
-        self._seconds_before = about["seconds_run"]
-        self._seconds_compile_before = about["seconds_compile"]
-
-    def _open_logs(self) -> None:
-        self._saved_at = time.monotonic()
-        if self.folder is not None:
-            path = self.folder / "metrics.jsonl"
-            if self.step:
-                self.rows = self._old_rows(path)
-            text = "".join(dumps(row) + "\n" for row in self.rows)
-            write_atomically(path, text)
-            self._add(JsonLines(path))
-            if self._options.tensorboard:
-                first = self.step + 1 if self.step else 0
-                self._add(TensorBoard(self.folder / "tensorboard", first))
-        if self.updates_left:
-            self._add(Console(self._num_updates, self._headline))
-
-    def _old_rows(self, path: Path) -> list[Row]:
-        try:
-            rows = read_rows(path, self.step)
-            if not rows or rows[-1]["step"] != self.step:
-                raise ValueError(f"{path} does not reach update {self.step:,}")
-        except ValueError as error:
-            raise RunError(
-                f"{error}, though there is a checkpoint of update {self.step:,}. Restore "
-                f"the file, or choose another --out."
-            ) from error
-        return rows
-
-    def _add(self, sink: Sink) -> None:
-        self._sinks.append(sink)
-        self._exit.callback(sink.close)
-
-    @contextlib.contextmanager
-    def _signals(self):
-        """SIGTERM and Ctrl-C ask to stop where it can be kept; a second one stops at once."""
-
-        def ask(number, frame):
-            signal.signal(number, before[number])
-            self.interrupted_by = signal.Signals(number).name
-            text = (
-                f"{self.interrupted_by}: stopping once all is kept; again to stop now"
-            )
-            os.write(2, text.encode() + b"\n")  # print may be what was interrupted
-
-        before = {}
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, ask)
-        except ValueError:  # not the main thread: signals are the caller's business
-            pass
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            write_atomically(path, dumps(self.manifest, indent=1) + "\n")
 
 
 def stopped(signal_name: str, where: str, folder: Path | None) -> RunError:
-    """What to raise where a signal cut a run short; it says how to go on."""
+    """Returns the error to raise where a signal stopped a run; it says how to resume."""
     how = (
         "nothing was kept; with --out DIR the same command would go on"
         if folder is None
@@ -368,39 +175,20 @@ def stopped(signal_name: str, where: str, folder: Path | None) -> RunError:
     return RunError(f"stopped by {signal_name} at {where}: {how}.")
 
 
-@contextlib.contextmanager
-def _locked(folder: Path):
-    """Keeps other processes out of a directory; the kernel unlocks it at our death."""
-    try:
-        import fcntl
-    except ImportError:  # not a Unix: no lock
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"another process is at work in {folder}. Wait for it, or choose "
-                f"another --out."
-            ) from None
-        yield
-
-
-def _check_same(folder: Path, stored: dict[str, Any], about: dict[str, Any]) -> None:
+def _check_same(folder: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
     groups = ("settings", "versions", "machine")
     if not all(isinstance(stored.get(group), dict) for group in groups):
         raise UsageError(
             f"--out must be new, empty or a run's directory, got {folder}, whose "
             f"manifest.json is not a run's. Choose another."
         )
-    if changed := differences(stored["settings"], about["settings"]):
+    if changed := differences(stored["settings"], current["settings"]):
         raise UsageError(
             f"{folder} holds a run of other settings: {'; '.join(changed)}. Repeat "
             f"them, or choose another --out."
         )
     for group in groups[1:]:
-        if changed := differences(stored[group], about[group]):
+        if changed := differences(stored[group], current[group]):
             warnings.warn(
                 f"{folder} was begun otherwise: {'; '.join(changed)}. Going on may "
                 f"differ from an uninterrupted run in the last bits.",

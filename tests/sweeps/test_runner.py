@@ -319,7 +319,7 @@ def test_a_damaged_part_is_made_again(damage, when, tmp_path, capfd):
         file, state = place / "progress.json", place / "state"
     if damage == "checkpoint":
         (checkpoint,) = state.iterdir()
-        (checkpoint / "about.json").write_text("{}")
+        (checkpoint / "state" / "about.json").write_text("{}")
     elif damage == "no best":
         shutil.rmtree(state)
     else:

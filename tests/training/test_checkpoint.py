@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from random import Random
 
 import chex
 import jax
@@ -156,7 +158,46 @@ except checkpoint.CheckpointError as error:
     assert checkpoint.restore_latest(tmp_path, STATE)[1] == {"n": 1}
 
 
+@pytest.mark.slow
+def test_a_process_killed_while_saving_leaves_whole_ones_only(tmp_path):
+    """Killed at random; what is newest is then whole, and the next process goes on."""
+    script = f"""
+import jax.numpy as jnp
+from rljax.training import checkpoint
+first = (checkpoint.steps({str(tmp_path)!r}) or [0])[-1]
+for step in range(first + 1, first + 10_000):
+    state = dict(x=jnp.full(1000, step), step=jnp.int32(step))
+    checkpoint.save({str(tmp_path)!r}, step, state, dict(n=step))
+    print(step, flush=True)
+"""
+    like, draw, newest = (
+        jax.eval_shape(lambda: {"x": jnp.zeros(1000, int), "step": jnp.int32(0)}),
+        Random(0),
+        0,
+    )
+    for _ in range(8):
+        with subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+        ) as process:
+            process.stdout.readline()
+            time.sleep(draw.uniform(0.0, 0.3))
+            process.kill()
+        state, metadata = checkpoint.restore_latest(tmp_path, like)
+        assert int(state["step"]) == metadata["n"] > newest
+        assert (np.asarray(state["x"]) == metadata["n"]).all()
+        newest = metadata["n"]
+
+
+def test_one_written_by_an_earlier_version_is_refused(tmp_path):
+    path = checkpoint.save(tmp_path, 1, STATE, {})
+    for name in ("about.json", "sha256.json"):
+        (path / "state" / name).rename(path / name)
+    with pytest.raises(CheckpointError, match=r"earlier version of rljax.*another"):
+        checkpoint.restore_latest(tmp_path, STATE)
+
+
 def harm(path, how):
+    path = path / "state"
     sums = path / "sha256.json"
     victim = path / max(
         json.loads(sums.read_text()), key=lambda n: (path / n).stat().st_size

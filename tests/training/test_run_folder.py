@@ -18,7 +18,8 @@ from rljax.training import checkpoint
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError
 from rljax.training.loop import train
-from rljax.training.run_folder import Run, RunOptions, UsageError
+from rljax.training.run_folder import RunFolder, RunOptions, UsageError
+from rljax.training.run_logger import RunLogger
 
 pytestmark = pytest.mark.compiles
 
@@ -36,24 +37,20 @@ class Settings:
 
 
 def go(out, on_row=None, settings=None, checkpoint_every=0.0, **options):
-    """A whole experiment: 40 updates of the counter, a report after every fourth."""
+    """A whole experiment: 40 updates of the counter, a log entry after every fourth."""
     options = RunOptions(out=out, checkpoint_every=checkpoint_every, **options)
-    with Run(
-        "counter",
-        settings or Settings(),
-        options,
-        num_updates=UPDATES,
-        steps_per_update=10,
-        headline="total",
-    ) as run:
-        if run.result is not None:
-            return {k: v for k, v in run.result.items() if not k.startswith(CLOCK)}
+    with RunFolder("counter", settings or Settings(), options) as folder:
+        if folder.result is not None:
+            return {k: v for k, v in folder.result.items() if not k.startswith(CLOCK)}
+        run = RunLogger(
+            folder, num_updates=UPDATES, steps_per_update=10, headline="total"
+        )
         state = run.start(counter.init, jax.random.key(0), 0.0, None)
 
-        def on_log(state, report):
-            stop = run.on_log(state, report)
+        def on_log(state, entry):
+            stop = run.on_log(state, entry)
             if on_row is not None:
-                stop = on_row(run, report) or stop
+                stop = on_row(entry) or stop
             return stop
 
         state = train(
@@ -69,8 +66,8 @@ def go(out, on_row=None, settings=None, checkpoint_every=0.0, **options):
 def kill_at(step):
     """Leaves the run as a process killed after that report would."""
 
-    def on_row(run, report):
-        if report.step == step:
+    def on_row(entry):
+        if entry.step == step:
             raise KilledError
 
     return on_row
@@ -143,7 +140,7 @@ def test_a_damaged_checkpoint_costs_only_the_updates_since_the_one_before(
 ):
     with pytest.raises(KilledError):
         go(tmp_path, on_row=kill_at(20))
-    (tmp_path / "checkpoints" / "000000000020" / "about.json").write_text("{")
+    (tmp_path / "checkpoints" / "000000000020" / "state" / "about.json").write_text("{")
     with pytest.warns(UserWarning, match="damaged.*one before"):
         assert go(tmp_path) == straight
 
@@ -160,8 +157,8 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
 def test_a_signal_saves_and_the_same_command_goes_on(
     tmp_path, straight, number, capsys
 ):
-    def on_row(run, report):
-        if report.step == 12:
+    def on_row(entry):
+        if entry.step == 12:
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(signal.SIGINT)
@@ -174,16 +171,16 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 
 
 def test_a_signal_after_the_last_update_does_not_undo_it(tmp_path, straight):
-    def on_row(run, report):
-        if report.step == 40:
+    def on_row(entry):
+        if entry.step == 40:
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert go(tmp_path, on_row=on_row) == straight
 
 
 def test_without_a_directory_a_signal_says_that_nothing_was_kept():
-    def on_row(run, report):
-        if report.step == 4:
+    def on_row(entry):
+        if entry.step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(RunError, match="nothing was kept; with --out DIR"):
@@ -192,10 +189,14 @@ def test_without_a_directory_a_signal_says_that_nothing_was_kept():
 
 def test_a_run_that_reached_its_goal_stays_stopped_after_a_kill(tmp_path):
     for _ in range(2):
-        with Run(
-            "counter", Settings(), RunOptions(out=tmp_path), num_updates=40,
-            steps_per_update=1, headline="total", stop_at=4.0,
-        ) as run:  # fmt: skip
+        with RunFolder("counter", Settings(), RunOptions(out=tmp_path)) as folder:
+            run = RunLogger(
+                folder,
+                num_updates=40,
+                steps_per_update=1,
+                headline="total",
+                stop_at=4.0,
+            )
             state = run.start(counter.init, jax.random.key(0), 0.0, None)
             state = train(
                 COUNTER, state, 1.0, run.updates_left, log_every=4, on_log=run.on_log,
@@ -305,8 +306,8 @@ def test_tensorboard_without_a_directory_is_refused():
 
 
 def test_two_processes_do_not_share_a_directory(tmp_path):
-    def on_row(run, report):
-        if report.step == 8:
+    def on_row(entry):
+        if entry.step == 8:
             with pytest.raises(RunError, match="another process is at work"):
                 go(tmp_path)
 
@@ -332,8 +333,8 @@ sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!
 import pathlib, conftest, test_run_folder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 out = pathlib.Path({str(tmp_path)!r})
-def fill(run, report):
-    if report.step == 20:
+def fill(entry):
+    if entry.step == 20:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
     test_run_folder.go(out, on_row=fill)

@@ -34,7 +34,7 @@ from rljax.rlhf.scoring.scorer import Scored, Scorer
 from rljax.rlhf.scoring.tally import Done
 from rljax.training.files import dumps, sync, write_atomically
 from rljax.training.manifest import differences
-from rljax.training.progress import Ticker, clock, si
+from rljax.training.progress import ProgressTicker, clock, si
 
 FORMAT = 1
 
@@ -244,7 +244,7 @@ class _Job:
 
         size = os.fstat(source.fileno()).st_size
         windows = scorer.stream(reader.windows(source, scorer.window))
-        with Ticker(shown), contextlib.closing(windows):  # type: ignore[type-var]
+        with ProgressTicker(shown), contextlib.closing(windows):  # type: ignore[type-var]
             for scored in windows:
                 window = reader.waiting.popleft()
                 text, done = self._rows(window, scored)

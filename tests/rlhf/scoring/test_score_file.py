@@ -643,8 +643,10 @@ def test_progress_fits_on_one_line_of_a_terminal(work):
 
 
 def test_progress_elsewhere_is_a_line_now_and_then(work, capsys, monkeypatch):
-    ticker = module.Ticker
-    monkeypatch.setattr(module, "Ticker", lambda state: ticker(state, seconds=0.05))
+    ticker = module.ProgressTicker
+    monkeypatch.setattr(
+        module, "ProgressTicker", lambda state: ticker(state, seconds=0.05)
+    )
     work(numbered(12), scorer=FakeScorer(seconds=0.1))
     lines = capsys.readouterr().err.splitlines()
     assert lines
