@@ -81,7 +81,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         headline="greedy_return",
     ) as run:
         if run.result is not None:
-            thermostat_report.say_table(run.result)
+            thermostat_report.print_table(run.result)
             return run.result
         if folder is not None:
             require_pictures()
@@ -140,7 +140,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 folder / "policy.png", task, steps, on, gamma=gamma
             )
             thermostat_report.draw_episodes(folder, keys[3], task, *runs, gamma=gamma)
-        thermostat_report.say_table(result)
+        thermostat_report.print_table(result)
         return run.finish(result)
 
 

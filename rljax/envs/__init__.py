@@ -1,4 +1,4 @@
-'''Environments, their spaces and pictures, stepping many at once, and the conformance test.
+"""Environments, their spaces and pictures, stepping many at once, and the conformance test.
 
 An environment is a frozen dataclass of four pure functions, `rljax.base.Environment`, for one
 unbatched state; it never resets and never jits. Imports `base` and `numerics`. A new one:
@@ -62,7 +62,7 @@ gymnasium_env = GymnasiumEnv(env, params, render_mode="rgb_array")
 
 A reward is part of `step`; its numbers in `params` can be swept. Continuous actions are a `Box` and a
 `NormalActorCritic`. `GymnasiumVectorEnv` has Gymnasium's three auto-reset modes.
-'''
+"""
 
 from rljax.envs.cartpole import CartPole, CartPoleParams, CartPoleState
 from rljax.envs.conformance import check_environment

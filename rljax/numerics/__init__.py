@@ -1,7 +1,15 @@
 """Numerical building blocks that know nothing of reinforcement learning.
 
-Counter-based random numbers, sine and cosine that fuse, splitting work over devices, statistics over
+Counter-based random numbers, sine and cosine that fuse, linear algebra, splitting work over devices, statistics over
 seeds, and range checks on the host. Imports nothing of rljax but `extras` and `base`.
 """
 
-__all__ = ["random", "sharding", "statistics", "trig", "validation"]
+__all__ = [
+    "compiler",
+    "linalg",
+    "random",
+    "sharding",
+    "statistics",
+    "trig",
+    "validation",
+]
