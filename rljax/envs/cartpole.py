@@ -176,15 +176,8 @@ class CartPole:
 
     def observation_space(self, params: CartPoleParams) -> Box:
         """`[4]`: twice the thresholds in position and angle, no bound on the speeds."""
-        high = jnp.array(
-            [
-                2 * params.x_threshold,
-                np.inf,
-                2 * params.theta_threshold_radians,
-                np.inf,
-            ],
-            jnp.float32,
-        )
+        position, angle = 2 * params.x_threshold, 2 * params.theta_threshold_radians
+        high = jnp.array([position, np.inf, angle, np.inf], jnp.float32)
         return Box(low=-high, high=high, shape=(4,))
 
     def action_space(self, params: CartPoleParams) -> Discrete:

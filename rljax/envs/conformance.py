@@ -153,11 +153,8 @@ class Checker:
             )
         next_state, timestep = pair
         self.check_types("step", "the previous", state, next_state)
-        for field, dtype in (
-            ("reward", "float32"),
-            ("terminated", "bool"),
-            ("truncated", "bool"),
-        ):
+        dtypes = {"reward": "float32", "terminated": "bool", "truncated": "bool"}
+        for field, dtype in dtypes.items():
             leaf = jnp.asarray(getattr(timestep, field))
             if leaf.shape != () or leaf.dtype != dtype:
                 self.fail(
@@ -180,9 +177,8 @@ class Checker:
                 self.check_independent(
                     "step", index, _one(_one(single, t), index), (state, step)
                 )
-                self.check_no_nan("step", "state", state, where)
-                self.check_no_nan("step", "observation", step.observation, where)
-                self.check_no_nan("step", "reward", step.reward, where)
+                for field, tree in ("state", state), *step._asdict().items():
+                    self.check_no_nan("step", field, tree, where)
                 if not np.isfinite(step.reward):
                     self.fail(
                         f"step's reward is {step.reward}{where}",
@@ -335,7 +331,7 @@ class Checker:
     def fail(self, fault: str, rule: str, remedy: str) -> None:
         """Raises the error: what was found, the rule, the remedy."""
         raise ValueError(
-            f"{type(self.env).__name__} {fault}. Rule: {rule}. {_upper(remedy)}."
+            f"{type(self.env).__name__} {fault}. Rule: {rule}. {remedy[:1].upper()}{remedy[1:]}."
         )
 
 
@@ -385,7 +381,3 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

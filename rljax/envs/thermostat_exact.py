@@ -105,11 +105,7 @@ def action_values(table: Grid, values: ArrayLike, gamma: float) -> np.ndarray:
 
 
 def policy_values(
-    table: Grid,
-    on: ArrayLike,
-    *,
-    gamma: float,
-    num_steps: int | None = None,
+    table: Grid, on: ArrayLike, *, gamma: float, num_steps: int | None = None
 ) -> np.ndarray:
     """`[N]` values of a stochastic policy.
 
