@@ -74,6 +74,7 @@ from rljax.envs.thermostat import (
     ThermostatState,
     bang_bang,
 )
+from rljax.envs.vector import VectorEnv, VectorState
 
 __all__ = [
     "HARD_PLANT",
@@ -85,6 +86,8 @@ __all__ = [
     "Thermostat",
     "ThermostatParams",
     "ThermostatState",
+    "VectorEnv",
+    "VectorState",
     "bang_bang",
     "check_environment",
 ]
