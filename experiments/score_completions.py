@@ -20,8 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.commands.launch import check_counts, check_seed, launch
-from rljax.report.plots import require_matplotlib
-from rljax.report.score_plots import draw_scores
+from rljax.report.plots import draw_scores, require_matplotlib
 from rljax.rlhf import (
     ByteTokenizer,
     RewardModel,

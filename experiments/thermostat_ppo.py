@@ -75,7 +75,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
     log_every = max(1, num_updates // experiment.num_evaluations)
     with RunFolder("thermostat_ppo", experiment, options) as folder:
         if folder.result is not None:
-            thermostat_report.say_table(folder.result)
+            thermostat_report.print_table(folder.result)
             return folder.result
         run = RunLogger(
             folder,
@@ -142,7 +142,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             thermostat_report.draw_episodes(
                 options.out, keys[3], task, *runs, gamma=gamma
             )
-        thermostat_report.say_table(result)
+        thermostat_report.print_table(result)
         return run.finish(result)
 
 

@@ -1,7 +1,7 @@
-"""What a thermostat learned, beside what the chapter's policy and the best one do.
+"""Compares learned thermostat policies with the bang-bang and the optimal policy.
 
-Networks here are actor-critics with two actions, and their parameters are those of
-several independent runs, stacked on a leading axis `S`.
+Networks are actor-critics with two actions; parameters of `S` independent runs are stacked on
+a leading axis.
 """
 
 import functools
@@ -23,7 +23,9 @@ from rljax.rollouts.rollout import Trajectory, evaluate, record
 from rljax.training.loggers import log_line
 
 _ENV = Thermostat()
-_DEGREES = np.linspace(-10.0, 10.0, 81)  # F from the target, where policies are shown
+_DEGREES = np.linspace(
+    -10.0, 10.0, 81
+)  # F from the target, at which policies are drawn
 
 
 def act(
@@ -34,13 +36,13 @@ def act(
     *,
     greedy: bool = False,
 ) -> jax.Array:
-    """Actions of one run's policy."""
+    """Actions `[B]` of one run's policy at observations `[B, 1]`."""
     policy = network.apply(params, observation, method="policy")
     return policy.mode() if greedy else policy.sample(key)
 
 
 def on_probability(network: Network, params: Params) -> jax.Array:
-    """`[81]` probabilities that one run's policy has the heater on.
+    """`[81]` probabilities of heating under one run's policy.
 
     At temperatures from 10 degrees below the target to 10 above, evenly spaced.
     """
@@ -58,22 +60,21 @@ def compare(
     gamma: float,
     num_episodes: int,
 ) -> dict[str, Any]:
-    """Plays all policies on the same episodes, and holds the critics to exact values.
+    """Evaluates all policies on the same episodes, and the critics against exact values.
 
     Args:
         key: consumed.
         plant: the environment's parameters.
         network: an actor-critic.
-        untrained: leaves `[S, ...]`; what the runs began with. These draw their actions.
-        trained: leaves `[S, ...]`; these take their most probable actions.
-        gamma: the discount factor that the critics learned with.
+        untrained: leaves `[S, ...]`; initial parameters; actions are sampled.
+        trained: leaves `[S, ...]`; trained parameters; actions are greedy.
+        gamma: discount factor of the critics.
         num_episodes: episodes of each policy.
 
     Returns:
         The headline figures of `summarize`, over the trained runs, and
-        `returns_untrained` `[S]`; `return_bang_bang`; `return_best_policy`, of the best
-        policy that does not look at the clock; `return_optimum`, exact, which none can
-        exceed on average; `critic_errors` `[S]`, root mean squares of the relative error
+        `returns_untrained` `[S]`; `return_bang_bang`; `return_best_policy`, of the optimal
+        policy that ignores the time; `return_optimum`, exact, the upper bound of means; `critic_errors` `[S]`, root mean squares of the relative error
         over the states that the stochastic policy visits.
     """
     grid = exact.grid(plant)
@@ -117,8 +118,8 @@ def compare(
     }
 
 
-def say_table(result: Mapping[str, Any]) -> None:
-    """Shows the result of `compare` on stderr, the policies side by side."""
+def print_table(result: Mapping[str, Any]) -> None:
+    """Prints the result of `compare` to stderr as a table."""
     optimum = result["return_optimum"]
 
     def line(name: str, value: float, interval: Any = None) -> None:
@@ -127,13 +128,13 @@ def say_table(result: Mapping[str, Any]) -> None:
 
     log_line(f"{'policy':<34}{'return':>7}  {'95 % interval':<16}{'of optimum':>8}")
     for name, values in (
-        ("untrained, actions drawn", result["returns_untrained"]),
+        ("untrained, actions sampled", result["returns_untrained"]),
         ("learned", result["returns"]),
     ):
         if name == "learned":
             line('"on below the target"', result["return_bang_bang"])
         line(name, interquartile_mean(values), bootstrap_interval(values))
-    line("best that sees no clock", result["return_best_policy"])
+    line("optimal, ignoring the time", result["return_best_policy"])
     line("optimum, exact", optimum)
     errors = result["critic_errors"]
     median, worst = (
@@ -153,12 +154,12 @@ def draw_episodes(
     *,
     gamma: float,
 ) -> None:
-    """Plays an episode of each policy from the same start, and draws them.
+    """Draws an episode of each policy, all from the same start.
 
     Writes `episodes.png`, `replay.html` and `replay.gif` of the first run.
 
     Args:
-        folder: where.
+        folder: where to write them.
         key: consumed.
         plant: the environment's parameters.
         network: an actor-critic.
@@ -191,13 +192,13 @@ def draw_episodes(
 def draw_temperatures(
     path: Path, params: Any, episodes: Mapping[str, Trajectory], *, title: str
 ) -> None:
-    """Draws the room's temperature and the heater over time, one row an episode.
+    """Draws temperature and heater over time, one row an episode.
 
     Args:
         path: where to write the PNG.
         params: the `ThermostatParams` of the plant.
-        episodes: by name, each as `rljax.episode` gives it.
-        title: what is seen.
+        episodes: by name, each from `rljax.episode`.
+        title: of the figure.
     """
     require_matplotlib()
     from matplotlib.figure import Figure
@@ -239,14 +240,14 @@ def draw_policy(
     *,
     gamma: float,
 ) -> None:
-    """Draws how likely the heater is on, by temperature, as training goes on.
+    """Draws the probability of heating over temperature and training.
 
     Args:
         path: where to write the PNG.
         plant: the environment's parameters.
         env_steps: `[E]` environment steps at each evaluation.
-        on: `[E, 81]`, as `on_probability` gives it.
-        gamma: discount factor of the best policy, drawn beside.
+        on: `[E, 81]`, from `on_probability`.
+        gamma: discount factor of the optimal policy, drawn beside it.
     """
     require_matplotlib()
     from matplotlib.figure import Figure
@@ -276,7 +277,7 @@ def draw_policy(
                 label="the target band" if side == 1 else None,
             )
     figure.colorbar(mesh, ax=axes, label="probability that the heater is on")
-    left.set_title("what the first run learned to do")
+    left.set_title("policy of the first run")
     left.set_xlabel("environment steps of one run")
     left.set_ylabel("temperature (°F)")
     left.xaxis.set_major_formatter("{x:,.0f}")
@@ -287,6 +288,6 @@ def draw_policy(
 
 
 def _on_and_value(network: Network, params: Params, observation: Any) -> Any:
-    """`[N]` probabilities of the heater being on, and values, at `[N, 1]` observations."""
+    """`[N]` probabilities of heating, and values, at `[N, 1]` observations."""
     policy, value = network.apply(params, observation)
     return jax.nn.softmax(policy.logits)[:, 1], value

@@ -1,5 +1,6 @@
-"""The README's code runs, and its claims about the project hold."""
+"""The code of the README and the guides runs, and the README's claims about the project hold."""
 
+import importlib
 import re
 import shutil
 from pathlib import Path
@@ -8,27 +9,45 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+EXPERIMENTS = (ROOT / "experiments" / "README.md").read_text()
+
+
+def snippets(text):
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def docstring(module):
+    return importlib.import_module(module).__doc__
+
+
+QUICKSTART, *OTHERS = snippets(README)
+(WALK,) = snippets(docstring("rljax.envs"))
+(ALGORITHM,) = snippets(docstring("rljax.algorithms"))
 
 
 def test_the_quickstart_runs_and_solves_cartpole(capsys):
-    code = SNIPPETS[0]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 15
-    exec(compile(code, "README.md", "exec"), {})
+    assert len([line for line in QUICKSTART.splitlines() if line.strip()]) <= 15
+    exec(compile(QUICKSTART, "README.md", "exec"), {})
     assert float(capsys.readouterr().out.split()[-1]) >= 475
 
 
 @pytest.mark.compiles
-@pytest.mark.parametrize("code", SNIPPETS[1:])
+@pytest.mark.parametrize("code", [*OTHERS, *snippets(EXPERIMENTS), ALGORITHM])
 def test_other_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"DIR": write_model(tmp_path) if "DIR" in code else None}
-    exec(compile(code, "README.md", "exec"), names)
-    if "theirs" in names:
-        names["theirs"].reset(seed=0)
-        assert names["theirs"].render().std() > 0
-        assert (tmp_path / "replay.html").stat().st_size > 1000
-        assert (tmp_path / "replay.gif").stat().st_size > 1000
+    exec(compile(code, "snippet", "exec"), names)
+
+
+@pytest.mark.compiles
+def test_the_environment_of_the_guide_is_trained_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(WALK, "rljax.envs", "exec"), names)
+    names["gymnasium_env"].reset(seed=0)
+    assert names["gymnasium_env"].render().std() > 0
+    assert (tmp_path / "replay.html").stat().st_size > 1000
+    assert (tmp_path / "replay.gif").stat().st_size > 1000
 
 
 def write_model(folder):
@@ -45,22 +64,33 @@ def write_model(folder):
 
 
 def test_an_environment_takes_thirty_lines():
-    (code,) = (code for code in SNIPPETS if "class Walk:" in code)
-    lines = code[: code.index("\n# It is checked")].splitlines()
+    lines = WALK[: WALK.index("\n# Check it")].splitlines()
     assert len([line for line in lines if line.strip()]) <= 30
     for what in ("check_environment(", "train(", "save_replay(", "GymnasiumEnv("):
-        assert what in code
+        assert what in WALK
 
 
 def test_it_is_a_page():
-    assert len(README.splitlines()) <= 260
+    assert len(README.splitlines()) <= 150
     assert not re.search(r"@[A-Z]+\b", README)  # nothing left to fill in
+
+
+@pytest.mark.parametrize("folder", [".", "experiments", "experiments/results"])
+def test_links_lead_to_files(folder):
+    text = (ROOT / folder / "README.md").read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / folder / target).exists(), target
 
 
 def test_every_package_is_named():
     for folder in (ROOT / "rljax").iterdir():
         if (folder / "__init__.py").exists():
             assert f"{folder.name}/" in README, folder.name
+
+
+def test_every_experiment_is_named():
+    for path in (ROOT / "experiments").glob("*.py"):
+        assert path.name in EXPERIMENTS or path.stem == "thermostat_report"
 
 
 def test_every_make_target_is_in_it():

@@ -1,4 +1,4 @@
-"""CartPole: a cart on a track keeps a pole upright by pushing left or right.
+"""CartPole: keep a pole upright by pushing its cart left or right.
 
 The physics and semantics of Gymnasium's CartPole-v1, checked against it step by step.
 """
@@ -30,7 +30,7 @@ class CartPoleParams(struct.PyTreeNode):
     tau: float = 0.02  # s, Euler step
     x_threshold: float = 2.4  # m, the episode ends beyond it
     theta_threshold_radians: float = 12 * 2 * math.pi / 360  # rad, likewise
-    max_steps: int = 500  # steps until the clock runs out
+    max_steps: int = 500  # steps until truncation
 
     @property
     def total_mass(self) -> float:
@@ -69,7 +69,7 @@ class CartPole:
     num_noise: ClassVar[int] = 4
 
     def check_params(self, params: CartPoleParams) -> None:
-        """Raises a ValueError for constants that no plant has; they may be arrays."""
+        """Raises a ValueError for parameters out of range; they may be arrays."""
         largest = float(np.finfo(np.float32).max)
         ranges = {name: (-largest, largest) for name in ("gravity", "force_mag")}
         ranges |= {"masspole": (0.0, largest), "max_steps": (1, 2**31 - 1)}
@@ -152,7 +152,7 @@ class CartPole:
         )
 
     def log_prob_reset(self, state: CartPoleState, params: CartPoleParams) -> jax.Array:
-        """Log-density of a start state; -inf where none can be."""
+        """Log-density of a start state; -inf outside the start distribution."""
         del params
         inside = state.time == 0
         for x in (state.x, state.x_dot, state.theta, state.theta_dot):
@@ -176,15 +176,8 @@ class CartPole:
 
     def observation_space(self, params: CartPoleParams) -> Box:
         """`[4]`: twice the thresholds in position and angle, no bound on the speeds."""
-        high = jnp.array(
-            [
-                2 * params.x_threshold,
-                np.inf,
-                2 * params.theta_threshold_radians,
-                np.inf,
-            ],
-            jnp.float32,
-        )
+        position, angle = 2 * params.x_threshold, 2 * params.theta_threshold_radians
+        high = jnp.array([position, np.inf, angle, np.inf], jnp.float32)
         return Box(low=-high, high=high, shape=(4,))
 
     def action_space(self, params: CartPoleParams) -> Discrete:

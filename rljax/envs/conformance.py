@@ -1,4 +1,4 @@
-"""A conformance test for any environment, to be called from its author's own tests."""
+"""A conformance test for environments, to be called from the tests of a new one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from rljax.envs.conformance_hooks import (
     check_step_from_noise,
 )
 
-_NUM_LANES = 4
+_NUM_ENVS = 4
 _NUM_STARTS = 64
 
 
@@ -24,53 +24,53 @@ def check_environment(
 ) -> None:
     """Checks that an environment keeps the contract of `rljax.base.Environment`.
 
-    It must be hashable; jit, with its parameters traced; vmap, its lanes independent of
-    one another; keep the shapes and dtypes of its state, so that a scan can carry it;
+    It must be hashable; jit, with its parameters traced; vmap, with no effect of one
+    environment on another; keep the shapes and dtypes of its state, so that a scan can carry it;
     give float32 rewards and bool flags, and observations within their space; depend on
-    nothing but its arguments; consume a key at most once; and never make NaN. What it
-    may have beside its four methods is checked where it has it.
+    nothing but its arguments; consume a key at most once; and never make NaN. Optional
+    methods are checked if it has them.
 
     Args:
         env: the environment.
         params: its parameters.
         key: consumed; seeds the starts and the actions, which are drawn at random.
-        num_steps: how many steps to play on each of a few lanes.
+        num_steps: steps to play in each of a few environments.
 
     Raises:
-        ValueError: it does not; the message names the function, the field and the step.
+        ValueError: it breaks the contract; the message names the function, the field and the step.
 
     Example:
         check_environment(MyEnvironment(), MyParams(), jax.random.key(0))
     """
-    check = Checker(env, params)
+    checker = Checker(env, params)
     starts_key, *noise_keys, play_key = jax.random.split(key, 4)
-    play_key, *keys = jax.random.split(play_key, 1 + 3 * _NUM_LANES)
+    play_key, *keys = jax.random.split(play_key, 1 + 3 * _NUM_ENVS)
     # Comparing two calls on the same key is the point here; `traced` watches for reuse.
     with jax.debug_key_reuse(False):
-        check.has_members()
+        checker.check_members()
         for reset_key, action_key, step_key in zip(*[iter(keys)] * 3, strict=True):
-            state, observation = check.reset(reset_key)
-            action = check.space("action_space").sample(action_key)
-            pair = check.step(step_key, state, action)
-        check.starts(starts_key)
+            state, observation = checker.reset(reset_key)
+            action = checker.space("action_space").sample(action_key)
+            pair = checker.step(step_key, state, action)
+        checker.starts(starts_key)
         if hasattr(env, "reset_from_noise"):
-            check_reset_from_noise(check, noise_keys[0], state, observation)
+            check_reset_from_noise(checker, noise_keys[0], state, observation)
         if hasattr(env, "step_from_noise"):
-            check_step_from_noise(check, noise_keys[1], state, action, pair)
-        check_log_probs(check, state, action, pair[0])
+            check_step_from_noise(checker, noise_keys[1], state, action, pair)
+        check_log_probs(checker, state, action, pair[0])
         if hasattr(env, "draw"):
-            check_draw(check, state, action, pair[0])
-        check.play(play_key, num_steps)
+            check_draw(checker, state, action, pair[0])
+        checker.play(play_key, num_steps)
 
 
 class Checker:
-    """The checks in order; each may rely on those before it."""
+    """The checks of one environment with its parameters; each raises a ValueError."""
 
     def __init__(self, env: Any, params: Any):
         self.env, self.params = env, params
 
-    def has_members(self) -> None:
-        """It has the four methods, a hash, and numbers for parameters."""
+    def check_members(self) -> None:
+        """Checks that it has the four methods, a hash, and numbers for parameters."""
         for name in ("reset", "step", "observation_space", "action_space"):
             if not callable(getattr(self.env, name, None)):
                 self.fail(
@@ -97,7 +97,7 @@ class Checker:
                 )
 
     def reset(self, key: jax.Array) -> tuple[Any, Any]:
-        """One start; returns the state and the observation."""
+        """Checks one start; returns the state and the observation."""
         pair = self.traced("reset", self.env.reset, key, self.params)
         if not isinstance(pair, tuple) or len(pair) != 2:
             self.fail(
@@ -105,39 +105,41 @@ class Checker:
                 "reset returns (state, observation)",
                 "return that pair",
             )
-        self.same_twice("reset", self.env.reset, key, self.params)
+        self.check_deterministic("reset", self.env.reset, key, self.params)
         state, observation = pair
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
             if getattr(leaf, "weak_type", False):
                 self.fail(
                     f"reset's state{jax.tree_util.keystr(path)} came from a Python "
-                    f"number, which has no dtype of its own",
+                    "number, which is weakly typed",
                     "state leaves have a dtype",
                     "write jnp.float32(...) or jnp.int32(...)",
                 )
-        self.no_nan("reset", "state", state)
-        self.in_space("reset", observation)
+        self.check_no_nan("reset", "state", state)
+        self.check_observation("reset", observation)
         return state, observation
 
     def starts(self, key: jax.Array) -> None:
-        """Many start states, since a rare one may be at fault."""
+        """Checks many start states, since a rare one may be at fault."""
         keys = jax.random.split(key, _NUM_STARTS)
         batched = jax.jit(jax.vmap(self.env.reset, in_axes=(0, None)))(
             keys, self.params
         )
         single = jax.jit(lambda ks: jax.lax.map(self.reset_alone, ks))(keys)
         for start in range(_NUM_STARTS):
-            state, observation = _lane(batched, start)
-            self.no_nan("reset", "state", state)
-            self.in_space("reset", observation)
-            self.lanes_equal("reset", start, _lane(single, start), (state, observation))
+            state, observation = _one(batched, start)
+            self.check_no_nan("reset", "state", state)
+            self.check_observation("reset", observation)
+            self.check_independent(
+                "reset", start, _one(single, start), (state, observation)
+            )
 
     def reset_alone(self, key: jax.Array) -> Any:
         """`reset` as a function of the key only."""
         return self.env.reset(key, self.params)
 
     def step(self, key: jax.Array, state: Any, action: Any) -> tuple[Any, TimeStep]:
-        """One step; returns what it gave."""
+        """Checks one step; returns the next state and the time step."""
         pair = self.traced("step", self.env.step, key, state, action, self.params)
         is_tuple = isinstance(pair, tuple)
         if not is_tuple or len(pair) != 2 or not isinstance(pair[1], TimeStep):
@@ -150,12 +152,9 @@ class Checker:
                 "return that pair",
             )
         next_state, timestep = pair
-        self.same_types("step", "the given", state, next_state)
-        for field, dtype in (
-            ("reward", "float32"),
-            ("terminated", "bool"),
-            ("truncated", "bool"),
-        ):
+        self.check_types("step", "the previous", state, next_state)
+        dtypes = {"reward": "float32", "terminated": "bool", "truncated": "bool"}
+        for field, dtype in dtypes.items():
             leaf = jnp.asarray(getattr(timestep, field))
             if leaf.shape != () or leaf.dtype != dtype:
                 self.fail(
@@ -163,34 +162,33 @@ class Checker:
                     f"{field} is a {dtype} scalar",
                     f"convert it with .astype({dtype!r}) and drop any axis",
                 )
-        self.in_space("step", timestep.observation)
-        self.same_twice("step", self.env.step, key, state, action, self.params)
+        self.check_observation("step", timestep.observation)
+        self.check_deterministic("step", self.env.step, key, state, action, self.params)
         return next_state, timestep
 
     def play(self, key: jax.Array, num_steps: int) -> None:
-        """Plays a few lanes at once, comparing each step with the same lane alone."""
+        """Checks each step in a few environments at once against the same step alone."""
         played = jax.jit(self.rollout, static_argnums=1)(key, num_steps)
         single, together, time = jax.device_get(_without_keys(played))
         for t in range(num_steps):
-            for lane in range(_NUM_LANES):
-                where = f" at step {time[t, lane] + 1} of an episode"
-                state, step = _lane(_lane(together, t), lane)
-                self.lanes_equal(
-                    "step", lane, _lane(_lane(single, t), lane), (state, step)
+            for index in range(_NUM_ENVS):
+                where = f" at step {time[t, index] + 1} of an episode"
+                state, step = _one(_one(together, t), index)
+                self.check_independent(
+                    "step", index, _one(_one(single, t), index), (state, step)
                 )
-                self.no_nan("step", "state", state, where)
-                self.no_nan("step", "observation", step.observation, where)
-                self.no_nan("step", "reward", step.reward, where)
+                for field, tree in ("state", state), *step._asdict().items():
+                    self.check_no_nan("step", field, tree, where)
                 if not np.isfinite(step.reward):
                     self.fail(
                         f"step's reward is {step.reward}{where}",
                         "rewards are finite",
                         "bound it",
                     )
-                self.in_space("step", step.observation, where)
+                self.check_observation("step", step.observation, where)
 
     def rollout(self, key: jax.Array, num_steps: int) -> Any:
-        """Steps `[num_steps, lanes]`, each alone and all together, and their times."""
+        """Steps `[num_steps, B]`, each alone and all together, and their times."""
         sample = jax.vmap(self.space("action_space").sample)
         reset = jax.vmap(self.env.reset, in_axes=(0, None))
         together = jax.vmap(self.env.step, in_axes=(0, 0, 0, None))
@@ -199,7 +197,7 @@ class Checker:
             key, state, time = carry
             key, *subkeys = jax.random.split(key, 4)
             action_keys, step_keys, reset_keys = (
-                jax.random.split(subkey, _NUM_LANES) for subkey in subkeys
+                jax.random.split(subkey, _NUM_ENVS) for subkey in subkeys
             )
             inputs = step_keys, state, sample(action_keys)
             result = together(*inputs, self.params)
@@ -213,12 +211,12 @@ class Checker:
             return (key, state, jnp.where(done, 0, time + 1)), (alone, result, time)
 
         key, reset_key = jax.random.split(key)
-        state, _ = reset(jax.random.split(reset_key, _NUM_LANES), self.params)
-        time = jnp.zeros(_NUM_LANES, jnp.int32)
+        state, _ = reset(jax.random.split(reset_key, _NUM_ENVS), self.params)
+        time = jnp.zeros(_NUM_ENVS, jnp.int32)
         return jax.lax.scan(step, (key, state, time), length=num_steps)[1]
 
     def traced(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
-        """Runs a function under jit, all its arguments traced, watching its keys."""
+        """Runs a function under jit with all arguments traced and key reuse detected."""
         try:
             with jax.debug_key_reuse(True):
                 return jax.jit(function)(*args)
@@ -247,8 +245,10 @@ class Checker:
                 "place of math and numpy",
             )
 
-    def same_twice(self, name: str, function: Callable[..., Any], *args: Any) -> None:
-        """The same arguments give the same results: twice by hand, and compiled."""
+    def check_deterministic(
+        self, name: str, function: Callable[..., Any], *args: Any
+    ) -> None:
+        """Checks that equal arguments give equal results: two calls, and one compiled."""
         first, second = function(*args), function(*args)
         compiled = jax.jit(function)(*args)
         for path, a, b, c in _zip_leaves(first, second, compiled):
@@ -260,14 +260,14 @@ class Checker:
                     "everything that changes in the state",
                 )
 
-    def same_types(self, name: str, whose: str, wanted: Any, found: Any) -> None:
-        """The same structure, shapes and dtypes, so that a scan can carry the state."""
-        rule = f"{name} keeps the shapes and dtypes of {whose} state"
-        had: Any = jax.tree.structure(wanted)
-        has: Any = jax.tree.structure(found)
-        if had != has:
+    def check_types(self, name: str, origin: str, wanted: Any, found: Any) -> None:
+        """Checks that structure, shapes and dtypes are kept, as a scan's carry needs."""
+        rule = f"{name} keeps the shapes and dtypes of {origin} state"
+        wanted_structure: Any = jax.tree.structure(wanted)
+        found_structure: Any = jax.tree.structure(found)
+        if wanted_structure != found_structure:
             self.fail(
-                f"{name}'s result has the structure {has}, not {had}",
+                f"{name}'s result has the structure {found_structure}, not {wanted_structure}",
                 rule,
                 "return the same fields",
             )
@@ -283,11 +283,11 @@ class Checker:
                 )
 
     def space(self, name: str) -> Any:
-        """The space that a method of this name gives."""
+        """The space that the method of this name returns."""
         return getattr(self.env, name)(self.params)
 
-    def in_space(self, name: str, observation: Any, where: str = "") -> None:
-        """The observation lies in its space."""
+    def check_observation(self, name: str, observation: Any, where: str = "") -> None:
+        """Checks that the observation lies in `observation_space(params)`."""
         space = self.space("observation_space")
         try:
             inside = jax.tree.map(
@@ -305,8 +305,8 @@ class Checker:
                 "widen the space, or convert the observation",
             )
 
-    def no_nan(self, name: str, field: str, tree: Any, where: str = "") -> None:
-        """No number in the tree is NaN."""
+    def check_no_nan(self, name: str, field: str, tree: Any, where: str = "") -> None:
+        """Checks that no number in the tree is NaN."""
         for path, value in _paths_and_values(tree):
             if np.issubdtype(value.dtype, np.floating) and np.isnan(value).any():
                 self.fail(
@@ -315,21 +315,23 @@ class Checker:
                     "guard divisions, roots and logarithms",
                 )
 
-    def lanes_equal(self, name: str, lane: int, alone: Any, together: Any) -> None:
-        """A lane gives the same alone as among others."""
+    def check_independent(
+        self, name: str, index: int, alone: Any, together: Any
+    ) -> None:
+        """Checks that an environment gives the same alone as in a batch."""
         for path, a, b in _zip_leaves(alone, together):
             if not _close(a, b):
                 self.fail(
-                    f"{name}'s {path} of lane {lane} among several is {b}, and "
-                    f"{a} on its own",
-                    "lanes are independent of one another",
-                    "let each lane depend on its own state, action and key only",
+                    f"{name}'s {path} of environment {index} in a batch is {b}, and "
+                    f"{a} alone",
+                    "environments in a batch are independent of one another",
+                    "let each depend on its state, action and key only",
                 )
 
     def fail(self, fault: str, rule: str, remedy: str) -> None:
         """Raises the error: what was found, the rule, the remedy."""
         raise ValueError(
-            f"{type(self.env).__name__} {fault}. Rule: {rule}. {_upper(remedy)}."
+            f"{type(self.env).__name__} {fault}. Rule: {rule}. {remedy[:1].upper()}{remedy[1:]}."
         )
 
 
@@ -346,7 +348,7 @@ def _paths_and_values(tree: Any) -> list[tuple[str, np.ndarray]]:
 
 
 def _without_keys(tree: Any) -> Any:
-    """Typed keys as the bits they are, for NumPy to see."""
+    """The tree with typed keys as their bits, which NumPy can hold."""
 
     def plain(x):
         is_key = isinstance(x, jax.Array) and jnp.issubdtype(
@@ -366,8 +368,8 @@ def _text(tree: Any) -> str:
     return ", ".join(shown)
 
 
-def _lane(tree: Any, lane: int) -> Any:
-    return jax.tree.map(lambda x: x[lane], tree)
+def _one(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
@@ -379,7 +381,3 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

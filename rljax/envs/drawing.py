@@ -1,12 +1,12 @@
-"""Shapes: what a picture of an environment is made of, whoever paints it.
+"""Shapes that a picture of an environment is made of, independent of what renders them.
 
 An environment may have a method
 
     draw(state, action, params) -> Picture
 
 of one unbatched state, in NumPy, and the action that led to it, or None at the start.
-`rljax.report.replay` makes a page of such pictures, `rljax.report.gif` pixels and GIFs. Lengths are in
-the units of the world that is drawn; `y` points up. Colors are "#rrggbb".
+`rljax.report.replay` renders them as a page, `rljax.report.gif` as pixels and GIFs. Lengths are in the
+environment's units; `y` points up. Colors are "#rrggbb".
 """
 
 import math
@@ -40,13 +40,13 @@ class Circle(NamedTuple):
 
 
 class Text(NamedTuple):
-    """One line of text; `(x, y)` is the `anchor` end of its baseline."""
+    """One line of text; `(x, y)` is the `anchor` point of the baseline."""
 
     x: float
     y: float
     text: str
     size: float
-    """Height of a capital letter and its surroundings: the font size."""
+    """Font size, in units of the view."""
     color: str = "#222222"
     anchor: Literal["start", "middle", "end"] = "start"
 
@@ -55,7 +55,7 @@ Shape: TypeAlias = Line | Polygon | Circle | Text
 
 
 class Picture(NamedTuple):
-    """A window on the world, and the shapes in it, painted in order."""
+    """A view of the environment, and the shapes in it, painted in order."""
 
     left: float
     bottom: float
@@ -83,12 +83,12 @@ def check_picture(picture: Picture, where: str) -> None:
     finite = all(map(_is_finite, (left, bottom, right, top)))
     if not (finite and left < right and bottom < top):
         raise ValueError(
-            f"{where}: a view must be finite, left of its right and below its top, got "
+            f"{where}: a view must be finite with left < right and bottom < top, got "
             f"left={left}, bottom={bottom}, right={right}, top={top}. Swap or widen it."
         )
     if not isinstance(shapes, Sequence):
         raise ValueError(
-            f"{where}: its shapes must be a list, got {type(shapes).__name__}. Use [...]."
+            f"{where}: shapes must be a list, got {type(shapes).__name__}. Use [...]."
         )
     for number, shape in enumerate(shapes):
         fault = _fault(shape, right - left)
@@ -99,7 +99,7 @@ def check_picture(picture: Picture, where: str) -> None:
 
 
 def _fault(shape: Shape, view: float) -> str | None:
-    """What is wrong with a shape, by which rule, and the remedy; None if nothing is."""
+    """The error message for an invalid shape: fault, rule and remedy; None for a valid one."""
     lengths: tuple[float, ...] = ()
     match shape:
         case Line(points, _, width):
@@ -145,7 +145,7 @@ def _fault(shape: Shape, view: float) -> str | None:
 
 
 def _length(value: Any) -> int:
-    """Of a list, a tuple or an array; -1 of what has none."""
+    """The length of a list, a tuple or an array; -1 of anything else."""
     try:
         return len(value)
     except TypeError:
@@ -153,7 +153,7 @@ def _length(value: Any) -> int:
 
 
 def _is_finite(number: Any) -> bool:
-    """Whether it is one number, of Python, NumPy or JAX, and finite."""
+    """Whether `number` is one finite number of Python, NumPy or JAX."""
     try:
         return not isinstance(number, str) and math.isfinite(float(number))
     except (TypeError, ValueError):

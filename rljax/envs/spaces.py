@@ -1,4 +1,4 @@
-"""Spaces: what an action or an observation is."""
+"""Spaces of actions and observations: their shape, dtype and bounds."""
 
 import dataclasses
 from typing import Any
@@ -93,7 +93,7 @@ class Box:
         low = jnp.broadcast_to(jnp.asarray(self.low), self.shape)
         high = jnp.broadcast_to(jnp.asarray(self.high), self.shape)
         if jnp.issubdtype(self.dtype, jnp.integer):
-            # Randint leaves its upper bound out; int32 has room for one more.
+            # randint excludes the upper bound; high + 1 fits into int32.
             drawn = jax.random.randint(
                 key, self.shape, low.astype(jnp.int32), high.astype(jnp.int32) + 1
             )

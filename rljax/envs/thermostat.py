@@ -1,7 +1,7 @@
 """Thermostat: keep a room near its target temperature by switching a heater.
 
-A continuing task: it never terminates, only the clock runs out, so truncation and the
-discount factor matter.
+A continuing task with a time limit: it never terminates and is truncated, so the discount
+factor and bootstrapping at the limit matter.
 """
 
 import dataclasses
@@ -27,10 +27,12 @@ class ThermostatParams(struct.PyTreeNode):
     cooling: float = 0.02  # 1/min, of the difference to the outside
     heating: float = 1.0  # F/min, while the heater is on
     tau: float = 1.0  # min, Euler step
-    disturbance: float = 0.0  # F, standard deviation of what each step adds
+    disturbance: float = (
+        0.0  # F, standard deviation of Gaussian noise added at each step
+    )
     start_low: float = 60.0  # F, the coldest start
     start_high: float = 80.0  # F, the warmest start
-    max_steps: int = 200  # steps until the clock runs out
+    max_steps: int = 200  # steps until truncation
 
 
 HARD_PLANT = ThermostatParams(heating=3.0)
@@ -54,7 +56,7 @@ class Thermostat:
     step_noise: ClassVar[int] = 1
 
     def check_params(self, params: ThermostatParams) -> None:
-        """Raises a ValueError for numbers that no room has; they may be arrays."""
+        """Raises a ValueError for parameters out of range; they may be arrays."""
         largest = float(np.finfo(np.float32).max)
         anywhere = ("target", "outside", "heating", "start_low", "start_high")
         ranges = {name: (-largest, largest) for name in anywhere}
@@ -92,7 +94,7 @@ class Thermostat:
         action: jax.Array,
         params: ThermostatParams,
     ) -> tuple[ThermostatState, TimeStep]:
-        """`step_from_noise` of noise drawn here; consumes `key`."""
+        """Draws noise and calls `step_from_noise`; consumes `key`."""
         noise = jax.random.uniform(key, (self.step_noise,))
         return self.step_from_noise(noise, state, action, params)
 
@@ -103,10 +105,10 @@ class Thermostat:
         action: jax.Array,
         params: ThermostatParams,
     ) -> tuple[ThermostatState, TimeStep]:
-        """Lets `params.tau` minutes pass with the heater on or off.
+        """Advances the room by `params.tau` minutes with the heater on or off.
 
         Args:
-            noise: `[1]` uniform in [0, 1): the disturbance, before it is made normal.
+            noise: `[1]` uniform in [0, 1): becomes the normal disturbance by its quantile function.
             state: unbatched state.
             action: int scalar: 1 turns the heater on, anything else off.
             params: the plant.
@@ -114,7 +116,7 @@ class Thermostat:
         Returns:
             The next state and its time step. The observation is float32 `[1]`: how far
             the temperature is above the target, in tens of degrees F. The reward is 1
-            if the new temperature lies within the band, its ends included, else 0.
+            if the new temperature lies within the band, ends included, else 0.
         """
         dtype = state.temperature.dtype
         # The inverse error function of -1 is infinite.
@@ -152,10 +154,10 @@ class Thermostat:
         next_state: ThermostatState,
         params: ThermostatParams,
     ) -> jax.Array:
-        """Log-probability of what a step led to; -inf where it cannot.
+        """Log-density of the next state; -inf for one that the step cannot lead to.
 
-        With a disturbance the log-density of the next temperature, per degree F. Without
-        one the next temperature is certain: 0 if it is that, up to rounding.
+        With a disturbance, of the next temperature, per degree F. Without one the step is
+        deterministic: 0 for its next temperature, up to rounding.
         """
         error = next_state.temperature - _undisturbed(state, action, params)
         disturbed = jnp.asarray(params.disturbance) > 0
@@ -211,11 +213,11 @@ class Thermostat:
 
 
 def bang_bang(observation: jax.Array, key: Any = None) -> jax.Array:
-    """The chapter's policy: heater on if the room is below the target.
+    """Actions of the bang-bang controller: heater on below the target.
 
     Args:
         observation: `[..., 1]`.
-        key: not used; here so that `rljax.evaluate` can call it.
+        key: unused; `rljax.evaluate` passes one.
     """
     del key
     return (observation[..., 0] < 0).astype(jnp.int32)
@@ -224,7 +226,7 @@ def bang_bang(observation: jax.Array, key: Any = None) -> jax.Array:
 def _undisturbed(
     state: ThermostatState, action: jax.Array, params: ThermostatParams
 ) -> jax.Array:
-    """The next temperature but for the disturbance."""
+    """The next temperature without the disturbance."""
     dtype = state.temperature.dtype
     plant = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
     # Newton's law of cooling, and the heater; explicit Euler.

@@ -1,7 +1,7 @@
 """Exact values of the thermostat, by dynamic programming on a grid of temperatures.
 
-The thermostat's state is one number (but for the clock), so what a policy is worth, and
-what the best one is, can be computed: an oracle for learners. In NumPy and float64.
+The state is one number besides the time, so values of policies and the optimal policy can be
+computed, to compare learned ones with. In NumPy and float64.
 
 Values between two points of the grid are interpolated linearly. A disturbance first
 smooths the values, as a convolution with its density; rewards, which have jumps, are
@@ -23,14 +23,14 @@ _normal_cdf = np.vectorize(lambda z: 0.5 * (1.0 + math.erf(z / math.sqrt(2.0))))
 
 
 class Grid(NamedTuple):
-    """A plant as a table. Actions are 0 and 1, the heater off and on.
+    """A tabulated plant: `N` temperatures and 2 actions. Actions are 0 and 1, the heater off and on.
 
     Attributes:
         temperature: `[N]`, F, evenly spaced.
-        observation: `[N, 1]` float32, as the environment gives.
+        observation: `[N, 1]` float32, the environment's.
         reward: `[2, N]` expected reward of either action.
-        below: int `[2, N]` grid point below where the step leads, but for disturbances.
-        share: `[2, N]` how far beyond it that is, as a share of the spacing.
+        below: int `[2, N]` grid point below the next temperature without disturbance.
+        share: `[2, N]` its distance from that grid point, as a share of the spacing.
         kernel: `[2 * M + 1]` probabilities of the disturbances -M, ..., M, in spacings.
         start: `[N]` probabilities of the start temperatures.
     """
@@ -52,9 +52,9 @@ def grid(params: ThermostatParams, num_points: int = 40001) -> Grid:
         num_points: number of grid points N.
 
     Raises:
-        ValueError: there are fewer than two points; the room's temperature has no bound,
-            as its Euler step is unstable (`0 < cooling * tau <= 1` is not); or another
-            parameter is out of its range.
+        ValueError: there are fewer than two points; the Euler step is unstable, so that
+            temperatures are unbounded (not `0 < cooling * tau <= 1`); or another
+            parameter is out of range.
     """
     if num_points < 2:
         raise ValueError(f"a grid needs two points, got {num_points}. Use more.")
@@ -98,18 +98,14 @@ def grid(params: ThermostatParams, num_points: int = 40001) -> Grid:
 
 
 def action_values(table: Grid, values: ArrayLike, gamma: float) -> np.ndarray:
-    """`[2, N]` values of either action, if the state it leads to is worth `values` `[N]`."""
+    """`[2, N]` action values, from state values `[N]` of the next step."""
     v = _smoothed(np.asarray(values, np.float64), table.kernel)
     ahead = v[table.below] * (1 - table.share) + v[table.below + 1] * table.share
     return table.reward + gamma * ahead
 
 
 def policy_values(
-    table: Grid,
-    on: ArrayLike,
-    *,
-    gamma: float,
-    num_steps: int | None = None,
+    table: Grid, on: ArrayLike, *, gamma: float, num_steps: int | None = None
 ) -> np.ndarray:
     """`[N]` values of a stochastic policy.
 
@@ -136,7 +132,7 @@ def optimal_values(
 ) -> np.ndarray:
     """`[N]` values of the best policy; arguments and errors as in `policy_values`.
 
-    With `num_steps` the best policy may look at the clock: no other does better.
+    With `num_steps` the policy may depend on the time: an upper bound for all policies.
     """
 
     def backup(values):
@@ -146,13 +142,13 @@ def optimal_values(
 
 
 def optimal_policy(table: Grid, *, gamma: float) -> np.ndarray:
-    """`[N]` probabilities with which the best policy of the continuing task heats.
+    """`[N]` probabilities of heating under the optimal policy of the continuing task.
 
-    One or zero; a half where either is best.
+    One or zero; a half where both actions are optimal.
     """
     values = optimal_values(table, gamma=gamma)
     off_value, on_value = action_values(table, values, gamma)
-    either = np.abs(on_value - off_value) < 1e-5  # the values' own error is 1e-6
+    either = np.abs(on_value - off_value) < 1e-5  # the values' error is 1e-6
     return np.where(either, 0.5, on_value > off_value)
 
 
@@ -180,7 +176,7 @@ def best_act(
 ) -> Callable[[jax.Array, Any], jax.Array]:
     """The best policy of the continuing task, as `(observation, key) -> action`.
 
-    It looks one step ahead from where it is, not from the nearest point of the grid.
+    It looks one step ahead from the observed temperature, not from the nearest grid point.
     """
     values = optimal_values(table, gamma=gamma)
     ahead = jnp.asarray(gamma * _smoothed(values, table.kernel), jnp.float32)
@@ -249,7 +245,7 @@ def _iterate(
 
 
 def _kernel(disturbance: float, spacing: float) -> np.ndarray:
-    """Probabilities of whole numbers of spacings, of either sign alike."""
+    """`[2 * M + 1]` probabilities of disturbances in whole grid spacings."""
     reach = math.ceil(7 * disturbance / spacing)
     edges = (np.arange(-reach, reach + 2) - 0.5) * spacing
     if disturbance == 0:
@@ -259,7 +255,7 @@ def _kernel(disturbance: float, spacing: float) -> np.ndarray:
 
 
 def _smoothed(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """`[N]` expected values after the disturbance; the ends go on as they are."""
+    """`[N]` expected values after the disturbance; constant beyond the ends."""
     if len(kernel) == 1:
         return values
     padded = np.pad(values, len(kernel) // 2, mode="edge")
@@ -270,7 +266,7 @@ def _smoothed(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def _expected_reward(mean: np.ndarray, params: ThermostatParams) -> np.ndarray:
-    """Probability of ending within the band, from where a step leads undisturbed."""
+    """Probability of the band, by the next temperature without disturbance."""
     low, high = params.target - params.half_band, params.target + params.half_band
     if params.disturbance == 0:
         return ((low <= mean) & (mean <= high)).astype(np.float64)
@@ -280,7 +276,7 @@ def _expected_reward(mean: np.ndarray, params: ThermostatParams) -> np.ndarray:
 
 
 def _start_weights(temperature: np.ndarray, params: ThermostatParams) -> np.ndarray:
-    """Weights that give the integral of a piecewise linear function over the starts."""
+    """`[N]` weights of grid points in a mean over the start temperatures."""
     spacing = temperature[1] - temperature[0]
     if params.start_low == params.start_high:
         starts = np.array([params.start_low])

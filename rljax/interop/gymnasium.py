@@ -1,4 +1,4 @@
-"""Any rljax environment as a `gymnasium.Env`, and many as a `gymnasium.vector.VectorEnv`.
+"""An rljax environment as a `gymnasium.Env`, or many as a `gymnasium.vector.VectorEnv`.
 
 Needs `pip install 'rljax[gym]'`.
 
@@ -254,7 +254,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
 
 
 def _final(observation: Any, ended: np.ndarray) -> dict[str, Any]:
-    """Gymnasium's record of final observations; an object array, as its own are."""
+    """Gymnasium's record of final observations; an object array, as Gymnasium's are."""
     final = np.full(len(ended), None, dtype=object)
     for index in np.flatnonzero(ended):
         final[index] = jax.tree.map(lambda x, index=index: x[index], observation)
@@ -336,7 +336,7 @@ def _fit(space: gymnasium.Space, observation: Any) -> Any:
 
 
 def _numpy(tree: Any) -> Any:
-    """Leaves as NumPy arrays of their own; keys as they are."""
+    """The tree with leaves copied into NumPy arrays; keys unchanged."""
 
     def plain(x):
         is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
@@ -346,7 +346,7 @@ def _numpy(tree: Any) -> Any:
 
 
 def _checked(space: gymnasium.Space, action: Any) -> Any:
-    """The action in NumPy, if it lies in its space."""
+    """The action as NumPy; raises a ValueError if it lies outside the space."""
 
     def of_numpy(x):
         return np.asarray(x)[()] if isinstance(x, jax.Array) else x

@@ -1,4 +1,4 @@
-"""Pictures as pixels: one frame, or replays side by side as an animated GIF."""
+"""Renders pictures as pixels: one frame, or replays side by side as an animated GIF."""
 
 import functools
 import os
@@ -11,10 +11,10 @@ import numpy as np
 
 from rljax.envs.drawing import Picture, check_picture
 from rljax.extras import require
-from rljax.report.replay import UNITS, Replay, check_some, decimals, height, place
+from rljax.report.replay import UNITS, Replay, check_replays, decimals, height, place
 
-TRANSPARENT = 255  # the palette's last index, which no pixel of a whole frame has
-FINER = 4  # painted this many times as large, then averaged: smooth edges
+TRANSPARENT = 255  # the palette's last index, used for pixels that do not change
+FINER = 4  # supersampling factor, for smooth edges
 
 
 def require_pillow() -> None:
@@ -27,7 +27,7 @@ def frame(picture: Picture, *, width: int = 600) -> np.ndarray:
 
     Args:
         picture: what to paint.
-        width: of the frame, in pixels; its height follows from the view's.
+        width: of the frame, in pixels; the height keeps the view's proportions.
 
     Returns:
         uint8 `[H, W, 3]`.
@@ -59,13 +59,13 @@ def save_gif(
         frames_per_second: rounded so that a frame lasts whole hundredths of a second.
         every: steps from one frame to the next; the last step is always shown.
             Raise it for thousands of steps: all frames are in memory at once.
-        hold: seconds for which the last frame stays before all begins again.
+        hold: seconds for which the last frame stays before the GIF repeats.
 
     Raises:
-        ValueError: no replay is given, or a number is out of its range.
+        ValueError: there is no replay, or a number is out of range.
     """
     require_pillow()
-    check_some(replays)
+    check_replays(replays)
     _check_width(width)
     if not 0.01 <= frames_per_second <= 50:
         raise ValueError(
@@ -81,15 +81,15 @@ def save_gif(
     horizon = max(len(replay.rewards) for replay in replays)
     steps = [*range(0, horizon, every), horizon]
     sheet = _Sheet(replays, width)
-    samples = [sheet.at(t) for t in steps[:: -(-len(steps) // 16)]]
+    samples = [sheet.frame(t) for t in steps[:: -(-len(steps) // 16)]]
     palette = _Palette(samples, replays)
-    images = (palette.reduce(sheet.at(t)) for t in steps)
+    images = (palette.reduce(sheet.frame(t)) for t in steps)
     durations = [10 * round(100 / frames_per_second)] * len(steps)  # ms
     durations[-1] += 10 * round(100 * hold)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         next(images).save(
-            beside,
+            temporary,
             format="GIF",
             save_all=True,
             append_images=images,
@@ -100,13 +100,13 @@ def save_gif(
             optimize=True,
             transparency=TRANSPARENT,
         )
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 class _Sheet:
-    """Panels side by side: what stays is painted once, and copied for each frame."""
+    """Frames of panels side by side; titles and borders are painted once."""
 
     def __init__(self, replays: Sequence[Replay], width: int):
         from PIL import Image, ImageDraw
@@ -132,7 +132,7 @@ class _Sheet:
     def left(self, panel: int) -> int:
         return self.gap + panel * (self.width + self.gap)
 
-    def at(self, step: int) -> Any:
+    def frame(self, step: int) -> Any:
         from PIL import ImageDraw
 
         image = self.blank.copy()
@@ -154,7 +154,7 @@ class _Sheet:
 
 
 class _Palette:
-    """256 colors for all frames: the shapes' as they are, mixed ones from `samples`."""
+    """256 colors for all frames: exact for shapes, quantized from `samples` for edges."""
 
     def __init__(self, samples: Sequence[Any], replays: Sequence[Replay]):
         from PIL import Image, ImageColor
@@ -170,11 +170,11 @@ class _Palette:
         greys = [(i, i, i) for i in range(256)]
         every = [(255, 255, 255), *flat, *map(tuple, mixed.tolist()), *greys]
         self.colors = np.array(list(dict.fromkeys(every))[:256], np.uint8)
-        # The index of each color once it has been seen.
+        # The palette index of each 24-bit color, filled when it first occurs.
         self.nearest = np.full(1 << 24, TRANSPARENT, np.uint8)
 
     def reduce(self, image: Any) -> Any:
-        """The image in these colors: the nearest, exactly, which Pillow's is not."""
+        """The image in the nearest palette colors; Pillow's own search is approximate."""
         from PIL import Image
 
         packed = np.asarray(image).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1])

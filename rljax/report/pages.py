@@ -1,4 +1,4 @@
-"""The report of a sweep: curves, a table and replays in a page that needs nothing else."""
+"""The report of a sweep: curves, a table and replays in one self-contained HTML page."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from rljax.numerics.statistics import (
     bootstrap_interval,
     interquartile_mean,
 )
-from rljax.report.replay import Replay, filled, table
+from rljax.report.replay import Replay, fill_template, player_data
 from rljax.sweeps.results import DIVERGED, DROPPED, FINISHED, Results
 from rljax.training.files import write_atomically
 
-_NUM_RESAMPLES = 500  # for a band; the intervals of the table take more
+_NUM_RESAMPLES = 500  # for the bands of curves; intervals in the table use more
 
 
 def save_report(
@@ -35,18 +35,18 @@ def save_report(
 
     Args:
         path: where to write it.
-        results: the sweep's. Runs that diverged are marked, and are in no mean.
+        results: of a sweep; runs that diverged are marked and left out of means.
         title: what was swept.
-        command: what was typed to run it.
-        versions: by package.
-        replays: one panel each, under a common clock: the best run's, the worst's.
+        command: the command line that ran it.
+        versions: of packages, by name.
+        replays: one panel each, under a common clock, such as the best and worst run's.
         frames_per_second: steps per second at speed 1.
         target: a return to mark with a line.
-        ylabel: what the returns are.
+        ylabel: axis label of the returns.
 
     Raises:
-        ValueError: there is nothing to report, the target is not finite, or replays are
-            given no speed.
+        ValueError: there are no returns, the target is not finite, or the replays'
+            speed is not positive and finite.
     """
     if not results.returns.size:
         raise ValueError(
@@ -65,17 +65,16 @@ def save_report(
         "ylabel": ylabel,
         "command": command,
         "versions": list(versions.items()),
-        "player": table(replays, frames_per_second) if replays else None,
+        "player": player_data(replays, frames_per_second) if replays else None,
     }
-    write_atomically(path, filled("sweep.html", title, data))
+    write_atomically(path, fill_template("sweep.html", title, data))
 
 
 def _rows(results: Results) -> list[dict[str, Any]]:
-    """One row a configuration, the best first: its line of the table and its curve.
+    """Table row and learning curve of each configuration, the best first.
 
-    A curve has, at each evaluation, the environment steps of a run, a mean over the runs
-    that did not diverge and its interval, None where there is none; and of each that
-    did, its last evaluation and return.
+    At each evaluation: environment steps of a run, and mean and interval over runs that
+    did not diverge, or None. Of each run that diverged: the last evaluation and return.
     """
     rows = []
     for rank, row in enumerate(results.summary(), 1):
@@ -87,7 +86,9 @@ def _rows(results: Results) -> list[dict[str, Any]]:
             {name: row[name] for name in ("label", FINISHED, DIVERGED, DROPPED)}
             | {
                 "rank": rank,
-                "values": [_value(x) for x in results.configurations[index].values()],
+                "values": [
+                    _json_value(x) for x in results.configurations[index].values()
+                ],
                 "iqm": row["return_iqm"],
                 "interval": row["return_ci95"],
                 "better": _improvement(row["first_better"]),
@@ -101,14 +102,14 @@ def _rows(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def _value(given: Any) -> Any:
-    """A value that is swept; JSON has no infinity."""
-    infinite = isinstance(given, float) and math.isinf(given)
-    return str(given) if infinite else given
+def _json_value(value: Any) -> Any:
+    """A swept value for JSON, which has no infinity."""
+    infinite = isinstance(value, float) and math.isinf(value)
+    return str(value) if infinite else value
 
 
 def _improvement(first: Improvement | None) -> list[float] | None:
-    """A probability, and its interval's ends if it has one."""
+    """The probability of improvement, with the ends of its interval if there is one."""
     return first and [_short(x) for x in (first.probability, *(first.interval or ()))]
 
 
@@ -122,11 +123,11 @@ def _band(scores: np.ndarray) -> list[float] | None:
 
 
 def _last(run: np.ndarray) -> list[float]:
-    """The last evaluation at which a run had a return, and that."""
+    """Index and value of a run's last finite return."""
     last = int(np.flatnonzero(np.isfinite(run))[-1])
     return [last, _short(run[last])]
 
 
 def _short(x: float) -> float:
-    """As many digits as a chart can show, so that 256 curves stay a small page."""
+    """Rounds to five digits, so that 256 curves stay a small page."""
     return float(f"{x:.5g}")

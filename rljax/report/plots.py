@@ -1,4 +1,4 @@
-"""Pictures of training."""
+"""Plots as PNG files: learning curves, sweeps, heat maps, scores."""
 
 import math
 from pathlib import Path
@@ -34,11 +34,11 @@ def learning_curve(
         path: where to write it.
         env_steps: `[E]` environment steps of one run at each evaluation.
         returns: `[E, N]` returns of N runs.
-        title: what was trained on what.
-        ylabel: what the returns are.
+        title: of the figure.
+        ylabel: axis label of the returns.
         target: a return to mark with a line.
-        target_name: what it is.
-        ceiling: the largest return there is, for the axis.
+        target_name: label of that line.
+        ceiling: the largest possible return, for the axis.
     """
     require_matplotlib()
     from matplotlib.figure import Figure
@@ -87,16 +87,16 @@ def sweep_curves(
     target_name: str = "",
     ceiling: float | None = None,
 ) -> None:
-    """Draws a sweep as a PNG: learning curves, and what each configuration came to.
+    """Draws a sweep as a PNG: learning curves, and final returns by configuration.
 
     Args:
         path: where to write it.
-        results: the sweep's. Runs that diverged are not in any mean.
-        title: what was swept.
-        ylabel: what the returns are.
+        results: of a sweep; runs that diverged are left out of means.
+        title: of the figure.
+        ylabel: axis label of the returns.
         target: a return to mark with a line.
-        target_name: what it is.
-        ceiling: the largest return there is, for the axis.
+        target_name: label of that line.
+        ceiling: the largest possible return, for the axis.
     """
     require_matplotlib()
     import matplotlib
@@ -175,12 +175,12 @@ def heat_map(
         x: `[X]` of the first parameter, increasing.
         y: `[Y]` of the second.
         values: `[Y, X]`.
-        title: what is seen.
-        xlabel: the first parameter and its unit.
-        ylabel: the second's.
-        label: what the values are.
+        title: of the figure.
+        xlabel: the first parameter, with unit.
+        ylabel: the second parameter, with unit.
+        label: of the color bar.
         mark: a point to mark with a cross.
-        ceiling: the largest value there is.
+        ceiling: the largest possible value.
     """
     require_matplotlib()
     from matplotlib.figure import Figure
@@ -194,8 +194,42 @@ def heat_map(
     save_figure(figure, path)
 
 
+def draw_scores(path: Path, scores: ArrayLike, lengths: ArrayLike) -> float:
+    """Draws a histogram of scores, and scores over completion lengths, as a PNG.
+
+    Args:
+        path: where to write it.
+        scores: `[N]`, at least one.
+        lengths: `[N]` characters of the completions.
+
+    Returns:
+        Pearson's correlation of scores and lengths; NaN if either is constant.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    scores, lengths = np.asarray(scores, np.float64), np.asarray(lengths, np.float64)
+    varies = len(scores) > 1 and np.ptp(scores) > 0 and np.ptp(lengths) > 0
+    correlation = float(np.corrcoef(scores, lengths)[0, 1]) if varies else float("nan")
+    figure = Figure(figsize=(10, 4.5), dpi=120, layout="constrained")
+    axes: Any = figure.subplots(1, 2)
+    axes[0].hist(scores, bins=50, color="tab:blue")
+    axes[0].axvline(scores.mean(), color="tab:red", linestyle="--")
+    axes[0].set_title(f"{len(scores):,} scores, mean {scores.mean():.3g} (dashed)")
+    axes[0].set_xlabel("score")
+    axes[0].set_ylabel("completions")
+    axes[1].scatter(lengths, scores, s=6, alpha=0.3, color="tab:blue", linewidths=0)
+    axes[1].set_title(f"score and length: correlation {correlation:+.2f}")
+    axes[1].set_xlabel("length of the completion (characters)")
+    axes[1].set_ylabel("score")
+    for one in axes:
+        one.grid(alpha=0.3)
+    save_figure(figure, path)
+    return correlation
+
+
 def save_figure(figure: Any, path: Path) -> None:
-    """Writes a matplotlib figure as a PNG, whole or not at all."""
-    beside = path.with_name(f".{path.name}")
-    figure.savefig(beside, format="png")
-    beside.replace(path)
+    """Writes a matplotlib figure as a PNG, atomically."""
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)

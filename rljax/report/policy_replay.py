@@ -1,4 +1,4 @@
-"""Watching policies: an episode of each from the same start, as a page and a GIF."""
+"""Replays of policies: an episode of each from the same start, as a page and a GIF."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from rljax.report.plots import require_matplotlib
 from rljax.report.replay import replay, save_html
 from rljax.rollouts.rollout import Trajectory, episode, record
 
-# A page shows every step; a GIF is for a quick look, and small.
+# The page shows every step; the GIF skips some, to stay small.
 _GIF_RATE = 12.5  # frames a second
 _GIF_WIDTH = 960  # pixels, of two panels or three
 
@@ -41,8 +41,8 @@ def play_policies(
         key: consumed.
         env: the environment.
         params: its parameters.
-        policies: by name, `(observation, key) -> action` over all lanes at once.
-        max_steps: steps kept of each episode.
+        policies: by name, `(observation, key) -> action`, batched over environments.
+        max_steps: steps at which an episode is cut.
 
     Raises:
         ValueError: there is no policy.
@@ -56,7 +56,7 @@ def play_policies(
         run = functools.partial(
             record, env=env, params=params, act=act, num_episodes=1, max_steps=max_steps
         )
-        # The same key on purpose: the same start, and the same luck.
+        # The same key on purpose: the same start and the same random numbers.
         episodes[name] = episode(jax.jit(run)(jax.random.clone(key)), 0)
     return episodes
 
@@ -73,12 +73,12 @@ def save_replay(
     """Writes `replay.html` and `replay.gif`, the episodes side by side.
 
     Args:
-        folder: where.
-        env: the environment; it has `draw`.
+        folder: where to write them.
+        env: the environment, with `draw`.
         params: its parameters.
-        episodes: by title, each as `rljax.episode` gives it.
-        steps_per_second: how fast they play.
-        title: what the page is about; by default the environment and the episodes.
+        episodes: by title, each from `rljax.episode`.
+        steps_per_second: at speed 1.
+        title: of the page; by default the environment and the episodes.
 
     Raises:
         ImportError: Pillow is not installed.

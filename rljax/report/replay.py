@@ -1,9 +1,8 @@
-"""Replays: episodes seen again, side by side, as a page that needs nothing else.
+"""Replays: episodes side by side in one self-contained HTML page.
 
-An environment that has `draw` (see `rljax.envs.drawing`) can be watched: `rljax.record` keeps
-episodes, `rljax.episode` takes one out, `replay` draws it, and `save_html` puts the
-replays of one or several policies under a common clock. `rljax.report.gif` makes
-pixels and GIFs of the same.
+For environments with `draw` (see `rljax.envs.drawing`): `rljax.record` keeps episodes, `rljax.episode`
+selects one, `replay` draws it, and `save_html` plays the replays of several policies under a
+common clock. `rljax.report.gif` makes GIFs of the same.
 """
 
 import dataclasses
@@ -30,14 +29,14 @@ class Replay:
     """One episode of T steps, drawn.
 
     Attributes:
-        title: what is seen, such as "after 100,000 steps".
-        pictures: `[T + 1]`, of one shape of view: the start and what each step led to.
+        title: caption, such as "after 100,000 steps".
+        pictures: `[T + 1]`, the start and each next state, in views of equal proportions.
         rewards: `[T]`, finite.
         actions: `[T]` whole numbers from 0, or None for actions of another kind.
-        ending: how it ended: "terminated", "truncated", or "" if it was cut off.
+        ending: why it ended: "terminated", "truncated", or "" if it was cut off.
 
     Raises:
-        ValueError: something of this cannot be shown.
+        ValueError: lengths differ, or a reward, an action or a picture is invalid.
     """
 
     title: str
@@ -91,11 +90,11 @@ def replay(env: Any, params: Any, trajectory: Trajectory, title: str) -> Replay:
     Args:
         env: an environment with `draw(state, action, params) -> Picture`.
         params: its parameters.
-        trajectory: one episode, as `rljax.episode` takes it out of many.
-        title: what is seen.
+        trajectory: one episode, as `rljax.episode` selects it.
+        title: caption.
 
     Returns:
-        Its replay; with its actions, if each is one whole number from 0.
+        The replay, with actions if they are integers from 0.
 
     Raises:
         ValueError: the environment cannot draw, the trajectory is not one episode, or a
@@ -103,24 +102,24 @@ def replay(env: Any, params: Any, trajectory: Trajectory, title: str) -> Replay:
     """
     if not callable(getattr(env, "draw", None)):
         raise ValueError(
-            f"a replay is of an environment that can draw itself, got "
-            f"{type(env).__name__}, which has no `draw`. Give it a method "
-            f"draw(state, action, params) -> Picture; rljax.envs.drawing says of what."
+            f"a replay needs an environment with `draw`, got "
+            f"{type(env).__name__}, which has none. Give it a method "
+            f"draw(state, action, params) -> Picture of rljax.envs.drawing."
         )
     if np.ndim(trajectory.reward) != 1 or not np.all(trajectory.valid):
         raise ValueError(
             f"a replay is of one episode, cut at its end, got a trajectory whose rewards "
             f"have the shape {np.shape(trajectory.reward)}, {np.sum(trajectory.valid)} of "
-            f"them valid. Take one out: episode(trajectories, lane)."
+            f"them valid. Select one: episode(trajectories, index)."
         )
     trajectory, params = jax.device_get((trajectory, params))
 
-    def at(tree: Any, index: int) -> Any:
+    def at_step(tree: Any, index: int) -> Any:
         return jax.tree.map(lambda x: x[index], tree)
 
-    pictures = [env.draw(at(trajectory.state, 0), None, params)]
+    pictures = [env.draw(at_step(trajectory.state, 0), None, params)]
     for t in range(len(trajectory.reward)):
-        state, action = at(trajectory.state, t + 1), at(trajectory.action, t)
+        state, action = at_step(trajectory.state, t + 1), at_step(trajectory.action, t)
         pictures.append(env.draw(state, action, params))
     endings = {"terminated": trajectory.terminated, "truncated": trajectory.truncated}
     return Replay(
@@ -139,7 +138,7 @@ def save_html(
     title: str,
     frames_per_second: float = 50.0,
 ) -> None:
-    """Writes one page that plays the replays side by side, and loads nothing else.
+    """Writes one self-contained page that plays the replays side by side.
 
     Args:
         path: where to write it.
@@ -148,15 +147,15 @@ def save_html(
         frames_per_second: steps per second at speed 1.
 
     Raises:
-        ValueError: no replay is given, or no speed.
+        ValueError: there is no replay, or the speed is not positive and finite.
     """
-    check_some(replays)
-    data = table(replays, frames_per_second)
-    write_atomically(path, filled("page.html", title, data))
+    check_replays(replays)
+    data = player_data(replays, frames_per_second)
+    write_atomically(path, fill_template("page.html", title, data))
 
 
-def filled(template: str, title: str, data: Any) -> str:
-    """A template of this package with its fragments, its title and its data put in."""
+def fill_template(template: str, title: str, data: Any) -> str:
+    """The page of a template in `web/`, with fragments, title and data filled in."""
     folder = importlib.resources.files(__package__) / "web"
     page = re.sub(
         r"@(\w+\.\w+)@\n",
@@ -172,21 +171,21 @@ def filled(template: str, title: str, data: Any) -> str:
     return re.sub("@(title|data)@", lambda m: parts[m[1]], page)
 
 
-def check_some(replays: Sequence[Replay]) -> None:
+def check_replays(replays: Sequence[Replay]) -> None:
     """Raises a ValueError if there is no replay to show."""
     if not replays:
         raise ValueError(
-            "at least one replay must be given, got none. Make one: replay."
+            "at least one replay is needed, got none. Make one with rljax.report.replay.replay."
         )
 
 
 def height(picture: Picture) -> float:
-    """How high a picture is, as a multiple of its width."""
+    """The height of a picture, as a multiple of the width."""
     return (picture.top - picture.bottom) / (picture.right - picture.left)
 
 
 def place(picture: Picture) -> Iterator[tuple[Any, ...]]:
-    """Yields each shape on a grid `UNITS` wide, its origin at the top left, y down.
+    """Yields each shape in integer units, `UNITS` wide, from the top left, y down.
 
     A shape is `("line", color, width, x, y, x, y, ...)`, `("polygon", color, x, y, ...)`,
     `("circle", color, radius, x, y)` or `("text", color, size, x, y, anchor, text)`.
@@ -194,7 +193,7 @@ def place(picture: Picture) -> Iterator[tuple[Any, ...]]:
     scale = UNITS / (picture.right - picture.left)
 
     def whole(length: float) -> int:
-        # What lies 1,000 views away may as well lie there: it is not seen.
+        # Clipped at 1,000 views away, which is never visible.
         return round(min(max(scale * float(length), -1e3 * UNITS), 1e3 * UNITS))
 
     def spots(*points: tuple[float, float]) -> Iterator[int]:
@@ -215,18 +214,18 @@ def place(picture: Picture) -> Iterator[tuple[Any, ...]]:
 
 
 def decimals(replays: Sequence[Replay]) -> int:
-    """Digits after the point that sums of rewards need: none for whole numbers."""
+    """Decimal places for sums of rewards: none for whole numbers."""
     totals = np.concatenate([np.cumsum(replay.rewards) for replay in replays])
     if np.all(totals == np.rint(totals)):
         return 0
     return int(np.clip(3 - np.floor(np.log10(np.abs(totals).max())), 0, 6))
 
 
-def table(replays: Sequence[Replay], frames_per_second: float) -> dict[str, Any]:
-    """What a player is told: every shape once, a picture as indices of shapes.
+def player_data(replays: Sequence[Replay], frames_per_second: float) -> dict[str, Any]:
+    """Data of the player in `web/`: distinct shapes, pictures as indices of them.
 
     Raises:
-        ValueError: the speed is none.
+        ValueError: the speed is not positive and finite.
     """
     if not 0 < frames_per_second < math.inf:
         raise ValueError(

@@ -207,8 +207,8 @@ BROKEN = {
     ),
     "environments_share_a_mean": (
         Walk(limit=shared_limit),
-        r"step's .*position of lane \d+ among several is",
-        r"own state, action and key",
+        r"step's .*position of environment \d+ in a batch is",
+        r"its state, action and key",
     ),
     "step_uses_its_key_twice": (
         Walk(noise=used_twice),
@@ -295,7 +295,7 @@ BROKEN = {
     ),
     "impossible_start": (
         WithDensity(start_density=lambda state: -jnp.inf),
-        r"log_prob_reset gives -inf for what the environment itself did",
+        r"log_prob_reset gives -inf for a state that the environment made",
         r"[Cc]ompare with the arithmetic",
     ),
     "impossible_step": (

@@ -110,8 +110,8 @@ def test_every_step_is_that_of_sync_vector_env(name, mode):
 def tell(ours, theirs, what):
     """Puts our states into the references, or tells them what to reset to."""
     states = jax.device_get(ours._envs.state)
-    for lane, one in enumerate(theirs.envs):
-        state = jax.tree.map(lambda x, lane=lane: x[lane], states)
+    for index, one in enumerate(theirs.envs):
+        state = jax.tree.map(lambda x, index=index: x[index], states)
         if what == "put":
             one.unwrapped.put(state)
         else:
