@@ -85,7 +85,7 @@ class OneOf(NamedTuple):
 Space: TypeAlias = Uniform | LogUniform | OneOf
 
 
-def scatter(num_points: int, *, seed: int, **spaces: Space) -> tuple[Point, ...]:
+def random_points(num_points: int, *, seed: int, **spaces: Space) -> tuple[Point, ...]:
     """Random points, each name's values drawn on their own.
 
     Raises:
@@ -93,7 +93,7 @@ def scatter(num_points: int, *, seed: int, **spaces: Space) -> tuple[Point, ...]
     """
     if num_points < 1 or not spaces:
         raise ValueError(
-            f"scatter needs at least one point and one space, got {num_points} points "
+            f"random_points needs at least one point and one space, got {num_points} points "
             f"and {len(spaces)} spaces. Add some."
         )
     for name, space in spaces.items():

@@ -18,7 +18,7 @@ from rljax.sweeps.results import FINISHED
 from rljax.sweeps.store import Ends, Part, PartFolder
 from rljax.training.loggers import say
 from rljax.training.loop import compile_chunk, compiled, copied, jitted, train
-from rljax.training.populations import member, population, share_out
+from rljax.training.populations import member, population, map_over_devices
 from rljax.training.run_folder import stopped
 
 _WHILE = 5.0  # seconds between two moments at which a part can be saved
@@ -334,7 +334,7 @@ def _tester(
         return {"return": problem.evaluate(network, state, task, key), "finite": finite}
 
     axes = (0, task_axes, 0)
-    return share_out(jax.vmap(test, in_axes=axes), axes, devices)
+    return map_over_devices(jax.vmap(test, in_axes=axes), axes, devices)
 
 
 def nearest(updates: np.ndarray, share: float) -> int:

@@ -64,7 +64,7 @@ def sweep(
 
     Args:
         problem: what is swept.
-        points: the configurations, as `grid` or `scatter` make them.
+        points: the configurations, as `grid` or `random_points` make them.
         num_seeds: runs of each.
         seed: what the seeds' keys come from.
         num_evaluations: evaluations after the first, at equal distances.
