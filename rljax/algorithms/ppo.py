@@ -471,3 +471,6 @@ def _check_policy(network: Network, params: Params, space: Any, observation: Any
             f"{space}. Give the network the environment's number of actions (or its "
             f"action size)."
         )
+
+
+Config, Hyperparams, make = PPOConfig, PPOHyperparams, ppo

@@ -39,12 +39,10 @@ def grid(**values: Sequence[Value]) -> tuple[Point, ...]:
 def plain(point: Mapping[str, Any]) -> Point:
     """A point of plain Python values, whatever arrays they came from."""
 
-    def value(given: Any) -> Any:
-        if isinstance(given, tuple):
-            return tuple(map(value, given))
-        return (
-            given if isinstance(given, bool | int | float) else np.asarray(given).item()
-        )
+    def value(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(map(value, x))
+        return x if isinstance(x, bool | int | float) else np.asarray(x).item()
 
     return {name: value(given) for name, given in point.items()}
 
@@ -86,7 +84,7 @@ Space: TypeAlias = Uniform | LogUniform | OneOf
 
 
 def random_points(num_points: int, *, seed: int, **spaces: Space) -> tuple[Point, ...]:
-    """Random points, each name's values drawn on their own.
+    """Random points, each name's values drawn independently.
 
     Raises:
         ValueError: no point or no space is asked for, or a space holds nothing.

@@ -99,7 +99,9 @@ def train(
             if on_pause is not None and on_pause(state, pooled):
                 break
             continue
-        due = step == last or (evaluate_every is not None and step % evaluate_every == 0)
+        due = step == last or (
+            evaluate_every is not None and step % evaluate_every == 0
+        )
         if report(pooled, due):
             break
         pooled = jax.tree.map(jnp.zeros_like, pooled)

@@ -14,7 +14,7 @@ from rljax.base import Algorithm, Mean
 from rljax.envs import CartPoleParams
 from rljax.sweeps.points import LogUniform, OneOf, Uniform, grid, random_points
 from rljax.training.loop import train
-from rljax.training.populations import population, replicate, map_over_devices, stack
+from rljax.training.populations import map_over_devices, population, replicate, stack
 
 pytestmark = pytest.mark.compiles
 
