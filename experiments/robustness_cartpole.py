@@ -21,7 +21,7 @@ from rljax.numerics.statistics import summarize
 from rljax.report.plots import heat_map, require_matplotlib
 from rljax.rollouts.rollout import evaluate
 from rljax.training.loop import train
-from rljax.training.populations import share_out, stack
+from rljax.training.populations import map_over_devices, stack
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
 
@@ -113,7 +113,7 @@ def on_plants(experiment: Experiment) -> Any:
         return played.returns.mean()
 
     axes = None, 0, None
-    return share_out(jax.vmap(one, in_axes=axes), axes, tuple(jax.devices()))
+    return map_over_devices(jax.vmap(one, in_axes=axes), axes, tuple(jax.devices()))
 
 
 def nearest(returns: np.ndarray, columns: dict[str, np.ndarray]) -> float:

@@ -15,12 +15,12 @@ from typing import Any
 from rljax.algorithms import ppo
 from rljax.algorithms.networks import ActorCritic
 from rljax.commands.launch import check_counts, check_seed, launch
-from rljax.commands.sweep_experiment import check_flags, ppo_problem
+from rljax.commands.sweep_experiment import check_flags
 from rljax.envs import CartPole, CartPoleParams
 from rljax.numerics.statistics import summarize
 from rljax.sweeps.optuna_search import check_search, search, trained
 from rljax.sweeps.points import LogUniform, Space, Uniform
-from rljax.sweeps.problem import Problem
+from rljax.sweeps.problem import Problem, make_problem
 from rljax.sweeps.runner import sweep
 from rljax.training.files import RunError
 from rljax.training.loggers import log_line
@@ -36,7 +36,7 @@ class Experiment:
     seed: int = 0
     """Seeds the runs; a trial's are the same as every other's."""
     num_trials: int = 64
-    """Trials of the whole study; who share it may make up to a batch each more."""
+    """Trials of the whole study; processes that share it may make up to a batch each more."""
     batch_size: int = 16
     """Trials in one population."""
     num_seeds: int = 4
@@ -80,8 +80,8 @@ class Experiment:
 
     def problem(self) -> Problem:
         """What is searched."""
-        return ppo_problem(
-            *(ENV, NETWORK, TASK),
+        return make_problem(
+            *(ppo, ENV, NETWORK, TASK),
             total_steps=self.total_steps,
             num_episodes=self.num_episodes,
             config=self.config,
@@ -112,7 +112,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             seed=experiment.seed,
             name=experiment.study,
             storage=storage,
-            asked_to_stop=run.should_stop,
+            should_stop=run.should_stop,
         )
         found = {trial.state.name: trial for trial in study.trials}
         if "COMPLETE" not in found:

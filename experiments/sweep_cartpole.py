@@ -66,6 +66,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
     return run_sweep(
         "sweep_cartpole",
         experiment,
+        ppo,
         ENV,
         NETWORK,
         TASK,

@@ -68,6 +68,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
     return run_sweep(
         "sweep_thermostat",
         experiment,
+        ppo,
         ENV,
         NETWORK,
         TASK,

@@ -152,3 +152,33 @@ class Algorithm(NamedTuple, Generic[State]):
 
     init: Callable[[jax.Array, Any, Any], State]
     step: Callable[[State, Any], tuple[State, Metrics]]
+
+
+class AlgorithmModule(Protocol):
+    """The public names of an algorithm's module, such as `rljax.algorithms.ppo`.
+
+    Attributes:
+        Config: the static configuration; a frozen dataclass with `batch_size`,
+            environment steps in an update, and `updates(total_steps)`.
+        Hyperparams: the numbers that may be traced; a Flax struct.
+    """
+
+    Config: Any
+    Hyperparams: Any
+
+    def make(self, env: Any, network: Any, config: Any, /) -> Algorithm[Any]:
+        """Makes the algorithm; cached, so that the same arguments compile once."""
+
+    def act(
+        self,
+        network: Any,
+        state: Any,
+        observation: Any,
+        key: Any,
+        *,
+        greedy: bool = False,
+    ) -> Any:
+        """Actions of the policy that was learned, for one observation or a batch."""
+
+    def check_hyperparams(self, hyperparams: Any, /) -> None:
+        """Raises a ValueError for hyperparameters out of their ranges."""

@@ -60,7 +60,7 @@ def learn(seed: int) -> dict[str, Any]:
         ppo,
     )
     from rljax.algorithms.ppo import act
-    from rljax.training.loop import compiled, train
+    from rljax.training.loop import train
 
     env, task, network = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
     config = PPOConfig(num_envs=16, num_steps=32, num_epochs=8, num_minibatches=4)
@@ -77,7 +77,8 @@ def learn(seed: int) -> dict[str, Any]:
         ).returns.mean()
 
     state = jax.jit(learner.init)(keys[0], hyperparams, task)
-    test, _ = compiled(jax.jit(mean_return), state, keys[1])
+    test = jax.jit(mean_return)
+    test.lower(state, keys[1]).compile()
     times: list[float] = []
     report = lambda state, report: times.append(report.seconds_run)  # noqa: E731
     state = train(learner, state, task, num_updates, on_log=report)

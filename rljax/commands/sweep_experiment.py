@@ -1,77 +1,20 @@
-"""A sweep of PPO as an experiment: a run directory, a table, a report."""
+"""A sweep as an experiment: a run directory, a table, a report."""
 
 import dataclasses
 import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
-from rljax.algorithms import ppo
+from rljax.base import AlgorithmModule
 from rljax.extras import require
 from rljax.report import sweep_report
 from rljax.report.policy_replay import require_pictures
 from rljax.report.tables import say_results
-from rljax.rollouts.rollout import evaluate
 from rljax.sweeps.points import Point
-from rljax.sweeps.problem import Problem, names_of, replaced
+from rljax.sweeps.problem import make_problem, names_of, replaced
 from rljax.sweeps.runner import check_sweep, sweep
 from rljax.training.manifest import manifest
 from rljax.training.run_folder import RunFolder
-
-
-def ppo_problem(
-    env: Any,
-    network: Any,
-    task: Any,
-    *,
-    total_steps: int,
-    num_episodes: int = 32,
-    config: ppo.PPOConfig = ppo.PPOConfig(),  # noqa: B008, frozen
-    hyperparams: ppo.PPOHyperparams = ppo.PPOHyperparams(),  # noqa: B008
-) -> Problem:
-    """PPO, judged by its greedy policy's mean return over whole episodes.
-
-    Args:
-        env: the environment.
-        network: an actor-critic; hashable.
-        task: the environment's parameters; its `max_steps` bounds every episode.
-        total_steps: environment steps of each run: a budget, never exceeded.
-        num_episodes: episodes in an evaluation of each run.
-        config: the configuration where a point says nothing else.
-        hyperparams: likewise; the learning rate falls to 0 over a run.
-    """
-
-    def mean_return(network: Any, state: Any, task: Any, key: jax.Array) -> jax.Array:
-        act = functools.partial(ppo.act, network, state, greedy=True)
-        return evaluate(
-            key, env, task, act, num_episodes=num_episodes, max_steps=max_steps
-        ).returns.mean()
-
-    def check_task(swept: Any) -> None:
-        if check := getattr(env, "check_params", None):
-            check(swept)
-        if (longest := int(np.max(swept.max_steps))) > max_steps:
-            raise ValueError(
-                f"max_steps must be at most {max_steps}, after which evaluations end, got "
-                f"{longest}. Raise the task's own max_steps."
-            )
-
-    max_steps = task.max_steps
-    return Problem(
-        algorithm=functools.partial(ppo.ppo, env),
-        evaluate=mean_return,
-        network=network,
-        config=config,
-        hyperparams=hyperparams,
-        task=task,
-        total_steps=total_steps,
-        prepare=lambda h, n: h.replace(decay_updates=n),
-        check=ppo.check_hyperparams,
-        check_task=check_task,
-        about=f"{env}, {num_episodes} episodes",
-    )
 
 
 def check_flags(settings: Any, swept: Collection[str]) -> None:
@@ -93,6 +36,7 @@ def check_flags(settings: Any, swept: Collection[str]) -> None:
 def run_sweep(
     name: str,
     settings: Any,
+    algorithm: AlgorithmModule,
     env: Any,
     network: Any,
     task: Any,
@@ -111,6 +55,7 @@ def run_sweep(
         settings: the experiment, with `config`, `hyperparams`, `total_steps`,
             `num_episodes`, `seed`, `num_seeds`, `num_evaluations`, `rungs`,
             `stop_at_return` and `run`.
+        algorithm: its module, such as `rljax.algorithms.ppo`.
         env: the environment.
         network: an actor-critic; hashable.
         task: the environment's parameters, where a point says nothing else.
@@ -125,7 +70,8 @@ def run_sweep(
         The best configuration's figures, and what all runs took.
     """
     config, folder = settings.config, settings.run.out
-    problem = ppo_problem(
+    problem = make_problem(
+        algorithm,
         env,
         network,
         task,
@@ -157,7 +103,7 @@ def run_sweep(
             seed=settings.seed,
             folder=folder,
             checkpoint_every=settings.run.checkpoint_every,
-            asked_to_stop=run.should_stop,
+            should_stop=run.should_stop,
         )
         say_results(done.results)
         if folder is not None:
@@ -166,7 +112,7 @@ def run_sweep(
                 done,
                 env,
                 lambda point, state: functools.partial(
-                    ppo.act, replaced(network, point), state, greedy=True
+                    algorithm.act, replaced(network, point), state, greedy=True
                 ),
                 functools.partial(replaced, task),
                 title=title,

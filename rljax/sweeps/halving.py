@@ -1,71 +1,76 @@
-"""How far a part of a sweep has come, and which of its configurations go on."""
+"""Successive halving: the progress of a population, and which configurations go on."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from rljax.base import Metrics
 from rljax.sweeps.results import DIVERGED, DROPPED, FINISHED, Results
-from rljax.training.loggers import value_of
 
 
 @dataclasses.dataclass
 class Progress:
-    """How far a part has come.
+    """The progress of a population of P points and S seeds.
 
     Attributes:
-        returns: `[P, S, E]`; NaN where there is none yet, or none any more.
+        returns: `[P, S, E]`; NaN before and after a run was evaluated.
         status: `[P, S]`.
         reached: `[P]`: the last evaluation of each point, sound or not.
         alive: the points that are still trained, in the order of the population.
-        moments: evaluations made.
+        num_evaluations: evaluations made.
         step: updates that those in training have taken.
-        metrics: `[P, S, E]` each: what training said before each evaluation.
+        metrics: `[P, S, E]` each: means since the evaluation before.
         updates: updates taken, of all points together.
-        seconds: spent, without compiling.
+        seconds: of training and evaluating, without compiling.
     """
 
     returns: np.ndarray
     status: np.ndarray
     reached: np.ndarray
     alive: list[int]
-    moments: int = 0
+    num_evaluations: int = 0
     step: int = 0
     metrics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     updates: int = 0
     seconds: float = 0.0
 
-    def train(self, num_updates: int) -> None:
-        """Takes down updates of the population."""
-        self.step += num_updates
-        self.updates += num_updates * len(self.alive)
+    @property
+    def num_runs(self) -> int:
+        """Runs in training."""
+        return len(self.alive) * self.status.shape[1]
 
-    def take(self, found: dict[str, np.ndarray], said: Metrics) -> None:
-        """Takes down an evaluation of the population, and what it said before it."""
+    def train(self, step: int) -> None:
+        """Records that the population has been trained up to an update."""
+        self.updates += (step - self.step) * len(self.alive)
+        self.step = step
+
+    def record(
+        self, evaluation: dict[str, np.ndarray], metrics: dict[str, np.ndarray]
+    ) -> None:
+        """Records an evaluation and the metrics since the last one, both `[N]`."""
         before = self.status[self.alive]
 
-        def its(values: np.ndarray) -> np.ndarray:
+        def of_runs(values: np.ndarray) -> np.ndarray:
             return values[: before.size].reshape(before.shape)
 
-        score, finite = its(found["return"]), its(found["finite"])
+        score, finite = of_runs(evaluation["return"]), of_runs(evaluation["finite"])
         sound = finite & np.isfinite(score) & (before == FINISHED)
         score = np.where(sound, score, np.nan)
-        self.returns[self.alive, :, self.moments] = score
+        self.returns[self.alive, :, self.num_evaluations] = score
         self.status[self.alive] = np.where(sound, FINISHED, DIVERGED)
-        self.reached[self.alive] = self.moments
-        for name, mean in said.items():
-            kept = self.metrics.setdefault(name, np.full_like(self.returns, np.nan))
-            kept[self.alive, :, self.moments] = its(value_of(mean))
-        self.moments += 1
+        self.reached[self.alive] = self.num_evaluations
+        for name, values in metrics.items():
+            column = self.metrics.setdefault(name, np.full_like(self.returns, np.nan))
+            column[self.alive, :, self.num_evaluations] = of_runs(values)
+        self.num_evaluations += 1
 
     def newest(self) -> np.ndarray:
         """`[P, S]` of the last evaluation."""
-        return self.returns[:, :, self.moments - 1]
+        return self.returns[:, :, self.num_evaluations - 1]
 
     def done(self) -> bool:
         """Whether all evaluations are made, or no point is in training any more."""
-        return self.moments == self.returns.shape[2] or not self.alive
+        return self.num_evaluations == self.returns.shape[2] or not self.alive
 
     def solved(self, target: float) -> list[int]:
         """The points in training all of whose runs have this return, or a higher one."""
@@ -78,7 +83,7 @@ class Progress:
         return [point for point in sound if point not in self.alive]
 
     def halve(self, solved: Collection[int]) -> list[int]:
-        """Lets go of points, and of the worse of the others, down to a power of two.
+        """Drops the worse of the points that are not solved, down to a power of two.
 
         Args:
             solved: the points that end here, and those that ended before.
@@ -102,10 +107,11 @@ class Progress:
 
     def results(self) -> Results:
         """The evaluations made so far."""
-        returns = self.returns[:, :, : self.moments]
+        returns = self.returns[:, :, : self.num_evaluations]
         count, seeds = self.status.shape
-        about = ({},) * count, tuple(range(seeds)), np.zeros((count, self.moments))
-        return Results(*about, returns, self.status, self.reached)
+        labels = ({},) * count, tuple(range(seeds))
+        env_steps = np.zeros((count, self.num_evaluations))
+        return Results(*labels, env_steps, returns, self.status, self.reached)
 
 
 def rows_of(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax.extras import require
 from rljax.numerics.statistics import interquartile_mean
 from rljax.sweeps.points import LogUniform, OneOf, Point, Space, Uniform, check_space
 from rljax.sweeps.problem import Problem, group
@@ -26,7 +27,7 @@ def search(
     name: str = "rljax",
     storage: Any = None,
     sampler: Any = None,
-    asked_to_stop: Callable[[], str | None] = lambda: None,
+    should_stop: Callable[[], str | None] = lambda: None,
 ) -> Any:
     """Looks for the configuration of the highest final return.
 
@@ -48,8 +49,8 @@ def search(
         name: the study's.
         storage: an Optuna storage, or its URL; by default the study is in memory.
         sampler: an Optuna sampler; by default TPE, aware of what others are trying.
-        asked_to_stop: called between populations; the name of who asks, a signal say,
-            or None.
+        should_stop: called between populations; returns the reason to stop, such as a
+            signal's name, or None.
 
     Returns:
         The `optuna.Study`; its `best_params` are a point. What was best of many was also
@@ -59,34 +60,28 @@ def search(
         ImportError: Optuna, or the storage's database driver, is not installed.
         ValueError: nothing is to be tried, or cannot be; before anything compiles.
         RunError: the storage cannot be used, its study is of another search, or it was
-            asked to stop.
+            stopped.
 
     References:
         Akiba et al. (2019), https://arxiv.org/abs/1907.10902.
     """
-    try:
-        import optuna
-    except ImportError as error:
-        raise ImportError(
-            "a search needs Optuna, which is not installed. Install it with: "
-            "pip install 'rljax[sweep]'"
-        ) from error
+    optuna = require("optuna", "a search needs", "sweep")
     check_search(problem, spaces, num_trials, batch_size, num_seeds)
     if sampler is None:
         # Processes that share a study must not all propose the same.
-        its_seed = seed if storage is None else None
-        sampler = optuna.samplers.TPESampler(seed=its_seed, constant_liar=True)
+        sampler_seed = seed if storage is None else None
+        sampler = optuna.samplers.TPESampler(seed=sampler_seed, constant_liar=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _study(name, storage, sampler)
-    asked = {what: repr(space) for what, space in spaces.items()}
-    asked |= problem.described() | {"num_seeds": num_seeds, "seed": seed}
-    stored = study.user_attrs.get("asked", asked)
-    if other := differences(stored, asked):
+    settings = {what: repr(space) for what, space in spaces.items()}
+    settings |= problem.described() | {"num_seeds": num_seeds, "seed": seed}
+    stored = study.user_attrs.get("settings", settings)
+    if other := differences(stored, settings):
         raise RunError(
             f"the study {name!r} is of another search: {'; '.join(other[:3])}. Repeat "
             f"that one, or name another study."
         )
-    study.set_user_attr("asked", asked)
+    study.set_user_attr("settings", settings)
     while (count := min(num_trials - len(trained(study)), batch_size)) > 0:
         trials = [study.ask() for _ in range(count)]
         points = [_point(trial, spaces) for trial in trials]
@@ -95,7 +90,7 @@ def search(
                 problem, points, num_seeds=num_seeds, seed=seed, num_evaluations=1
             )
         except BaseException:
-            for trial in trials:  # it must not look as if they were still in the making
+            for trial in trials:  # they must not look as if they were still running
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
             raise
         results = made.results
@@ -109,10 +104,10 @@ def search(
                 study.tell(trial, interquartile_mean(scores))
             else:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        if (by := asked_to_stop()) and len(trained(study)) < num_trials:
+        if (reason := should_stop()) and len(trained(study)) < num_trials:
             kept = "nothing was kept" if storage is None else "the same command goes on"
             so_far = f"{len(trained(study))} of {num_trials} trials"
-            raise RunError(f"stopped by {by} after {so_far}: {kept}.")
+            raise RunError(f"stopped by {reason} after {so_far}: {kept}.")
     return study
 
 
@@ -132,7 +127,7 @@ def check_search(
     batch_size: int,
     num_seeds: int,
 ) -> None:
-    """Raises a ValueError if there is nothing to be tried, or what cannot be."""
+    """Raises a ValueError if there is nothing to try, or something that cannot be."""
     counts = {"num_trials": num_trials, "batch_size": batch_size}
     for what, value in (counts | {"num_seeds": num_seeds}).items():
         if value < 1:

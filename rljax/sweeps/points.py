@@ -39,12 +39,10 @@ def grid(**values: Sequence[Value]) -> tuple[Point, ...]:
 def plain(point: Mapping[str, Any]) -> Point:
     """A point of plain Python values, whatever arrays they came from."""
 
-    def value(given: Any) -> Any:
-        if isinstance(given, tuple):
-            return tuple(map(value, given))
-        return (
-            given if isinstance(given, bool | int | float) else np.asarray(given).item()
-        )
+    def value(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(map(value, x))
+        return x if isinstance(x, bool | int | float) else np.asarray(x).item()
 
     return {name: value(given) for name, given in point.items()}
 
@@ -85,15 +83,15 @@ class OneOf(NamedTuple):
 Space: TypeAlias = Uniform | LogUniform | OneOf
 
 
-def scatter(num_points: int, *, seed: int, **spaces: Space) -> tuple[Point, ...]:
-    """Random points, each name's values drawn on their own.
+def random_points(num_points: int, *, seed: int, **spaces: Space) -> tuple[Point, ...]:
+    """Random points, each name's values drawn independently.
 
     Raises:
         ValueError: no point or no space is asked for, or a space holds nothing.
     """
     if num_points < 1 or not spaces:
         raise ValueError(
-            f"scatter needs at least one point and one space, got {num_points} points "
+            f"random_points needs at least one point and one space, got {num_points} points "
             f"and {len(spaces)} spaces. Add some."
         )
     for name, space in spaces.items():

@@ -1,4 +1,4 @@
-"""A part of a sweep: one population, trained, evaluated, and kept when it is done."""
+"""One population of a sweep: trained, evaluated, and saved when it is done."""
 
 import functools
 import math
@@ -11,17 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.base import Algorithm, Metrics
+from rljax.base import Metrics
 from rljax.sweeps.halving import Progress, rows_of
 from rljax.sweeps.problem import Cost, Group, Problem
 from rljax.sweeps.results import FINISHED
-from rljax.sweeps.store import Ends, Part, PartFolder
-from rljax.training.loggers import log_line
-from rljax.training.loop import compile_chunk, compiled, copied, jitted, train
-from rljax.training.populations import member, population, share_out
+from rljax.sweeps.store import BestAndWorst, PopulationFolder, PopulationResult
+from rljax.training.compile_time import Stopwatch
+from rljax.training.loggers import LogEntry, log_line
+from rljax.training.loop import copied, no_metrics, train, updates_program
+from rljax.training.populations import map_over_devices, member, population
 from rljax.training.run_folder import stopped
 
-_WHILE = 5.0  # seconds between two moments at which a part can be saved
+_PAUSE_EVERY = 5.0  # seconds between two moments at which a population can be saved
 
 
 class Rungs(NamedTuple):
@@ -29,7 +30,7 @@ class Rungs(NamedTuple):
 
     Attributes:
         shares: of a run, each in (0, 1): at the evaluation nearest to each, the worse
-            half of the configurations of a part is dropped.
+            half of the configurations of a population is dropped.
         target: a return; a configuration all of whose runs have it at a rung is solved,
             and ends there.
     """
@@ -38,30 +39,48 @@ class Rungs(NamedTuple):
     target: float = math.inf
 
 
-class Worker:
-    """Runs the points of one group, as many at once as fit: a part."""
+class PopulationRunner:
+    """Trains the points of one group, as many at once as fit into memory.
+
+    Args:
+        problem: what is swept.
+        group: the points of one program.
+        keys: `[S]`, one for each seed.
+        evaluation_key: seeds the evaluations.
+        eval_fractions: `[E]` fractions of a run, from 0 to 1, at which it is evaluated.
+    """
 
     def __init__(
         self,
         problem: Problem,
-        its: Group,
+        group: Group,
         keys: jax.Array,
         evaluation_key: jax.Array,
-        moments: np.ndarray,
+        eval_fractions: np.ndarray,
     ):
-        self.group, self.seconds_compile, self.seconds_rungs = its, 0.0, 0.0
+        self.group, self.seconds_compile, self.seconds_rungs = group, 0.0, 0.0
+        self.size = len(group.points)
         self._keys, self._evaluation_key = keys, evaluation_key
-        self._updates = np.rint(moments * its.num_updates).astype(int)
-        self.size = len(its.points)
-        self._seconds_of_update = _WHILE
+        self._eval_updates = np.rint(eval_fractions * group.num_updates).astype(int)
         self._devices = tuple(jax.devices())
-        self._algorithm = _logged(problem.algorithm(its.network, its.config))
-        self._task_axes = task_axes = 0 if its.swept_task else None
+        self._algorithm = problem.algorithm(group.network, group.config)
+        self._task_axes = task_axes = 0 if group.swept_task else None
         self._agents = population(self._algorithm, task_axes, self._devices)
-        self._test = _tester(problem, its.network, task_axes, self._devices)
+        self._test = _tester(problem, group.network, task_axes, self._devices)
+
+    @property
+    def env_steps(self) -> np.ndarray:
+        """`[E]` environment steps of one run at each evaluation."""
+        return self._eval_updates * self.group.config.batch_size
+
+    def populations(self) -> list[tuple[int, ...]]:
+        """The points of each population."""
+        points, size = self.group.points, self.size
+        return [points[i : i + size] for i in range(0, len(points), size)]
 
     def plan(self, max_bytes: float | None) -> Cost:
         """Compiles for as many points at once as fit into memory, and times a little."""
+        stopwatch = Stopwatch()
         limit = _free_bytes() if max_bytes is None else max_bytes
         # What is sure not to fit is not even made: an update has two states at once.
         leaves = jax.tree.leaves(self._one_run())
@@ -70,7 +89,6 @@ class Worker:
             self.size = math.ceil(self.size / 2)
         while True:
             state, task = self._start(self.group.points[: self.size])
-            self.seconds_compile += compile_chunk(self._agents, state, task)[1]
             needed = self._bytes(state, task)
             if needed <= limit or self.size == 1:
                 break
@@ -83,197 +101,222 @@ class Worker:
         train(self._agents, state, task, 1)
         started = time.perf_counter()
         train(self._agents, state, task, 2)
-        update = self._seconds_of_update = (time.perf_counter() - started) / 2
-        started = time.perf_counter()
-        self._evaluate(state.own, task, 0)
-        test = time.perf_counter() - started
-        each = self._updates[-1] * update + len(self._updates) * test
+        update = (time.perf_counter() - started) / 2
+        evaluation = Stopwatch()
+        self._evaluate(state, task, 0)
+        each = self._eval_updates[-1] * update
+        each += len(self._eval_updates) * evaluation.seconds_run
+        self.seconds_compile += stopwatch.seconds_compile
         num_runs = self.size * len(self._keys)
-        return Cost(needed / num_runs, each * len(self.parts()))
-
-    @property
-    def env_steps(self) -> np.ndarray:
-        """`[E]` environment steps of one run at each evaluation."""
-        return self._updates * self.group.config.batch_size
-
-    def parts(self) -> list[tuple[int, ...]]:
-        """The points of each part."""
-        points, size = self.group.points, self.size
-        return [points[i : i + size] for i in range(0, len(points), size)]
+        return Cost(needed / num_runs, each * len(self.populations()))
 
     def run(
         self,
         points: tuple[int, ...],
         rungs: Rungs,
-        place: Path | None,
+        path: Path | None,
         checkpoint_every: float,
-        asked_to_stop: Callable[[], str | None],
+        should_stop: Callable[[], str | None],
         name: str,
-    ) -> Part:
-        """Trains a part to its end, or reads what came of it."""
-        one = self._one_run()
-        folder = PartFolder(place, one.own, one)
-        if (done := folder.part()) is not None:
-            log_line(f"{name} was done before: {place}")
-            return done
-        halvings = {nearest(self._updates, share) for share in rungs.shares}
-        progress, state, task, solved = self._begin(points, folder)
+    ) -> PopulationResult:
+        """Trains a population to its end, or reads its result."""
+        folder = PopulationFolder(path, self._one_run())
+        if (result := folder.result()) is not None:
+            log_line(f"{name} was done before: {path}")
+            return result
+        halvings = {nearest(self._eval_updates, share) for share in rungs.shares}
+        setup = Stopwatch()
+        progress, state, task, metrics, solved = self._begin(points, folder)
+        self.seconds_compile += setup.seconds_compile
         saved = time.monotonic()
+
+        def save(state: Any, metrics: Metrics) -> None:
+            """Saves the population if that is due; raises if the sweep should stop."""
+            nonlocal saved
+            signal, now = should_stop(), time.monotonic()
+            if path is not None and (signal or now - saved >= checkpoint_every):
+                runs = member((state, metrics), slice(progress.num_runs))
+                folder.save(progress, *jax.device_get(runs))
+                saved = time.monotonic()
+            if signal:
+                where = (
+                    f"{progress.step:,}/{self._eval_updates[-1]:,} updates of {name}"
+                )
+                raise stopped(signal, where, path and path.parents[1])
+
         while not progress.done():
-            state = self._advance(progress, state, task)
-            now = f"{progress.step:,}/{self._updates[-1]:,} updates"
-            evaluated = progress.step == self._updates[progress.moments - 1]
-            if evaluated:
-                best = np.nanmax(np.append(progress.newest(), -np.inf))
-                log_line(f"{name}: {now}, return of the best run {best:.4g}")
-            if evaluated and progress.moments - 1 in halvings:
+            state = self._advance(progress, state, task, metrics, save)
+            now = f"{progress.step:,}/{self._eval_updates[-1]:,} updates"
+            best = np.nanmax(np.append(progress.newest(), -np.inf))
+            log_line(f"{name}: {now}, return of the best run {best:.4g}")
+            if progress.num_evaluations - 1 in halvings:
                 before = len(progress.alive)
                 new = self._solved(progress, state, rungs.target)
-                for point, ends in new.items():
-                    folder.save_solved(point, ends)
+                for point, states in new.items():
+                    folder.save_solved(point, states)
                 solved |= new
                 if rows := progress.halve(solved):
                     state, task = self._choose(state, task, rows)
                 left = f"{len(new)} solved, {len(progress.alive)} go on"
                 log_line(f"{name}: of {before} configurations {left}")
-            asked, late = asked_to_stop(), time.monotonic() - saved >= checkpoint_every
-            if progress.done() or not (asked or late):
-                continue
-            if place is not None:
-                folder.save(progress, jax.device_get(self._runs(progress, state)))
-                saved = time.monotonic()
-            if asked:
-                raise stopped(asked, f"{now} of {name}", place and place.parents[1])
-        done = self._finish(progress, state, solved)
-        folder.finish(done)
-        return done
+            metrics = no_metrics(self._agents, state, task)
+            if not progress.done():
+                save(state, metrics)
+        result = self._result(progress, state, solved)
+        folder.finish(result)
+        return result
 
-    def _finish(self, progress: Progress, state: Any, solved: dict[int, Ends]) -> Part:
-        """What came of a part, with its best and its worst run."""
+    def _advance(
+        self,
+        progress: Progress,
+        state: Any,
+        task: Any,
+        metrics: Metrics,
+        save: Callable[[Any, Metrics], None],
+    ) -> Any:
+        """Trains up to the next evaluation, and makes it."""
+        stopwatch, before = Stopwatch(), progress.seconds
+        target = int(self._eval_updates[progress.num_evaluations])
+        found: dict[str, np.ndarray] = {}
+
+        def on_pause(state: Any, metrics: Metrics) -> None:
+            progress.train(int(state.step[0]))
+            progress.seconds = before + stopwatch.seconds_run
+            save(state, metrics)
+
+        def on_log(state: Any, entry: LogEntry) -> None:
+            progress.train(entry.step)
+            found.update(entry.metrics)
+
+        if left := target - progress.step:
+            state = train(
+                *(self._agents, state, task, left),
+                on_log=on_log,
+                pause_every=_PAUSE_EVERY,
+                on_pause=on_pause,
+                metrics=metrics,
+            )
+        progress.record(self._evaluate(state, task, progress.step), found)
+        compiled = stopwatch.seconds_compile
+        self.seconds_compile += compiled
+        if len(progress.alive) < len(progress.status):
+            self.seconds_rungs += compiled
+        progress.seconds = before + stopwatch.seconds_run
+        return state
+
+    def _result(
+        self, progress: Progress, state: Any, solved: dict[int, BestAndWorst]
+    ) -> PopulationResult:
+        """The evaluations of a population, with its best and its worst run."""
 
         def state_of(run: tuple[int, int] | None, which: str) -> Any:
             if run is None or run[0] in solved:
                 return run and getattr(solved[run[0]], which)
-            return jax.device_get(member(state.own, progress.rows([run[0]])[run[1]]))
+            return jax.device_get(member(state, progress.rows([run[0]])[run[1]]))
 
-        its = progress.results()
-        return Part(
+        results = progress.results()
+        return PopulationResult(
             progress.returns,
             progress.status,
             progress.reached,
             progress.metrics,
-            Ends(state_of(its.best(), "best"), state_of(its.worst(), "worst")),
+            BestAndWorst(
+                state_of(results.best(), "best"), state_of(results.worst(), "worst")
+            ),
             progress.seconds,
             progress.updates * len(self._keys) * self.group.config.batch_size,
         )
 
-    def _solved(self, progress: Progress, state: Any, target: float) -> dict[int, Ends]:
-        """The configurations solved at the last evaluation, and where they ended."""
+    def _solved(
+        self, progress: Progress, state: Any, target: float
+    ) -> dict[int, BestAndWorst]:
+        """The configurations solved at the last evaluation, and their final states."""
         new = {}
         for point in progress.solved(target):
             scores, rows = progress.newest()[point], progress.rows([point])
-            of = [rows[scores.argmax()], rows[scores.argmin()]]
-            new[point] = Ends(*(jax.device_get(member(state.own, x)) for x in of))
+            ends = [rows[scores.argmax()], rows[scores.argmin()]]
+            new[point] = BestAndWorst(*(jax.device_get(member(state, x)) for x in ends))
         return new
 
-    def _advance(self, progress: Progress, state: Any, task: Any) -> Any:
-        """Trains for a while; at an evaluation's time, makes it."""
-        compiling = self.seconds_compile
-        started = time.perf_counter()
-        if left := int(self._updates[progress.moments]) - progress.step:
-            chunk, seconds = compile_chunk(self._agents, state, task)
-            self.seconds_compile += seconds
-            count = min(left, max(1, int(_WHILE / self._seconds_of_update)))
-            began = time.perf_counter()
-            state, _ = jax.block_until_ready(chunk(state, task, jnp.int32(count)))
-            progress.train(count)
-            self._seconds_of_update = (time.perf_counter() - began) / count
-        if progress.step == self._updates[progress.moments]:
-            found = self._evaluate(state.own, task, progress.step)
-            progress.take(found, jax.device_get(state.said))
-            said = jax.tree.map(_zeros, state.said)
-            state = state._replace(said=said)
-        compiling = self.seconds_compile - compiling
-        if len(progress.alive) < len(progress.status):
-            self.seconds_rungs += compiling
-        progress.seconds += time.perf_counter() - started - compiling
-        return state
-
     def _begin(
-        self, points: Sequence[int], folder: PartFolder
-    ) -> tuple[Progress, Any, Any, dict[int, Ends]]:
-        """The start of a part, or where a killed process left off."""
+        self, points: Sequence[int], folder: PopulationFolder
+    ) -> tuple[Progress, Any, Any, Metrics, dict[int, BestAndWorst]]:
+        """The start of a population, or where it was last saved."""
         state, task = self._start(points)
-        if (saved := folder.saved()) is not None:
+        saved = folder.saved(
+            lambda one: jax.eval_shape(self._algorithm.step, one, self._one_task())[1]
+        )
+        if saved is not None:
             progress, everyone = saved.progress, range(len(points))
             if len(progress.alive) < len(points):
                 rows = rows_of(everyone, progress.alive, len(self._keys))
                 state, task = self._choose(state, task, rows)
-            return progress, self._filled(saved.state, state), task, saved.solved
+            state, metrics = self._filled((saved.state, saved.metrics), state)
+            return progress, state, task, metrics, saved.solved
         shape = len(points), len(self._keys)
         progress = Progress(
-            returns=np.full((*shape, len(self._updates)), np.nan),
+            returns=np.full((*shape, len(self._eval_updates)), np.nan),
             status=np.full(shape, FINISHED, dtype="<U8"),
             reached=np.zeros(len(points), int),
             alive=list(range(len(points))),
         )
-        return progress, state, task, {}
+        return progress, state, task, no_metrics(self._agents, state, task), {}
 
     def _start(self, points: Sequence[int]) -> tuple[Any, Any]:
-        """States before the first update, and tasks; a short part's last is repeated."""
+        """First states and tasks; the last point of a smaller population is repeated."""
         where = [self.group.points.index(point) for point in points]
         where += where[-1:] * (self.size - len(where))
-        rows = _padded(np.repeat(where, len(self._keys)), len(self._devices))
-        seeds = _padded(
-            np.tile(np.arange(len(self._keys)), len(where)), len(self._devices)
-        )
+        count = len(self._devices)
+        rows = _padded(np.repeat(where, len(self._keys)), count)
+        seeds = _padded(np.tile(np.arange(len(self._keys)), len(where)), count)
         hyperparams = jax.tree.map(lambda x: x[rows], self.group.hyperparams)
         task = self.group.task
         if self.group.swept_task:
             task = jax.tree.map(lambda x: x[rows], task)
-        init = member(self._keys, seeds), hyperparams, task
-        program, seconds = compiled(jitted(self._agents.init), *init)
-        self.seconds_compile += seconds
-        return copied(program(*init)), task
+        init = jax.jit(self._agents.init)
+        state = copied(init(member(self._keys, seeds), hyperparams, task))
+        # Bound to the devices, as it is when it was restored or chosen from: else the
+        # same program would be compiled for both.
+        return jax.device_put(state, jax.tree.leaves(state)[0].sharding), task
 
     def _choose(self, state: Any, task: Any, rows: list[int]) -> tuple[Any, Any]:
         """The members `rows` of a population, as a population."""
         chosen = _padded(np.asarray(rows), len(self._devices))
-        where = jax.tree.leaves(state)[0].sharding
-        state = jax.device_put(member(state, chosen), where)
+        sharding = jax.tree.leaves(state)[0].sharding
+        state = jax.device_put(member(state, chosen), sharding)
         if self._task_axes is not None:
             task = jax.tree.map(lambda x: x[chosen], task)
         return state, task
 
-    def _runs(self, progress: Progress, state: Any) -> Any:
-        """Of a population the members that are read: on more devices there are more."""
-        return member(state, slice(len(progress.alive) * len(self._keys)))
-
-    def _filled(self, its: Any, like: Any) -> Any:
-        """The members that are read, with as many others as a population needs."""
-        count, whole = (jax.tree.leaves(x)[0].shape[0] for x in (its, like))
+    def _filled(self, runs: Any, like: Any) -> Any:
+        """Repeats the last run until there are as many as in a population like this."""
+        count, whole = (jax.tree.leaves(x)[0].shape[0] for x in (runs, like))
         rows = np.minimum(np.arange(whole), count - 1)
-        return jax.device_put(member(its, rows), jax.tree.leaves(like)[0].sharding)
+        return jax.device_put(member(runs, rows), jax.tree.leaves(like)[0].sharding)
 
-    def _evaluate(self, state: Any, task: Any, updates: int) -> dict[str, np.ndarray]:
-        keys = self._keys_of(state, jax.random.fold_in(self._evaluation_key, updates))
-        program, seconds = compiled(jitted(self._test), state, task, keys)
-        self.seconds_compile += seconds
-        return {name: np.asarray(x) for name, x in program(state, task, keys).items()}
+    def _evaluate(self, state: Any, task: Any, step: int) -> dict[str, np.ndarray]:
+        keys = self._keys_of(state, jax.random.fold_in(self._evaluation_key, step))
+        found = jax.jit(self._test)(state, task, keys)
+        return {name: np.asarray(x) for name, x in found.items()}
 
     def _keys_of(self, state: Any, key: jax.Array) -> jax.Array:
-        """A key for each member: of a seed's own, the same in every configuration."""
+        """A key for each member: one for each seed, the same in every configuration."""
         seeds = np.arange(jax.tree.leaves(state)[0].shape[0]) % len(self._keys)
         return jax.random.split(key, len(self._keys))[seeds]
 
     def _bytes(self, state: Any, task: Any) -> float:
         """What training and evaluating take at their most, over all devices."""
         keys = self._keys_of(state, jax.random.clone(self._evaluation_key))
-        programs = (
-            compile_chunk(self._agents, state, task)[0],
-            compiled(jitted(self._test), state.own, task, keys)[0],
-        )
-        memory = [program.memory_analysis() for program in programs]
+        metrics = no_metrics(self._agents, state, task)
+        memory: list[Any] = [
+            program.compile().memory_analysis()
+            for program in (
+                updates_program().lower(
+                    self._agents, state, task, jnp.int32(0), metrics
+                ),
+                jax.jit(self._test).lower(state, task, keys),
+            )
+        ]
         most = max(
             x.temp_size_in_bytes + x.output_size_in_bytes - x.alias_size_in_bytes
             for x in memory
@@ -284,49 +327,20 @@ class Worker:
     def _one_run(self) -> Any:
         """The shapes of one run's state."""
         first = jax.tree.map(lambda x: x[0], self.group.hyperparams)
+        init, key = self._algorithm.init, member(self._keys, 0)
+        return jax.eval_shape(init, key, first, self._one_task())
+
+    def _one_task(self) -> Any:
+        """The task of one run."""
         task = self.group.task
-        if self.group.swept_task:
-            task = jax.tree.map(lambda x: x[0], task)
-        return jax.eval_shape(self._algorithm.init, member(self._keys, 0), first, task)
-
-
-class _Logged(NamedTuple):
-    """A learner's state, and what it has said since its last evaluation."""
-
-    own: Any
-    said: Metrics
-
-    @property
-    def step(self) -> jax.Array:
-        """Updates taken."""
-        return self.own.step
-
-
-@functools.lru_cache(maxsize=32)
-def _logged(algorithm: Algorithm[Any]) -> Algorithm[Any]:
-    """Pools metrics in the state, so that where a chunk ends changes no bit of them."""
-
-    def init(key: jax.Array, hyperparams: Any, task: Any) -> _Logged:
-        own = algorithm.init(key, hyperparams, task)
-        _, said = jax.eval_shape(algorithm.step, own, task)
-        return _Logged(own, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), said))
-
-    def step(state: _Logged, task: Any) -> tuple[_Logged, Metrics]:
-        own, said = algorithm.step(state.own, task)
-        return _Logged(own, jax.tree.map(jnp.add, state.said, said)), {}
-
-    return Algorithm(init, step)
-
-
-def _zeros(x: jax.Array) -> jax.Array:
-    return jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
+        return jax.tree.map(lambda x: x[0], task) if self.group.swept_task else task
 
 
 @functools.lru_cache(maxsize=32)
 def _tester(
     problem: Problem, network: Any, task_axes: int | None, devices: tuple[Any, ...]
 ) -> Any:
-    """`(state, task, key) -> {"return", "finite"}` of members; made, and compiled, once."""
+    """`(state, task, key) -> {"return", "finite"}` of members; cached: compiled once."""
 
     def test(state: Any, task: Any, key: jax.Array) -> dict[str, jax.Array]:
         leaves = jax.tree.leaves(state.params)
@@ -334,7 +348,7 @@ def _tester(
         return {"return": problem.evaluate(network, state, task, key), "finite": finite}
 
     axes = (0, task_axes, 0)
-    return share_out(jax.vmap(test, in_axes=axes), axes, devices)
+    return map_over_devices(jax.vmap(test, in_axes=axes), axes, devices)
 
 
 def nearest(updates: np.ndarray, share: float) -> int:
@@ -344,7 +358,7 @@ def nearest(updates: np.ndarray, share: float) -> int:
 
 
 def _padded(rows: np.ndarray, multiple: int) -> np.ndarray:
-    """Repeats the last row, whose results nobody reads, up to a multiple."""
+    """Repeats the last row, whose results are dropped, up to a multiple."""
     return np.append(rows, np.repeat(rows[-1:], -len(rows) % multiple))
 
 
@@ -357,5 +371,5 @@ def _free_bytes() -> float:
         with open("/proc/meminfo") as file:
             about = dict(line.split(":") for line in file)
         return 0.8 * 1024 * float(about["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):  # not a Linux: nobody says
+    except (OSError, KeyError, ValueError):  # not a Linux
         return math.inf

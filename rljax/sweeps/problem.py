@@ -1,6 +1,8 @@
-"""What a sweep takes before it runs: compilations, memory, seconds."""
+"""The problem that is swept, its points by what they compile to, and their cost."""
 
 import dataclasses
+import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rljax.base import Algorithm
+from rljax.base import Algorithm, AlgorithmModule
 from rljax.numerics.validation import check_name
+from rljax.rollouts.rollout import evaluate
 from rljax.sweeps.points import Point
 from rljax.sweeps.results import COLUMNS
 from rljax.training.populations import stack
@@ -17,7 +20,7 @@ from rljax.training.populations import stack
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """What is swept: a learner of a configuration, and how good what it learned is.
+    """What is swept: an algorithm, how it is evaluated, and the defaults of every value.
 
     Attributes:
         algorithm: `(network, config)`, makes the learner; both are static.
@@ -52,7 +55,7 @@ class Problem:
     def described(self) -> dict[str, Any]:
         """All that the results depend on, as JSON."""
         parts = ("network", "config", "hyperparams", "task", "about")
-        # Where an object is in memory says nothing.
+        # Addresses in memory differ from process to process.
         words = {x: re.sub(" at 0x[0-9a-f]+", "", str(getattr(self, x))) for x in parts}
         return words | {"total_steps": self.total_steps}
 
@@ -77,6 +80,73 @@ class Group(NamedTuple):
     hyperparams: Any
     task: Any
     swept_task: bool
+
+
+DECAY = "num_updates"
+"""The hyperparameter that `make_problem` sets: updates until the learning rate is 0."""
+
+
+def make_problem(
+    algorithm: AlgorithmModule,
+    env: Any,
+    network: Any,
+    task: Any,
+    *,
+    total_steps: int,
+    num_episodes: int = 32,
+    config: Any = None,
+    hyperparams: Any = None,
+    decay: bool = True,
+) -> Problem:
+    """An algorithm on an environment, by its greedy policy's mean return over episodes.
+
+    Args:
+        algorithm: its module, such as `rljax.algorithms.ppo`.
+        env: the environment.
+        network: what the algorithm trains; hashable.
+        task: the environment's parameters; its `max_steps` bounds every episode.
+        total_steps: environment steps of each run: a budget, never exceeded.
+        num_episodes: episodes in an evaluation of each run.
+        config: the configuration where a point names no other; by default the module's.
+        hyperparams: likewise.
+        decay: let the learning rate fall to 0 over each run, where the algorithm has
+            the hyperparameter for it, and neither `hyperparams` nor a point sets it.
+    """
+    max_steps = task.max_steps
+
+    def mean_return(network: Any, state: Any, task: Any, key: jax.Array) -> jax.Array:
+        act = functools.partial(algorithm.act, network, state, greedy=True)
+        return evaluate(
+            key, env, task, act, num_episodes=num_episodes, max_steps=max_steps
+        ).returns.mean()
+
+    def prepare(hyperparams: Any, num_updates: int) -> Any:
+        if decay and getattr(hyperparams, DECAY, None) == math.inf:
+            return hyperparams.replace(**{DECAY: num_updates})
+        return hyperparams
+
+    def check_task(swept: Any) -> None:
+        if check := getattr(env, "check_params", None):
+            check(swept)
+        if (longest := int(np.max(swept.max_steps))) > max_steps:
+            raise ValueError(
+                f"max_steps must be at most {max_steps}, after which evaluations end, got "
+                f"{longest}. Raise the task's own max_steps."
+            )
+
+    return Problem(
+        algorithm=functools.partial(algorithm.make, env),
+        evaluate=mean_return,
+        network=network,
+        config=algorithm.Config() if config is None else config,
+        hyperparams=algorithm.Hyperparams() if hyperparams is None else hyperparams,
+        task=task,
+        total_steps=total_steps,
+        prepare=prepare,
+        check=algorithm.check_hyperparams,
+        check_task=check_task,
+        about=f"{env}, {num_episodes} episodes",
+    )
 
 
 def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
@@ -128,19 +198,19 @@ def _check_static(part: Any, point: Point) -> None:
     for name in names_of(part):
         if name not in point:
             continue
-        value, its = point[name], getattr(part, name)
-        if isinstance(its, tuple):
+        value, default = point[name], getattr(part, name)
+        if isinstance(default, tuple):
             sizes = value if isinstance(value, tuple) else ()
             fits, rule = (
                 len(sizes) and min(sizes) > 0,
                 "a tuple of whole numbers above 0",
             )
         else:
-            kinds = (int, float) if isinstance(its, float) else (type(its),)
-            fits, rule = type(value) in kinds, f"of type {type(its).__name__}"
+            kinds = (int, float) if isinstance(default, float) else (type(default),)
+            fits, rule = type(value) in kinds, f"of type {type(default).__name__}"
         if not fits:
             raise ValueError(
-                f"{name} must be {rule}, such as {its}, got {value!r}. Change it."
+                f"{name} must be {rule}, such as {default}, got {value!r}. Change it."
             )
 
 
@@ -152,8 +222,8 @@ def names_of(part: Any) -> list[str]:
 
 def replaced(part: Any, point: Mapping[str, Any]) -> Any:
     """A dataclass with those of a point's values that it has."""
-    its = {name: point[name] for name in names_of(part) if name in point}
-    return dataclasses.replace(part, **its)
+    values = {name: point[name] for name in names_of(part) if name in point}
+    return dataclasses.replace(part, **values)
 
 
 def _group(problem, network, config, indices, points, parts) -> Group:
@@ -189,7 +259,7 @@ class Cost(NamedTuple):
 
     Attributes:
         bytes_per_run: of memory, over all devices.
-        seconds: of all parts, one after another, with their evaluations.
+        seconds: of all populations, one after another, with their evaluations.
     """
 
     bytes_per_run: float
@@ -197,18 +267,20 @@ class Cost(NamedTuple):
 
 
 def in_words(
-    num_points: int, num_seeds: int, costs: Sequence[Cost], num_chunks: int
+    num_points: int, num_seeds: int, costs: Sequence[Cost], num_populations: int
 ) -> str:
-    """The plan, in a line."""
+    """The plan in one line of text."""
     num_runs = num_points * num_seeds
-    memory = max(cost.bytes_per_run for cost in costs) * num_runs / num_chunks
+    memory = max(cost.bytes_per_run for cost in costs) * num_runs / num_populations
     seconds = sum(cost.seconds for cost in costs)
-    chunks = (
-        f", in {num_chunks} parts one after another" if num_chunks > len(costs) else ""
+    populations = (
+        f", in {num_populations} populations one after another"
+        if num_populations > len(costs)
+        else ""
     )
     return (
         f"{_count(num_points, 'configuration')} x {_count(num_seeds, 'seed')} = "
-        f"{_count(num_runs, 'run')} in {_count(len(costs), 'compilation')}{chunks}, about "
+        f"{_count(num_runs, 'run')} in {_count(len(costs), 'compilation')}{populations}, about "
         f"{memory / 1e9:.2g} GB, about {seconds:,.0f} s"
     )
 

@@ -1,10 +1,11 @@
-"""What a sweep's runs came to, labelled: configuration x seed x evaluation."""
+"""The results of a sweep, labelled: configuration x seed x evaluation."""
 
 import csv
 import dataclasses
+import functools
 import io
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ COLUMNS = frozenset(
         *(FINISHED, DIVERGED, DROPPED, "return_iqm", "return_ci95", "first_better"),
     ]
 )
-"""Names that results have of their own, and a configuration's values may not have."""
+"""Columns of every sweep's results, after which no swept value may be named."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Results:
-    """The evaluations of C configurations, with S seeds each, at E moments.
+    """The evaluations of C configurations, with S seeds each, at E evaluations.
 
     Attributes:
         configurations: C mappings from a parameter's name to its value, a number or a
@@ -45,8 +46,8 @@ class Results:
             (stopped early, for others were better).
         reached: `[C]`: the last evaluation to which each configuration was trained; its
             runs may have diverged before.
-        metrics: by name, float64 `[C, S, E]`: what training said, as means since the
-            evaluation before; NaN where it said nothing.
+        metrics: by name, float64 `[C, S, E]`: training's metrics, means since the
+            evaluation before; NaN where nothing was observed.
 
     Raises:
         ValueError: the shapes do not fit one another.
@@ -58,7 +59,7 @@ class Results:
     returns: np.ndarray
     status: np.ndarray
     reached: np.ndarray
-    metrics: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         sizes = len(self.configurations), len(self.seeds), self.returns.shape[-1]
@@ -67,7 +68,7 @@ class Results:
             "returns": (self.returns, sizes),
             "status": (self.status, sizes[:2]),
             "reached": (self.reached, sizes[:1]),
-        } | {name: (its, sizes) for name, its in self.metrics.items()}
+        } | {name: (values, sizes) for name, values in self.metrics.items()}
         for name, (array, shape) in shapes.items():
             if array.shape != shape:
                 raise ValueError(
@@ -90,6 +91,20 @@ class Results:
             or "default"
         )
 
+    def fill(self, points: list[int], env_steps: np.ndarray, result: Any) -> None:
+        """Fills in a population's returns, status, reached and metrics, in place.
+
+        Args:
+            points: the configurations of the population.
+            env_steps: `[E]`.
+            result: the population's `PopulationResult`.
+        """
+        self.env_steps[points], self.reached[points] = env_steps, result.reached
+        self.returns[points], self.status[points] = result.returns, result.status
+        for name, values in result.metrics.items():
+            column = self.metrics.setdefault(name, np.full_like(self.returns, np.nan))
+            column[points] = values
+
     def summary(self) -> list[dict[str, Any]]:
         """One row a configuration, the best first.
 
@@ -97,7 +112,12 @@ class Results:
         its runs took, `finished`, `diverged` and `dropped` runs, and of the finished
         ones `return_iqm`, `return_ci95`, and `first_better`: how likely a run of the
         first row's configuration is to have a higher return. None where there is none.
+        Computed once: the intervals take 10,000 resamples each.
         """
+        return self._summary
+
+    @functools.cached_property
+    def _summary(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         final = self.final
         for index in self.ranking():
@@ -182,10 +202,7 @@ class Results:
             {"configuration": c, "seed": seed, **values}
             | {"env_steps": int(steps), "return": float(self.returns[c, s, e])}
             | {"status": str(self.status[c, s])}
-            | {
-                f"train/{name}": float(its[c, s, e])
-                for name, its in self.metrics.items()
-            }
+            | {f"train/{name}": float(x[c, s, e]) for name, x in self.metrics.items()}
             for c, values in enumerate(self.configurations)
             for s, seed in enumerate(self.seeds)
             for e, steps in enumerate(self.env_steps[c])
@@ -211,14 +228,14 @@ class Results:
         write_atomically(folder / "results.csv", text.getvalue())
         each = self.returns.shape[2]
         for i in range(0, len(rows), each):
-            its = rows[i : i + each]
-            name = f"{its[0]['configuration']:04d}-seed-{its[0]['seed']}"
-            lines = "".join(dumps(row) + "\n" for row in its)
+            run = rows[i : i + each]
+            name = f"{run[0]['configuration']:04d}-seed-{run[0]['seed']}"
+            lines = "".join(dumps(row) + "\n" for row in run)
             write_atomically(folder / "runs" / f"{name}.jsonl", lines)
             if tensorboard:
                 shutil.rmtree(folder / "tensorboard" / name, ignore_errors=True)
                 log = TensorBoard(folder / "tensorboard" / name, 0)
-                for row in its:
+                for row in run:
                     log.write(
                         {
                             key: value
@@ -228,6 +245,21 @@ class Results:
                         | {"step": row["env_steps"]}
                     )
                 log.close()
+
+
+def no_results(
+    points: Sequence[Mapping[str, Any]], num_seeds: int, num_evaluations: int
+) -> Results:
+    """Results of C points before any run, for `fill`."""
+    shape = len(points), num_seeds
+    return Results(
+        configurations=tuple(dict(point) for point in points),
+        seeds=tuple(range(num_seeds)),
+        env_steps=np.zeros((len(points), num_evaluations), np.int64),
+        returns=np.full((*shape, num_evaluations), np.nan),
+        status=np.full(shape, DROPPED, dtype="<U8"),
+        reached=np.zeros(len(points), int),
+    )
 
 
 def value_text(value: Any) -> str:

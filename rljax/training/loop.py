@@ -1,7 +1,6 @@
 """The training loop: compiled chunks of updates, and host work between them."""
 
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Algorithm, Metrics, State
+from rljax.numerics.compiler import compiler_options
+from rljax.training.compile_time import Stopwatch
 from rljax.training.loggers import LogEntry, value_of
 
 
@@ -24,11 +25,15 @@ def train(
     evaluate: Callable[[State, jax.Array], dict[str, jax.Array]] | None = None,
     evaluate_every: int | None = None,
     evaluation_key: jax.Array | None = None,
+    pause_every: float | None = None,
+    on_pause: Callable[[State, Metrics], bool | None] | None = None,
+    metrics: Metrics | None = None,
 ) -> State:
     """Takes `num_updates` updates, reporting between compiled chunks of them.
 
-    One program runs chunks of every length, so how a run is cut into chunks, or
-    stopped, saved and continued, changes no bit of its result.
+    One program runs chunks of every length, and pools the metrics from one report to the
+    next whatever their lengths, so how a run is cut into chunks, or stopped, saved and
+    continued, changes no bit of its result.
 
     Args:
         algorithm: the learner, or a `population` of them.
@@ -44,6 +49,10 @@ def train(
         evaluate_every: a multiple of `log_every`; by default at the end only.
         evaluation_key: seeds the evaluations, apart from training; each one's key is
             `fold_in(evaluation_key, state.step)`.
+        pause_every: seconds, about, between two calls of `on_pause`.
+        on_pause: called between reports with the state and the metrics pooled since the
+            last one, both lent; save them to go on from here. Returning True stops.
+        metrics: those that `on_pause` had, where the state is the one it had, too.
 
     Returns:
         The state after the last update taken.
@@ -53,102 +62,89 @@ def train(
             does not divide the other; `evaluate` without a key.
     """
     _check(num_updates, log_every, evaluate, evaluate_every, evaluation_key)
-    step = _step(state)
+    stopwatch, step = Stopwatch(), updates_taken(state)
     last = step + num_updates
-    seconds_compile = 0.0
+    evaluator = None if evaluate is None else jax.jit(evaluate)
 
     # The loop donates its buffers; a copy keeps the caller's state alive, and parts two
     # leaves that share a buffer, which cannot be donated twice.
     state = copied(state)
-    if num_updates:
-        chunk, seconds = compile_chunk(algorithm, state, task)
-        seconds_compile += seconds
-    if evaluate is not None and (num_updates or step == 0):
-        evaluator, seconds = compiled(jitted(evaluate), state, evaluation_key)
-        seconds_compile += seconds
+    pooled = no_metrics(algorithm, state, task) if metrics is None else metrics
 
-    started = time.perf_counter()
-
-    def report(metrics: Metrics, evaluations: dict[str, Any]) -> bool:
+    def report(metrics: Metrics, due: bool) -> bool:
+        evaluation = {}
+        if due and evaluator is not None and evaluation_key is not None:
+            found = evaluator(state, jax.random.fold_in(evaluation_key, step))
+            evaluation = {name: np.asarray(x) for name, x in found.items()}
         if on_log is None:
             return False
         values = {name: value_of(mean) for name, mean in metrics.items()}
-        now = time.perf_counter()
-        evaluations = {name: np.asarray(x) for name, x in evaluations.items()}
-        entry = LogEntry(step, values, evaluations, seconds_compile, now - started)
-        return bool(on_log(state, entry))
+        seconds = stopwatch.seconds_compile, stopwatch.seconds_run
+        return bool(on_log(state, LogEntry(step, values, evaluation, *seconds)))
 
-    def evaluated() -> dict[str, jax.Array]:
-        assert evaluation_key is not None
-        return evaluator(state, jax.random.fold_in(evaluation_key, step))
-
-    if step == 0 and evaluate is not None and report({}, evaluated()):
+    if step == 0 and evaluator is not None and report({}, due=True):
         return state
+    chunk_length = 1 << 30 if pause_every is None else 1
     while step < last:
-        length = min(_until_multiple(step, log_every), last - step)
-        state, metrics = chunk(state, task, jnp.int32(length))
-        step += length
-        jax.block_until_ready(state)
-        due = evaluate is not None and (
-            step == last or (evaluate_every is not None and step % evaluate_every == 0)
+        until_report = min(_until_multiple(step, log_every), last - step)
+        length = min(until_report, chunk_length)
+        chunk = Stopwatch()
+        state, pooled = jax.block_until_ready(
+            updates_program()(algorithm, state, task, jnp.int32(length), pooled)
         )
-        evaluations = evaluated() if due else {}
-        if report(metrics, evaluations):
+        step += length
+        if pause_every is not None:
+            rate = length / max(chunk.seconds_run, 1e-9)
+            chunk_length = int(min(max(rate * pause_every, 1), 1 << 30))
+        if length < until_report:
+            if on_pause is not None and on_pause(state, pooled):
+                break
+            continue
+        due = step == last or (
+            evaluate_every is not None and step % evaluate_every == 0
+        )
+        if report(pooled, due):
             break
+        pooled = jax.tree.map(jnp.zeros_like, pooled)
     return state
 
 
-def compile_chunk(algorithm: Algorithm[State], state: State, task: Any) -> Any:
-    """The program `(state, task, num_updates) -> (state, metrics)`, and seconds.
+@functools.cache
+def updates_program() -> Any:
+    """The jitted `(algorithm, state, task, num_updates, metrics) -> (state, metrics)`.
 
-    It takes a traced number of updates, and overwrites the state that it is given.
+    Takes `num_updates` updates, a traced number, and pools their metrics into `metrics`.
+    The memory of `state` is reused.
     """
-    return compiled(_chunk, algorithm, state, task, jnp.int32(0))
+    return jax.jit(
+        _updates,
+        static_argnums=0,
+        donate_argnums=1,
+        compiler_options=compiler_options(),
+    )
 
 
-def compiled(function: Any, *args: Any) -> tuple[Any, float]:
-    """Compiles a jitted function for these arguments; also says how long it took.
-
-    Static arguments are bound: call the result with the others only. The newest
-    programs are kept, and take no time.
-    """
-    leaves, structure = jax.tree.flatten(args)
-    about = tuple(_signature(leaf) for leaf in leaves)
-    key = function, structure, about
-    started = time.perf_counter()
-    if key not in _programs:
-        if len(_programs) >= _MOST_PROGRAMS:
-            _programs.pop(next(iter(_programs)))
-        _programs[key] = function.lower(*args).compile()
-    return _programs[key], time.perf_counter() - started
-
-
-_MOST_PROGRAMS = 32
-_programs: dict[Any, Any] = {}
-
-
-def _signature(leaf: Any) -> Any:
-    """What of an argument a program depends on: everything of a static one."""
-    if not isinstance(leaf, jax.Array):
-        return type(leaf), leaf if callable(leaf) else np.shape(leaf)
-    weak = getattr(leaf, "weak_type", False)  # keys have none
-    return leaf.shape, leaf.dtype, weak, leaf.sharding
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _chunk(
-    algorithm: Algorithm[State], state: State, task: Any, num_updates: jax.Array
+def _updates(
+    algorithm: Algorithm[State],
+    state: State,
+    task: Any,
+    num_updates: jax.Array,
+    metrics: Metrics,
 ) -> tuple[State, Metrics]:
-    """Takes `num_updates` updates, a traced number, and pools their metrics."""
-
-    def update(_, carry):
+    def update(_: Any, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
         state, pooled = carry
         state, metrics = algorithm.step(state, task)
         return state, jax.tree.map(jnp.add, pooled, metrics)
 
+    return jax.lax.fori_loop(0, num_updates, update, (state, metrics))
+
+
+def no_metrics(algorithm: Algorithm[State], state: State, task: Any) -> Metrics:
+    """Metrics of no update: zeros, to which `updates_program` adds."""
     _, shapes = jax.eval_shape(algorithm.step, state, task)
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.fori_loop(0, num_updates, update, (state, nothing))
+    like: Any = state
+    device = like.step.sharding if like.step.committed else None
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=device), shapes)
 
 
 @jax.jit
@@ -157,13 +153,7 @@ def copied(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-@functools.lru_cache(maxsize=32)
-def jitted(function: Callable[..., Any]) -> Any:
-    """`jax.jit`, the same object for the same function, so that nothing compiles twice."""
-    return jax.jit(function)
-
-
-def _step(state: Any) -> int:
+def updates_taken(state: Any) -> int:
     """Updates taken; members of a population have taken equally many."""
     return int(np.max(np.asarray(state.step)))
 

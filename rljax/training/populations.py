@@ -27,8 +27,9 @@ def population(
         task_axes: which leaves of the task have a leading axis over the members, as
             `jax.vmap` takes it: 0 if all have, None if none has, or a hashable pytree
             of 0 and None to sweep some of an environment's parameters.
-        devices: share the members out to these, a multiple of whose number there must
-            be, with task_axes 0 or None; by default they are where the arguments are.
+        devices: divide the members among these, with task_axes 0 or None; the number of
+            members must be a multiple of theirs. By default they are where the arguments
+            are.
 
     Returns:
         An algorithm whose `init` takes `[N]` keys and hyperparameters with leaves `[N]`,
@@ -39,12 +40,14 @@ def population(
     if devices is None:
         return Algorithm(init, step)
     return Algorithm(
-        init=share_out(init, (0, 0, task_axes), devices),
-        step=share_out(step, (0, task_axes), devices),
+        init=map_over_devices(init, (0, 0, task_axes), devices),
+        step=map_over_devices(step, (0, task_axes), devices),
     )
 
 
-def share_out(function: Any, in_axes: tuple[Any, ...], devices: tuple[Any, ...]) -> Any:
+def map_over_devices(
+    function: Any, in_axes: tuple[Any, ...], devices: tuple[Any, ...]
+) -> Any:
     """Runs a function of `[N]` members on several devices, each with N / D of them.
 
     On a CPU a device takes a few members at a time, whose arrays then stay in its cache.
@@ -59,27 +62,34 @@ def share_out(function: Any, in_axes: tuple[Any, ...], devices: tuple[Any, ...])
 
 
 def _in_blocks(function: Any, in_axes: tuple[Any, ...]) -> Any:
-    """A function of `[N]` members that takes at most eight at a time."""
+    """A function of `[N]` members that runs blocks of equal size, eight or fewer."""
 
-    def blocks(*args: Any) -> Any:
-        members = [x for x, axis in zip(args, in_axes, strict=True) if axis == 0]
-        count = jax.tree.leaves(members)[0].shape[0]
-        size = max(size for size in range(1, 9) if count % size == 0)
-        if size == count:
+    def in_blocks(*args: Any) -> Any:
+        mapped = [x for x, axis in zip(args, in_axes, strict=True) if axis == 0]
+        count = jax.tree.leaves(mapped)[0].shape[0]
+        num_blocks = -(-count // 8)
+        if num_blocks == 1:
             return function(*args)
+        size = -(-count // num_blocks)
+        # The last block is filled with the last member, whose copies are dropped.
+        rows = np.minimum(np.arange(num_blocks * size), count - 1)
+        if len(rows) > count:
+            mapped = member(mapped, rows)
 
-        def block(its: list[Any]) -> Any:
-            mine = iter(its)
-            given = zip(args, in_axes, strict=True)
+        def block(members: list[Any]) -> Any:
+            rest = iter(members)
             return function(
-                *(next(mine) if axis == 0 else _again(x) for x, axis in given)
+                *(
+                    next(rest) if axis == 0 else _reusable(x)
+                    for x, axis in zip(args, in_axes, strict=True)
+                )
             )
 
-        few = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), members)
+        few = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), mapped)
         out = jax.lax.map(block, few)
-        return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), out)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], out)
 
-    return blocks
+    return in_blocks
 
 
 def replicate(hyperparams: Any, num_members: int) -> Any:
@@ -88,7 +98,7 @@ def replicate(hyperparams: Any, num_members: int) -> Any:
 
 
 def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
-    """Gives every member numbers of its own: leaves `[N]`.
+    """Gives every member its numbers: leaves `[N]`.
 
     Args:
         numbers: hyperparameters, or an environment's parameters: a Flax struct of
@@ -116,14 +126,14 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
         check_column(name, column, static=False)
     sizes = {len(column) for column in values.values()}
     if len(sizes) != 1:
-        given = ", ".join(f"{name}: {len(x)}" for name, x in values.items()) or "none"
+        counts = ", ".join(f"{name}: {len(x)}" for name, x in values.items()) or "none"
         raise ValueError(
-            f"stack needs equally many values for each field, got {given}. Give as many "
+            f"stack needs equally many values for each field, got {counts}. Give as many "
             f"as there are members; `grid` makes all combinations."
         )
     (size,) = sizes
 
-    def of_all(name: str) -> jax.Array:
+    def column_of(name: str) -> jax.Array:
         default = getattr(numbers, name)
         column = np.asarray(values.get(name, [default] * size))
         if isinstance(default, int):
@@ -144,16 +154,16 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
             exact, jnp.int32 if isinstance(default, int) else jnp.float32
         )
 
-    return type(numbers)(**{name: of_all(name) for name in fields})
+    return type(numbers)(**{name: column_of(name) for name in fields})
 
 
 def member(tree: Any, index: int | slice | np.ndarray) -> Any:
     """One member of a population's state, or several of them."""
-    return jax.tree.map(lambda x: x[index], _again(tree))
+    return jax.tree.map(lambda x: x[index], _reusable(tree))
 
 
-def _again(tree: Any) -> Any:
-    """The same numbers, with keys that may be used once more, on purpose."""
+def _reusable(tree: Any) -> Any:
+    """The same tree, its keys cloned so that JAX lets them be used once more."""
 
     def one(x: Any) -> Any:
         is_key = jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)

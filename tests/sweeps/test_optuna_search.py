@@ -53,7 +53,7 @@ def test_a_search_that_is_stopped_goes_on(tmp_path, monkeypatch):
     about = {"num_trials": 6, "batch_size": 2, "num_seeds": 1, "storage": storage}
     spaces = {"rate": Uniform(0, 5)}
     with pytest.raises(RunError, match="stopped by SIGTERM after 2 of 6 trials"):
-        search(CLIMB, spaces, **about, asked_to_stop=lambda: "SIGTERM")
+        search(CLIMB, spaces, **about, should_stop=lambda: "SIGTERM")
     with monkeypatch.context() as patched:
         patched.setattr(rljax.sweeps.optuna_search, "sweep", stopped_at_once)
         with pytest.raises(KeyboardInterrupt):

@@ -16,13 +16,12 @@ from climber import CLIMB, RATES, Rate
 import rljax.sweeps.population_run
 from rljax.algorithms import ppo
 from rljax.algorithms.networks import ActorCritic
-from rljax.commands.sweep_experiment import ppo_problem
 from rljax.envs import CartPole, CartPoleParams
 from rljax.report.sweep_report import figures
 from rljax.rollouts.rollout import evaluate
 from rljax.sweeps.points import grid
-from rljax.sweeps.population_run import Worker
-from rljax.sweeps.problem import Problem, group
+from rljax.sweeps.population_run import PopulationRunner
+from rljax.sweeps.problem import Problem, group, make_problem
 from rljax.sweeps.runner import sweep
 from rljax.training.files import RunError
 from rljax.training.loop import train
@@ -121,9 +120,7 @@ def test_keys_and_start_states_are_those_of_a_solo_run_bit_for_bit():
 
 def test_parts_give_what_the_whole_gives(capfd):
     parts = sweep(PROBLEM, POINTS, **SIZES, max_bytes=1.0)
-    words = (
-        "6 configurations x 2 seeds = 12 runs in 1 compilation, in 6 parts one after"
-    )
+    words = "6 configurations x 2 seeds = 12 runs in 1 compilation, in 6 populations one after"
     assert words in capfd.readouterr().err
     wanted = whole()
     np.testing.assert_allclose(parts.results.returns, wanted.results.returns, rtol=1e-4)
@@ -131,13 +128,13 @@ def test_parts_give_what_the_whole_gives(capfd):
 
 
 def test_what_cannot_fit_is_never_made(monkeypatch):
-    start_, made = Worker._start, []
+    start_, made = PopulationRunner._start, []
 
     def start(self, points):
         made.append(len(points))
         return start_(self, points)
 
-    monkeypatch.setattr(Worker, "_start", start)
+    monkeypatch.setattr(PopulationRunner, "_start", start)
     # A run has a key, a step, two numbers, and what they say: 28 bytes; there are two.
     sweep(CLIMB, RATES, num_seeds=1, max_bytes=120.0)
     assert max(made) == 2
@@ -178,7 +175,7 @@ def test_what_compiles_to_the_same_is_compiled_once():
 
 def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
     whole = sweep(CLIMB, RATES, num_seeds=2)
-    advance, calls = Worker._advance, []
+    advance, calls = PopulationRunner._advance, []
 
     def killed(*args, **kwargs):
         calls.append(args)
@@ -186,17 +183,17 @@ def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
             raise KeyboardInterrupt
         return advance(*args, **kwargs)
 
-    monkeypatch.setattr(Worker, "_advance", killed)
+    monkeypatch.setattr(PopulationRunner, "_advance", killed)
     with pytest.raises(KeyboardInterrupt):
         sweep(CLIMB, RATES, num_seeds=2, folder=tmp_path, max_bytes=1.0)
-    kept = sorted((tmp_path / "parts").glob("*/part.json"))
+    kept = sorted((tmp_path / "populations").glob("*/result.json"))
     assert len(kept) == 2
     before = [path.stat().st_mtime_ns for path in kept]
     capfd.readouterr()
     # What is free by then does not matter: the parts stay what they were.
     done = sweep(CLIMB, RATES, num_seeds=2, folder=tmp_path)
     assert [path.stat().st_mtime_ns for path in kept] == before
-    assert "part 2/8 was done before" in capfd.readouterr().err
+    assert "population 2/8 was done before" in capfd.readouterr().err
     np.testing.assert_array_equal(done.results.returns, whole.results.returns)
     np.testing.assert_array_equal(done.best.params, whole.best.params)
     np.testing.assert_array_equal(done.worst.params, whole.worst.params)
@@ -210,7 +207,7 @@ def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
 def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
     sizes = {"num_seeds": 2, "num_evaluations": 8, **rungs}
     whole = sweep(CLIMB, RATES, **sizes)
-    advance, calls = Worker._advance, []
+    advance, calls = PopulationRunner._advance, []
 
     def killed(*args, **kwargs):
         calls.append(args)
@@ -218,10 +215,10 @@ def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
             raise KeyboardInterrupt
         return advance(*args, **kwargs)
 
-    monkeypatch.setattr(Worker, "_advance", killed)
+    monkeypatch.setattr(PopulationRunner, "_advance", killed)
     with pytest.raises(KeyboardInterrupt):
         sweep(CLIMB, RATES, **sizes, folder=tmp_path, checkpoint_every=0.0)
-    monkeypatch.setattr(Worker, "_advance", advance)
+    monkeypatch.setattr(PopulationRunner, "_advance", advance)
     capfd.readouterr()
     done = sweep(CLIMB, RATES, **sizes, folder=tmp_path)
     said = capfd.readouterr().err
@@ -234,22 +231,22 @@ def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
     np.testing.assert_array_equal(done.best.params, whole.best.params)
     np.testing.assert_array_equal(done.worst.params, whole.worst.params)
     assert done.env_steps == whole.env_steps
-    assert not (tmp_path / "parts" / "000" / "state").exists()
+    assert not (tmp_path / "populations" / "000" / "state").exists()
 
 
-def test_a_sweep_that_is_asked_to_stop_keeps_what_was_done(tmp_path, capfd):
+def test_a_sweep_that_is_should_stop_keeps_what_was_done(tmp_path, capfd):
     whole = sweep(CLIMB, RATES, num_seeds=2)
     asks = iter([None, None, None, "SIGTERM"])
     about = {"num_seeds": 2, "folder": tmp_path}
     with pytest.raises(
         RunError, match=r"stopped by SIGTERM at 3/8 updates of part 1/1"
     ):
-        sweep(CLIMB, RATES, **about, asked_to_stop=lambda: next(asks))
+        sweep(CLIMB, RATES, **about, should_stop=lambda: next(asks))
     done = sweep(CLIMB, RATES, **about)
     assert "going on from update 3 " in capfd.readouterr().err
     np.testing.assert_array_equal(done.results.returns, whole.results.returns)
     with pytest.raises(RunError, match="nothing was kept"):
-        sweep(CLIMB, RATES, num_seeds=1, asked_to_stop=lambda: "SIGINT")
+        sweep(CLIMB, RATES, num_seeds=1, should_stop=lambda: "SIGINT")
 
 
 def test_between_evaluations_it_can_be_stopped_too(tmp_path, monkeypatch, capfd):
@@ -259,7 +256,7 @@ def test_between_evaluations_it_can_be_stopped_too(tmp_path, monkeypatch, capfd)
     monkeypatch.setattr(rljax.sweeps.population_run, "_WHILE", 1e-9)
     asks = iter([None] * 3 + ["SIGTERM"])
     with pytest.raises(RunError, match="stopped by SIGTERM at 3/8 updates"):
-        sweep(CLIMB, RATES, **about, folder=tmp_path, asked_to_stop=lambda: next(asks))
+        sweep(CLIMB, RATES, **about, folder=tmp_path, should_stop=lambda: next(asks))
     done = sweep(CLIMB, RATES, **about, folder=tmp_path)
     assert "going on from update 3 " in capfd.readouterr().err
     np.testing.assert_array_equal(done.results.returns, whole.results.returns)
@@ -268,7 +265,7 @@ def test_between_evaluations_it_can_be_stopped_too(tmp_path, monkeypatch, capfd)
 
 def test_a_sweep_goes_on_on_fewer_devices_or_more(tmp_path, monkeypatch):
     devices = jax.devices()
-    points, asks = RATES[:3], {"asked_to_stop": lambda: "SIGTERM"}
+    points, asks = RATES[:3], {"should_stop": lambda: "SIGTERM"}
     about = {"num_seeds": 1, "folder": tmp_path, "rungs": [0.25], "num_evaluations": 8}
     for several in (devices, devices[:1]):
         monkeypatch.setattr(jax, "devices", lambda several=several: several)
@@ -308,14 +305,14 @@ def test_a_folder_of_another_sweep_is_refused(tmp_path):
 @pytest.mark.parametrize("damage", ["torn", "none", "empty", "checkpoint", "no best"])
 @pytest.mark.parametrize("when", ["done", "in its middle"])
 def test_a_damaged_part_is_made_again(damage, when, tmp_path, capfd):
-    whole, place = sweep(CLIMB, RATES, num_seeds=2), tmp_path / "parts" / "000"
+    whole, place = sweep(CLIMB, RATES, num_seeds=2), tmp_path / "populations" / "000"
     about = {"num_seeds": 2, "folder": tmp_path}
     if when == "done":
         sweep(CLIMB, RATES, **about)
-        file, state = place / "part.json", place / "best"
+        file, state = place / "result.json", place / "best"
     else:
         with pytest.raises(RunError):
-            sweep(CLIMB, RATES, **about, asked_to_stop=lambda: "SIGTERM")
+            sweep(CLIMB, RATES, **about, should_stop=lambda: "SIGTERM")
         file, state = place / "progress.json", place / "state"
     if damage == "checkpoint":
         (checkpoint,) = state.iterdir()
@@ -448,8 +445,8 @@ def test_results_as_files(tmp_path):
 def test_what_cannot_be_swept_is_refused_before_anything_compiles(
     points, match, monkeypatch
 ):
-    monkeypatch.setattr(rljax.sweeps.population_run, "compiled", None)
-    monkeypatch.setattr(rljax.sweeps.population_run, "compile_chunk", None)
+    for name in ("train", "updates", "copied"):
+        monkeypatch.setattr(rljax.sweeps.population_run, name, None)
     with pytest.raises(ValueError, match=match):
         sweep(PROBLEM, points, **SIZES)
 
@@ -484,6 +481,6 @@ def test_a_name_in_two_places_is_ambiguous():
 
 
 def test_an_episode_longer_than_evaluations_is_refused():
-    problem = ppo_problem(ENV, NETWORK, CartPoleParams(), total_steps=50_000)
+    problem = make_problem(ppo, ENV, NETWORK, CartPoleParams(), total_steps=50_000)
     with pytest.raises(ValueError, match="max_steps must be at most 500"):
         group(problem, [{"max_steps": 600}])

@@ -88,6 +88,25 @@ def test_chunks_of_all_lengths_and_a_second_call_compile_once():
     assert len(counter.TRACES) == traced
 
 
+def test_pauses_change_no_bit_and_a_run_goes_on_from_one():
+    reports, pauses = [], []
+    on_log = lambda _, report: reports.append(report)  # noqa: E731
+
+    def on_pause(state, metrics):
+        pauses.append(jax.tree.map(jnp.copy, (state, metrics)))
+        return len(pauses) == 3
+
+    whole = train(COUNTER, start(), TASK, 7, on_log=on_log)
+    some = {"on_log": on_log, "pause_every": 0.0}
+    stopped = train(COUNTER, start(), TASK, 7, **some, on_pause=on_pause)
+    state, metrics = pauses[-1]
+    assert int(state.step) == int(stopped.step) == 3
+    after = train(COUNTER, state, TASK, 4, **some, metrics=metrics)
+    assert after.total == whole.total
+    (one, other) = (report.metrics for report in reports)
+    np.testing.assert_equal(one, other)
+
+
 def test_a_population_reports_each_member():
     many = population(COUNTER)
     keys = jax.random.split(jax.random.key(0), 3)

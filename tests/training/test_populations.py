@@ -12,9 +12,9 @@ from counter import COUNTER, CounterState
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams
 from rljax.base import Algorithm, Mean
 from rljax.envs import CartPoleParams
-from rljax.sweeps.points import LogUniform, OneOf, Uniform, grid, scatter
+from rljax.sweeps.points import LogUniform, OneOf, Uniform, grid, random_points
 from rljax.training.loop import train
-from rljax.training.populations import population, replicate, share_out, stack
+from rljax.training.populations import map_over_devices, population, replicate, stack
 
 pytestmark = pytest.mark.compiles
 
@@ -114,15 +114,15 @@ def test_values_are_pythons_own_whatever_they_came_from():
     assert type(points[0]["hidden"][0]) is int
 
 
-def test_scatter_draws_from_each_space():
+def test_random_points_draws_from_each_space():
     spaces = {
         "gamma": Uniform(0.9, 1.0),
         "learning_rate": LogUniform(1e-5, 1e-1),
         "num_envs": OneOf((4, 8)),
     }
-    points = scatter(2_000, seed=0, **spaces)
-    assert points == scatter(2_000, seed=0, **spaces)
-    assert points != scatter(2_000, seed=1, **spaces)
+    points = random_points(2_000, seed=0, **spaces)
+    assert points == random_points(2_000, seed=0, **spaces)
+    assert points != random_points(2_000, seed=1, **spaces)
     columns = {name: np.array([point[name] for point in points]) for name in spaces}
     uniform = {
         "gamma": (columns["gamma"] - 0.9) / 0.1,
@@ -138,12 +138,12 @@ def test_scatter_draws_from_each_space():
     "space",
     [LogUniform(0, 1), LogUniform(2, 1), Uniform(0, math.inf), OneOf(()), (0, 1)],
 )
-def test_scatter_refuses_a_space_that_holds_nothing(space):
+def test_random_points_refuses_a_space_that_holds_nothing(space):
     with pytest.raises(ValueError, match="gamma must be drawn from"):
-        scatter(2, seed=0, gamma=space)
+        random_points(2, seed=0, gamma=space)
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 13, 16, 24])
+@pytest.mark.parametrize("count", [1, 7, 8, 11, 13, 16, 24])
 def test_members_in_blocks_are_those_of_a_vmap(count):
     def one(x, shared, y):
         return {"sum": x + shared * y["a"], "x": x}
@@ -151,7 +151,7 @@ def test_members_in_blocks_are_those_of_a_vmap(count):
     axes, count = (0, None, 0), count * jax.device_count()
     x, y = jnp.arange(count, dtype=jnp.float32), {"a": jnp.arange(count) * 2.0}
     plain = jax.vmap(one, in_axes=axes)
-    many = share_out(plain, axes, tuple(jax.devices()))
+    many = map_over_devices(plain, axes, tuple(jax.devices()))
     chex.assert_trees_all_equal(jax.jit(many)(x, 3.0, y), plain(x, 3.0, y))
 
 
