@@ -10,11 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rljax.rlhf.data.encoding import Encoding, Tokens
+from rljax.rlhf.data.encoding import EncodingConfig, Tokens
 from rljax.rlhf.data.tokenizer import ByteTokenizer
-from rljax.rlhf.models.reward_model import RewardModel, cut, stack
+from rljax.rlhf.models.reward_model import (
+    RewardModel,
+    keep_first_layers,
+    stack_ensemble,
+)
 from rljax.rlhf.models.transformer import Rope, TransformerConfig
-from rljax.rlhf.scoring.scorer import Scorer, buckets
+from rljax.rlhf.scoring.batching import buckets
+from rljax.rlhf.scoring.scorer import Scorer
 
 pytestmark = pytest.mark.compiles
 
@@ -31,7 +36,7 @@ CONFIG = TransformerConfig(
     qk_norm=True,
 )
 LEARNED = dataclasses.replace(CONFIG, rope=None, layer_norm=True, gated_mlp=False)
-ENCODING = Encoding(max_length=LONGEST, bos=False, eos=True)
+ENCODING = EncodingConfig(max_length=LONGEST, bos=False, eos=True)
 TEXTS = st.text(st.characters(codec="utf-8", max_codepoint=300), max_size=9)
 
 
@@ -169,12 +174,12 @@ def test_an_ensembles_members_score_as_they_do_alone():
     halved = variables | {"params": halved}
     ids, lengths = jnp.array([[5, 6, 7]], jnp.int32), jnp.array([3], jnp.int32)
     together = jax.vmap(module.apply, in_axes=(0, None, None))(
-        stack([variables, halved]), ids, lengths
+        stack_ensemble([variables, halved]), ids, lengths
     )
     for member, scores in zip([variables, halved], together, strict=True):
         alone = module.apply(member, ids, lengths)
         np.testing.assert_allclose(scores, alone, rtol=0, atol=1e-5)
-    ensemble = stack([variables, halved])
+    ensemble = stack_ensemble([variables, halved])
     mean = Scorer(module, ensemble, ByteTokenizer(), ENCODING).score([("a", "b")])
     each = [
         Scorer(module, member, ByteTokenizer(), ENCODING).score([("a", "b")])
@@ -197,14 +202,14 @@ def test_bfloat16_scores_are_near():
 
 def test_a_cut_trunk_is_the_first_layers():
     module, variables = model()
-    config, shorter = cut(module.config, variables, 1)
+    config, shorter = keep_first_layers(module.config, variables, 1)
     assert config.num_layers == 1
     score = RewardModel(config).apply(
         shorter, jnp.array([[5, 6]], jnp.int32), jnp.array([2], jnp.int32)
     )
     assert np.isfinite(score).all()
     with pytest.raises(ValueError, match=r"\[1, 2\]"):
-        cut(module.config, variables, 3)
+        keep_first_layers(module.config, variables, 3)
 
 
 @pytest.mark.parametrize(
