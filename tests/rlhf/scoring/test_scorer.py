@@ -154,9 +154,17 @@ def test_nothing_gives_nothing():
 def test_a_pair_that_cannot_be_scored_is_named(pair):
     with pytest.raises(ValueError, match="pair 9: "):
         scorer().score([("p", "c")] * 9 + [pair])
-    rows = list(scorer().stream([[("p", "c"), pair], [("p", "c")]]))
-    assert rows[0][1].error
-    assert rows[0][0].score == pytest.approx(rows[1][0].score, abs=1e-6)
+    batches = []
+    windows = [("first", [("p", "c"), pair]), ("second", [("p", "c")])]
+    found = scorer().stream(windows, lambda *batch: batches.append(batch))
+    (one, rows, counts), (two, (alone,), _) = found
+    assert (one, two) == ("first", "second")
+    assert rows[1].error
+    assert rows[0].score == pytest.approx(alone.score, abs=1e-6)
+    assert (counts.pairs, counts.tokens) == (1, 3)
+    assert counts.padded_tokens > 3
+    assert [name for name, _ in batches] == ["first", "second"]
+    assert batches[0][1].tokens == counts.tokens
 
 
 def test_the_scale_normalizes():
