@@ -27,7 +27,7 @@ from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.models.transformer import Rope, Transformer, TransformerConfig
 from rljax.training.files import inside
 
-OWN_FORMAT = "rljax.json"
+RLJAX_FORMAT = "rljax.json"
 
 
 class _Weight(NamedTuple):
@@ -133,8 +133,8 @@ def load_reward_model(folder: Path | str) -> tuple[RewardModel, Any]:
         PretrainedError: the folder does not hold such a model, whole and finite.
     """
     folder = Path(folder)
-    if inside(folder, OWN_FORMAT).exists():
-        return _load_own(folder)
+    if inside(folder, RLJAX_FORMAT).exists():
+        return _load_rljax_format(folder)
     raw, config, tensors = _read_folder(folder)
     if "score.weight" not in tensors:
         kind = ", ".join(raw.get("architectures") or ["unknown"])
@@ -201,20 +201,22 @@ def save(folder: Path | str, module: RewardModel, variables: Any) -> None:
     config["dtype"] = jnp.dtype(module.config.dtype).name
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     tensors = {_path_name(path): np.asarray(leaf) for path, leaf in leaves}
-    own = {"format": 1, "use_bias": module.use_bias, "config": config}
-    write_folder(Path(folder), own, tensors, config_name=OWN_FORMAT)
+    description = {"format": 1, "use_bias": module.use_bias, "config": config}
+    write_folder(Path(folder), description, tensors, config_name=RLJAX_FORMAT)
 
 
-def _load_own(folder: Path) -> tuple[RewardModel, Any]:
-    path = inside(folder, OWN_FORMAT)
-    own = read_object(path)
+def _load_rljax_format(folder: Path) -> tuple[RewardModel, Any]:
+    path = inside(folder, RLJAX_FORMAT)
+    description = read_object(path)
     try:
-        if own["format"] != 1:
-            raise ValueError(f"format must be 1, got {own['format']!r}")
-        config = dict(own["config"])
+        if description["format"] != 1:
+            raise ValueError(f"format must be 1, got {description['format']!r}")
+        config = dict(description["config"])
         config["dtype"] = jnp.dtype(config["dtype"]).type
         config["rope"] = config["rope"] and Rope(**config["rope"])
-        module = RewardModel(TransformerConfig(**config), use_bias=own["use_bias"])
+        module = RewardModel(
+            TransformerConfig(**config), use_bias=description["use_bias"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise PretrainedError(
             f"{path} is not one that `save` wrote: {error}."
@@ -233,7 +235,7 @@ def _load_own(folder: Path) -> tuple[RewardModel, Any]:
         check_finite(array, name, folder)
         if array.shape != members + leaf.shape:
             raise PretrainedError(
-                f"{name} in {folder} does not have the shape that {OWN_FORMAT} asks "
+                f"{name} in {folder} does not have the shape that {RLJAX_FORMAT} asks "
                 f"for: {list(array.shape)}, not {list(members + leaf.shape)}."
             )
         return jnp.asarray(array, leaf.dtype)
