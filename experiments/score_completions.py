@@ -26,7 +26,7 @@ from rljax.rlhf import (
     RewardModel,
     Scorer,
     TransformerConfig,
-    encoding_for,
+    encoding_config,
 )
 from rljax.rlhf.scoring.rows import read_row
 from rljax.rlhf.scoring.score_file import check_paths, score_file
@@ -114,7 +114,7 @@ def make_scorer(experiment: Experiment) -> Scorer:
     module, tokenizer = RewardModel(SMALL), ByteTokenizer()
     row = jnp.zeros((1, 8), jnp.int32), jnp.ones(1, jnp.int32)
     variables = jax.jit(module.init)(jax.random.key(experiment.seed), *row)
-    encoding = encoding_for(tokenizer, max_length=SMALL.max_length)
+    encoding = encoding_config(tokenizer, max_length=SMALL.max_length)
     return Scorer(module, variables, tokenizer, encoding)
 
 

@@ -11,7 +11,7 @@ from rljax.commands.launch import check_counts, exit_on_errors, use_compile_cach
 from rljax.training.files import FolderError, RunError, dumps
 
 _BOS, _EOS = (create_mutex_group(required=False, title=t) for t in ("bos", "eos"))
-_OWN = arg(help_behavior_hint="(default: what the model's tokenizer does)")
+_TOKENIZERS = arg(help_behavior_hint="(default: what the model's tokenizer does)")
 _CONTEXT = arg(metavar="INT", help_behavior_hint="(default: the model's context)")
 _FAST = arg(metavar="INT", help_behavior_hint="(default: what is fast here)")
 
@@ -32,13 +32,13 @@ class Score:
     """The file to write; while unfinished it is called OUTPUT.part."""
     template: Literal["auto", "none"] = "auto"
     """Whether to use the tokenizer's chat template, if it has one."""
-    bos: Annotated[bool, FlagCreatePairsOff, _BOS, _OWN] = False
+    bos: Annotated[bool, FlagCreatePairsOff, _BOS, _TOKENIZERS] = False
     """Begin every text with the BOS token."""
-    no_bos: Annotated[bool, FlagCreatePairsOff, _BOS, _OWN] = False
+    no_bos: Annotated[bool, FlagCreatePairsOff, _BOS, _TOKENIZERS] = False
     """Begin no text with it."""
-    eos: Annotated[bool, FlagCreatePairsOff, _EOS, _OWN] = False
+    eos: Annotated[bool, FlagCreatePairsOff, _EOS, _TOKENIZERS] = False
     """End every text with the EOS token."""
-    no_eos: Annotated[bool, FlagCreatePairsOff, _EOS, _OWN] = False
+    no_eos: Annotated[bool, FlagCreatePairsOff, _EOS, _TOKENIZERS] = False
     """End no text with it."""
     max_length: Annotated[int | None, _CONTEXT] = None
     """Longest text, in tokens; longer ones lose the beginning of the prompt."""

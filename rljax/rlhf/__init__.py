@@ -1,30 +1,31 @@
-"""Reinforcement learning from human feedback: rewards from a model, of whole completions."""
+"""Reinforcement learning from human feedback: text, models, and scores of completions.
 
-from rljax.rlhf.data.encoding import Encoding, encode_pair, encoding_for
-from rljax.rlhf.data.tokenizer import ByteTokenizer, load_tokenizer
-from rljax.rlhf.models.hf_weights import (
+Sub-packages import downward: `data` < `models` < `scoring`. They may import `training`
+and what lies below it; `sweeps` and the packages for control never import this one.
+"""
+
+from rljax.rlhf.data import (
+    ByteTokenizer,
+    EncodingConfig,
+    encode_pair,
+    encoding_config,
+    load_tokenizer,
+)
+from rljax.rlhf.models import (
+    RewardModel,
+    Rope,
+    Transformer,
+    TransformerConfig,
     load_language_model,
     load_reward_model,
     save_language_model,
     save_reward_model,
 )
-from rljax.rlhf.models.reward_model import RewardModel
-from rljax.rlhf.models.transformer import Rope, Transformer, TransformerConfig
-from rljax.rlhf.scoring.scorer import Scorer
+from rljax.rlhf.scoring import Scorer
 
 __all__ = [
-    "ByteTokenizer",
-    "Encoding",
-    "RewardModel",
-    "Rope",
-    "Scorer",
-    "Transformer",
-    "TransformerConfig",
-    "encode_pair",
-    "encoding_for",
-    "load_language_model",
-    "load_reward_model",
-    "load_tokenizer",
-    "save_language_model",
-    "save_reward_model",
-]
+    "ByteTokenizer", "EncodingConfig", "RewardModel", "Rope", "Scorer",
+    "Transformer", "TransformerConfig", "encode_pair", "encoding_config",
+    "load_language_model", "load_reward_model", "load_tokenizer",
+    "save_language_model", "save_reward_model",
+]  # fmt: skip

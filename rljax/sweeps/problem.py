@@ -82,7 +82,7 @@ class Group(NamedTuple):
     swept_task: bool
 
 
-DECAY = "num_updates"
+DECAY = "decay_updates"
 """The hyperparameter that `make_problem` sets: updates until the learning rate is 0."""
 
 

@@ -14,7 +14,7 @@ from flax import struct
 
 from rljax.algorithms.returns import discounted_returns
 from rljax.base import Algorithm, Mean
-from rljax.envs.vector import start
+from rljax.envs.vector import VectorEnv
 from rljax.numerics.validation import check_ranges
 from rljax.rollouts.rollout import unroll
 
@@ -59,7 +59,7 @@ def act(network, state, observation, key, *, greedy=False):
 def make(env, network, config):
     def init(key, hyperparams, task):
         key, network_key, reset_key = jax.random.split(key, 3)
-        envs = start(reset_key, env, task, config.num_envs)
+        envs = VectorEnv(env).reset(reset_key, task, config.num_envs)
         params = network.init(network_key, envs.observation)
         hyperparams = jax.tree.map(jnp.float32, hyperparams)
         opt_state = optax.adam(hyperparams.learning_rate).init(params)

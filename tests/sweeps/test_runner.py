@@ -234,12 +234,12 @@ def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
     assert not (tmp_path / "populations" / "000" / "state").exists()
 
 
-def test_a_sweep_that_is_should_stop_keeps_what_was_done(tmp_path, capfd):
+def test_a_sweep_that_should_stop_keeps_what_was_done(tmp_path, capfd):
     whole = sweep(CLIMB, RATES, num_seeds=2)
     asks = iter([None, None, None, "SIGTERM"])
     about = {"num_seeds": 2, "folder": tmp_path}
     with pytest.raises(
-        RunError, match=r"stopped by SIGTERM at 3/8 updates of part 1/1"
+        RunError, match=r"stopped by SIGTERM at 3/8 updates of population 1/1"
     ):
         sweep(CLIMB, RATES, **about, should_stop=lambda: next(asks))
     done = sweep(CLIMB, RATES, **about)
@@ -253,7 +253,7 @@ def test_between_evaluations_it_can_be_stopped_too(tmp_path, monkeypatch, capfd)
     """Where an update takes longer than a part may go unsaved: after each."""
     about = {"num_seeds": 2, "num_evaluations": 2}
     whole = sweep(CLIMB, RATES, **about)
-    monkeypatch.setattr(rljax.sweeps.population_run, "_WHILE", 1e-9)
+    monkeypatch.setattr(rljax.sweeps.population_run, "_PAUSE_EVERY", 1e-9)
     asks = iter([None] * 3 + ["SIGTERM"])
     with pytest.raises(RunError, match="stopped by SIGTERM at 3/8 updates"):
         sweep(CLIMB, RATES, **about, folder=tmp_path, should_stop=lambda: next(asks))
@@ -445,7 +445,7 @@ def test_results_as_files(tmp_path):
 def test_what_cannot_be_swept_is_refused_before_anything_compiles(
     points, match, monkeypatch
 ):
-    for name in ("train", "updates", "copied"):
+    for name in ("train", "updates_program", "copied"):
         monkeypatch.setattr(rljax.sweeps.population_run, name, None)
     with pytest.raises(ValueError, match=match):
         sweep(PROBLEM, points, **SIZES)

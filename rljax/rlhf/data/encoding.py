@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from rljax.extras import require
 from rljax.rlhf.data.tokenizer import Tokenizer
 
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -39,7 +40,7 @@ class Tokens(struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Encoding:
+class EncodingConfig:
     """How a pair becomes tokens; the same for training and for scoring.
 
     Attributes:
@@ -75,15 +76,15 @@ class EncodedPair(NamedTuple):
     num_cut: int
 
 
-def encoding_for(
+def encoding_config(
     tokenizer: Tokenizer,
     *,
     max_length: int,
     template: bool = True,
     bos: bool | None = None,
     eos: bool | None = None,
-) -> Encoding:
-    """The encoding that a tokenizer asks for.
+) -> EncodingConfig:
+    """Returns the encoding that suits a tokenizer.
 
     Args:
         tokenizer: the model's.
@@ -101,19 +102,19 @@ def encoding_for(
         bos = source is None and tokenizer.adds_bos
     if eos is None:
         eos = source is None and tokenizer.eos_id is not None
-    for name, asked, token in (
+    for name, wanted, token in (
         ("bos", bos, tokenizer.bos_id),
         ("eos", eos, tokenizer.eos_id),
     ):
-        if asked and token is None:
+        if wanted and token is None:
             raise ValueError(f"{name} was asked for, but the tokenizer has none.")
-    return Encoding(max_length=max_length, bos=bos, eos=eos, template=source)
+    return EncodingConfig(max_length=max_length, bos=bos, eos=eos, template=source)
 
 
 def encode_pair(
-    tokenizer: Tokenizer, prompt: Prompt, completion: str, encoding: Encoding
+    tokenizer: Tokenizer, prompt: Prompt, completion: str, encoding: EncodingConfig
 ) -> EncodedPair:
-    """Tokens of a prompt and its completion.
+    """Returns the tokens of a prompt and its completion.
 
     Both are encoded by themselves and joined, so that a completion that was generated
     scores as it was sampled. There is at most one BOS. What is too long loses tokens at
@@ -135,7 +136,7 @@ def encode_pair(
 
 
 def encode_pairs(
-    tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, str]], encoding: Encoding
+    tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, str]], encoding: EncodingConfig
 ) -> list[EncodedPair | EncodingError]:
     """As `encode_pair`, in one call of the tokenizer; errors stay with their pair."""
     texts: list[tuple[str, str] | EncodingError] = []
@@ -165,7 +166,10 @@ def encode_pairs(
 
 
 def _join(
-    tokenizer: Tokenizer, prompt: list[int], completion: list[int], encoding: Encoding
+    tokenizer: Tokenizer,
+    prompt: list[int],
+    completion: list[int],
+    encoding: EncodingConfig,
 ) -> EncodedPair:
     if not completion:
         raise EncodingError("the completion has no tokens. Give one that has.")
@@ -189,9 +193,9 @@ def _join(
 
 
 def _texts(
-    tokenizer: Tokenizer, prompt: Prompt, completion: str, encoding: Encoding
+    tokenizer: Tokenizer, prompt: Prompt, completion: str, encoding: EncodingConfig
 ) -> tuple[str, str]:
-    """What is encoded: the prompt's text, and the completion's."""
+    """Returns the texts to encode: the prompt's and the completion's."""
     if not isinstance(completion, str):
         raise EncodingError(
             f"the completion must be text, got {type(completion).__name__}."
@@ -229,10 +233,10 @@ def _chat(
                 "a chat message must have a role and a content, both text, got "
                 f"{message!r:.80}."
             )
-    answer = {"role": "assistant", "content": completion}
+    reply = {"role": "assistant", "content": completion}
     render = functools.partial(_render, tokenizer, source)
     before = render(list(prompt), add_generation_prompt=True)
-    whole = render([*prompt, answer], add_generation_prompt=False)
+    whole = render([*prompt, reply], add_generation_prompt=False)
     if not whole.startswith(before):
         raise EncodingError(
             "the chat template does not write a completion after what it writes before "
@@ -242,8 +246,7 @@ def _chat(
 
 
 def _render(tokenizer: Tokenizer, source: str, messages: Any, **options: Any) -> str:
-    import jinja2
-
+    jinja2 = require("jinja2", "chat templates need", "lm")
     try:
         return _compiled(source).render(
             messages=messages,
@@ -259,19 +262,13 @@ def _render(tokenizer: Tokenizer, source: str, messages: Any, **options: Any) ->
 
 @functools.lru_cache(maxsize=8)
 def _compiled(source: str) -> Any:
-    try:
-        import jinja2
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise ImportError(
-            "chat templates need jinja2, which is not installed. Install it with: pip "
-            "install 'rljax[lm]'"
-        ) from error
+    jinja2 = require("jinja2", "chat templates need", "lm")
+    sandbox = require("jinja2.sandbox", "chat templates need", "lm")
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)

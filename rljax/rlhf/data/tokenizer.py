@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from rljax.extras import require
 from rljax.training.files import FolderError, inside
 
 
 class Tokenizer(Protocol):
-    """What makes token ids of text.
+    """Turns text into token ids.
 
     Attributes:
         vocab_size: ids lie in [0, vocab_size).
@@ -21,7 +22,7 @@ class Tokenizer(Protocol):
         chat_template: Jinja source that writes chat messages as text, or None.
         bos_token: how BOS is written in text, or "".
         eos_token: how EOS is written in text, or "".
-        fingerprint: differs between tokenizers that make other ids of a text.
+        fingerprint: differs between tokenizers that give a text different ids.
     """
 
     @property
@@ -77,7 +78,7 @@ class ByteTokenizer:
 
 @dataclasses.dataclass(frozen=True)
 class HFTokenizer:
-    """A `tokenizer.json` and what its folder says of special tokens and chats."""
+    """A `tokenizer.json` with the special tokens and the chat template of its folder."""
 
     backend: Any
     bos_id: int | None
@@ -94,7 +95,7 @@ class HFTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that makes ids of text."""
+        """A hash of everything that a text's ids depend on."""
         parts = self.backend.to_str(), repr((self.bos_id, self.eos_id))
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
@@ -114,13 +115,7 @@ def load_tokenizer(folder: Path | str) -> HFTokenizer:
     Raises:
         FolderError: a file is missing, malformed, or outside the folder.
     """
-    try:
-        from tokenizers import Tokenizer as Backend
-    except ImportError as error:
-        raise ImportError(
-            "tokenizer.json needs tokenizers, which is not installed. Install it with: "
-            "pip install 'rljax[lm]'"
-        ) from error
+    tokenizers = require("tokenizers", "tokenizer.json needs", "lm")
     folder = Path(folder)
     path = inside(folder, "tokenizer.json")
     if not path.exists():
@@ -128,7 +123,7 @@ def load_tokenizer(folder: Path | str) -> HFTokenizer:
             f"{path} is missing. Give a folder that has a tokenizer.json."
         )
     try:
-        backend: Any = Backend.from_file(str(path))
+        backend: Any = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # it raises nothing narrower
         raise FolderError(f"{path} is not a tokenizer.json: {error}.") from error
     backend.no_truncation()

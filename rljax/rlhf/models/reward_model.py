@@ -13,11 +13,11 @@ from rljax.rlhf.models.transformer import Transformer, TransformerConfig
 
 
 class RewardModel(nn.Module):
-    """r_theta(x, y): one number for a prompt and its completion.
+    """Scores r_theta(x, y), one for each prompt and its completion.
 
-    Its variables are `params` and `scale`: the mean and the standard deviation of raw
-    scores on a reference set, 0 and 1 until somebody measures them, which every score is
-    normalized with. Learners change `params` alone.
+    The variables are `params`, which are learned, and `scale`: the mean and the standard
+    deviation of raw scores on a reference set, 0 and 1 until measured, by which every
+    score is normalized.
 
     Attributes:
         config: the trunk's shape.
@@ -61,17 +61,17 @@ class RewardModel(nn.Module):
 
     def of_tokens(self, tokens: Tokens) -> jax.Array:
         """Scores of rows padded on either side, `[B]` float32."""
-        at = (tokens.lengths - 1)[:, None]
-        return jnp.take_along_axis(self.per_token(tokens), at, axis=1)[:, 0]
+        last = (tokens.lengths - 1)[:, None]
+        return jnp.take_along_axis(self.per_token(tokens), last, axis=1)[:, 0]
 
     def _score(self, hidden: jax.Array) -> jax.Array:
         return (self.head(hidden)[..., 0] - self.mean.value) / self.std.value
 
 
-def cut(
+def keep_first_layers(
     config: TransformerConfig, variables: Any, num_layers: int
 ) -> tuple[TransformerConfig, Any]:
-    """Keeps the first blocks of a reward model: middle layers often judge better.
+    """Returns a reward model of the first blocks alone; middle layers often judge better.
 
     Args:
         config: the whole trunk's shape.
@@ -93,11 +93,11 @@ def cut(
     return shorter, variables | {"params": params}
 
 
-def stack(members: Sequence[Any]) -> Any:
-    """An ensemble: the variables of several models, stacked for `jax.vmap`.
+def stack_ensemble(members: Sequence[Any]) -> Any:
+    """Stacks the variables of several models, for `jax.vmap` over an ensemble.
 
     Example:
-        >>> variables = stack([{"scale": jnp.zeros(2)}, {"scale": jnp.ones(2)}])
+        >>> variables = stack_ensemble([{"scale": jnp.zeros(2)}, {"scale": jnp.ones(2)}])
         >>> variables["scale"].shape
         (2, 2)
     """

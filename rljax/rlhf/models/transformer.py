@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -103,11 +103,28 @@ class TransformerConfig:
             )
 
 
+class KeyValues(NamedTuple):
+    """Keys and values of the tokens so far: a cache, `[num_layers, B, S, G, K]` each.
+
+    A block's share of it has no `num_layers`.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+
+    @staticmethod
+    def empty(config: TransformerConfig, batch_size: int) -> "KeyValues":
+        """The cache before the first token."""
+        rest = config.num_kv_heads, config.head_dim
+        keys = jnp.zeros((config.num_layers, batch_size, 0, *rest), config.dtype)
+        return KeyValues(keys, keys)
+
+
 class Transformer(nn.Module):
     """A causal decoder. The blocks' parameters are stacked: leaves `[num_layers, ...]`.
 
-    Rows may be padded on the right, freely: what comes later changes nothing before it.
-    Rows padded on the left need their mask.
+    Rows may be padded on the right without a mask: no token looks at later ones. Rows
+    padded on the left need their mask.
     """
 
     config: TransformerConfig
@@ -136,9 +153,34 @@ class Transformer(nn.Module):
             ids: `[B, L]` int32.
             mask: `[B, L]` bool, true at real tokens; None if padding is on the right.
         """
-        x, positions, visible = self._embed(ids, mask)
-        x = self._run(self.layers, x, positions, visible)
-        return self.norm(x)
+        return self.extend(ids, mask)[0]
+
+    def extend(
+        self,
+        ids: jax.Array,
+        mask: jax.Array | None = None,
+        cache: KeyValues | None = None,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """Hidden states of tokens that follow those in a cache, and the longer cache.
+
+        Args:
+            ids: `[B, L]` int32, the new tokens.
+            mask: `[B, S + L]` bool, true at real tokens, those in the cache first; None
+                if padding is on the right.
+            cache: of S tokens, `KeyValues.empty` at first; None keeps none.
+
+        Returns:
+            `[B, L, D]` float32, and the cache of S + L tokens, or None.
+        """
+        start = 0 if cache is None else cache.keys.shape[2]
+        x, positions = self._embed(ids, mask, start)
+        visible = _up_to(
+            jnp.arange(start, start + ids.shape[1])[None], start + ids.shape[1]
+        )
+        if mask is not None:
+            visible &= mask[:, None]
+        x, cache = self._run(self.layers, x, positions, visible, cache)
+        return self.norm(x), cache
 
     def last(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
         """Hidden states of each row's last token alone, `[B, D]` float32.
@@ -150,14 +192,16 @@ class Transformer(nn.Module):
             ids: `[B, L]` int32, padded on the right.
             lengths: `[B]` int32, at least 1.
         """
-        at = lengths - 1
-        x, positions, visible = self._embed(ids, None)
+        x, positions = self._embed(ids, None, 0)
         first, final = (
             jax.tree.map(lambda p: p[:-1], self.layers),
             jax.tree.map(lambda p: p[-1], self.layers),
         )
-        x = self._run(first, x, positions, visible)
-        x = self._block(final, x, positions, positions <= at[:, None], at)
+        visible = _up_to(jnp.arange(ids.shape[1])[None], ids.shape[1])
+        x, _ = self._run(first, x, positions, visible, None)
+        queries = (lengths - 1)[:, None]
+        visible = _up_to(queries, ids.shape[1])
+        x, _ = self._block(final, x, positions, visible, queries)
         return self.norm(x)[:, 0]
 
     def logits(self, ids: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -167,21 +211,22 @@ class Transformer(nn.Module):
             return self.embed.attend(hidden)
         return self.lm_head(hidden)
 
-    def _embed(self, ids, mask):
+    def _embed(self, ids, mask, start):
         if mask is None:
-            positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+            positions = jnp.broadcast_to(start + jnp.arange(ids.shape[1]), ids.shape)
         else:
-            positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
+            positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)[:, start:]
         x = self.embed(ids)
         if self.config.rope is None:
             x = x + self.position_embed(positions)
-        return x.astype(self.config.dtype), positions, mask
+        return x.astype(self.config.dtype), positions
 
-    def _run(self, layers, x, positions, visible):
-        def body(x, layer):
-            return self._block(layer, x, positions, visible), None
+    def _run(self, layers, x, positions, mask, cache):
+        def body(x, layer_and_cache):
+            layer, cache = layer_and_cache
+            return self._block(layer, x, positions, mask, None, cache)
 
-        return jax.lax.scan(body, x, layers)[0]
+        return jax.lax.scan(body, x, (layers, cache))
 
     def _block(self, layer, *args):
         return Block(self.config, parent=None).apply({"params": layer}, *args)
@@ -191,7 +236,8 @@ class Transformer(nn.Module):
         x = jnp.zeros((1, 1, self.config.hidden_size))
 
         def init(key):
-            return block.init(key, x, jnp.zeros((1, 1), jnp.int32), None)["params"]
+            mask = jnp.ones((1, 1, 1), bool)
+            return block.init(key, x, jnp.zeros((1, 1), jnp.int32), mask)["params"]
 
         return jax.vmap(init)(jax.random.split(key, self.config.num_layers))
 
@@ -206,17 +252,21 @@ class Block(nn.Module):
         self,
         x: jax.Array,
         positions: jax.Array,
-        visible: jax.Array | None,
-        at: jax.Array | None = None,
-    ) -> jax.Array:
-        """Maps `[B, L, D]` to `[B, L, D]`, or to `[B, 1, D]`: the tokens `at` alone.
+        mask: jax.Array,
+        queries: jax.Array | None = None,
+        cache: KeyValues | None = None,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """Maps the residual stream `[B, L, D]` to `[B, T, D]`, that of T queries.
 
         Args:
             x: the residual stream.
-            positions: `[B, L]` int32.
-            visible: `[B, L]` bool, the tokens that may be looked at (by those after
-                them); None if all.
-            at: `[B]` int32, or None for every token.
+            positions: `[B, L]` int32, for rotary embeddings.
+            mask: `[B or 1, T, S + L]` bool, the keys that each query may look at.
+            queries: `[B, T]` int32, the queries' places in `x`; None for all L.
+            cache: keys and values of S tokens before these; None if there are none.
+
+        Returns:
+            The stream, and the cache of S + L tokens, or None if none was passed.
         """
         config = self.config
         dense = functools.partial(
@@ -231,31 +281,26 @@ class Block(nn.Module):
                 y = nn.RMSNorm(epsilon=config.norm_eps, name=f"{name}_norm")(y)
             return y
 
+        def rotated(x, positions):
+            if config.rope is not None:
+                x = _rotate(x, positions, config.rope.frequencies(config.head_dim))
+            return x.astype(config.dtype)
+
         y = _norm(config, name="attention_norm")(x)
-        k = heads("k", config.num_kv_heads, y)
+        k = rotated(heads("k", config.num_kv_heads, y), positions)
         v = heads("v", config.num_kv_heads, y)
-        query_positions = positions
-        if at is not None:
-            x, y, query_positions = (
-                jnp.take_along_axis(array, index, axis=1)
-                for array, index in (
-                    (x, at[:, None, None]),
-                    (y, at[:, None, None]),
-                    (positions, at[:, None]),
-                )
+        if queries is not None:
+            x, y = (
+                jnp.take_along_axis(array, queries[..., None], axis=1)
+                for array in (x, y)
             )
-        q = heads("q", config.num_heads, y)
-        if config.rope is not None:
-            frequencies = config.rope.frequencies(config.head_dim)
-            q = _rotate(q, query_positions, frequencies)
-            k = _rotate(k, positions, frequencies)
-        a = attention(
-            q.astype(config.dtype),
-            k.astype(config.dtype),
-            v,
-            visible,
-            causal=at is None,
-        )
+            positions = jnp.take_along_axis(positions, queries, axis=1)
+        if cache is not None:
+            k = jnp.concatenate([cache.keys, k], axis=1)
+            v = jnp.concatenate([cache.values, v], axis=1)
+            cache = KeyValues(k, v)
+        q = rotated(heads("q", config.num_heads, y), positions)
+        a = attention(q, k, v, mask)
         a = a.reshape(*a.shape[:-2], -1)
         x = x + dense(config.hidden_size, use_bias=config.out_bias, name="o")(a)
 
@@ -268,16 +313,12 @@ class Block(nn.Module):
             up = nn.silu(gate) * up
         else:
             up = nn.gelu(up, approximate=True)
-        return x + dense(config.hidden_size, use_bias=config.mlp_bias, name="down")(up)
+        down = dense(config.hidden_size, use_bias=config.mlp_bias, name="down")(up)
+        return x + down, cache
 
 
 def attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    visible: jax.Array | None,
-    *,
-    causal: bool,
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
 ) -> jax.Array:
     """Grouped-query attention, softmax in float32.
 
@@ -285,8 +326,7 @@ def attention(
         query: `[B, T, H, K]`.
         key: `[B, S, G, K]`; G divides H, and head h reads group `h // (H / G)`.
         value: `[B, S, G, K]`.
-        visible: `[B, S]` bool, the tokens that may be looked at; None if all.
-        causal: whether token t looks at tokens up to t only.
+        mask: `[B or 1, T, S]` bool, the keys that each query may look at.
 
     Returns:
         `[B, T, H, K]`.
@@ -295,8 +335,12 @@ def attention(
         Vaswani et al. (2017), https://arxiv.org/abs/1706.03762; Ainslie et al. (2023),
         https://arxiv.org/abs/2305.13245.
     """
-    mask = None if visible is None else visible[:, None, None, :]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
+    return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None])
+
+
+def _up_to(places: jax.Array, num_keys: int) -> jax.Array:
+    """The causal mask `[B, T, S]` of queries at places `[B, T]` among S keys."""
+    return jnp.arange(num_keys)[None, None] <= places[..., None]
 
 
 def _norm(config: TransformerConfig, name: str | None = None) -> nn.Module:

@@ -5,10 +5,9 @@
     {"prompt": ..., "chosen": ..., "rejected": ...}
     {"chosen": [..., {"role": "assistant", ...}], "rejected": [...]}
 
-What a line holds beyond these is kept, byte for byte.
+Any other fields of a line are kept, byte for byte.
 """
 
-import collections
 import hashlib
 import json
 import re
@@ -36,13 +35,13 @@ class RowError(ValueError):
 
 
 class Row(NamedTuple):
-    """A line that was read.
+    """A line of the input.
 
     Attributes:
         line: its bytes.
         fields: the object it holds; empty if it holds none.
         names: what the scores are called, one for each pair.
-        pairs: what is to be scored; none where there is an error.
+        pairs: the pairs to score; none where there is an error.
         error: why it cannot be scored, or None.
     """
 
@@ -54,41 +53,55 @@ class Row(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What was read for one window of pairs, and where its last line ended."""
+    """Lines that were read together.
+
+    Attributes:
+        rows: their numbers and what they hold, blank ones left out.
+        num_pairs: pairs in them.
+        input_bytes: bytes of the input up to the end of the last one.
+        input_sha256: the hash of those bytes.
+    """
 
     rows: list[tuple[int, Row]]
+    num_pairs: int
     input_bytes: int
     input_sha256: str
 
 
 class Reader:
-    """The input from some line on, as windows of pairs."""
+    """Reads the input from some line on, as windows of pairs.
+
+    Attributes:
+        offset: bytes read so far.
+        hash: of those bytes.
+    """
 
     def __init__(self, name: Path, field: str, error_rows: bool):
-        self.waiting: collections.deque[Window] = collections.deque()
-        self.rows = self.pairs = self.first = self.offset = self.newlines = 0
+        self.offset = self._newlines = 0
         self.hash = hashlib.sha256()
         self._name, self._field, self._error_rows = name, field, error_rows
 
     def skip(self, source: BinaryIO, size: int) -> None:
-        """Reads over lines that are done."""
+        """Reads up to `size` bytes, of lines that are already scored."""
         while self.offset < size:
             if not (chunk := source.read(min(_CHUNK, size - self.offset))):
                 break
-            self._take(chunk)
-        self.first = self.offset
+            self._count(chunk)
 
-    def windows(self, source: BinaryIO, size: int) -> Iterator[list[Pair]]:
-        """Yields pairs; puts what they are of into `waiting`, which a scorer's thread may.
+    def windows(
+        self, source: BinaryIO, size: int
+    ) -> Iterator[tuple[Window, list[Pair]]]:
+        """Yields windows of `size` rows or pairs, and the pairs in them.
 
-        A window ends once it has `size` rows or pairs.
+        Blank lines at the end are a window without rows.
         """
         rows: list[tuple[int, Row]] = []
         pairs: list[Pair] = []
+        end = self.offset
         for line in source:
-            number = self.newlines + 1
+            number = self._newlines + 1
             first = self.offset == 0
-            self._take(line)
+            self._count(line)
             if first:
                 line = line.removeprefix(_BOM)
             if not line.strip():
@@ -98,24 +111,25 @@ class Reader:
                 raise bad_line(self._name, number, row.error)
             rows.append((number, row))
             pairs += row.pairs
-            self.rows += 1
-            self.pairs += len(row.pairs)
             if max(len(rows), len(pairs)) >= size:
-                self.waiting.append(Window(rows, self.offset, self.hash.hexdigest()))
-                yield pairs
-                rows, pairs = [], []
-        if rows:
-            self.waiting.append(Window(rows, self.offset, self.hash.hexdigest()))
-            yield pairs
+                yield self._window(rows, pairs)
+                rows, pairs, end = [], [], self.offset
+        if self.offset > end:
+            yield self._window(rows, pairs)
 
-    def _take(self, data: bytes) -> None:
+    def _window(
+        self, rows: list[tuple[int, Row]], pairs: list[Pair]
+    ) -> tuple[Window, list[Pair]]:
+        return Window(rows, len(pairs), self.offset, self.hash.hexdigest()), pairs
+
+    def _count(self, data: bytes) -> None:
         self.offset += len(data)
-        self.newlines += data.count(b"\n")
+        self._newlines += data.count(b"\n")
         self.hash.update(data)
 
 
 def bad_line(name: Path, number: int, reason: str) -> ScoreFileError:
-    """The error of a row that cannot be scored."""
+    """Returns the error of a row that cannot be scored."""
     return ScoreFileError(
         f"line {number} of {name}: {reason.rstrip('.')}. Mend it, or give --error-rows "
         f"to go on past such lines."
@@ -123,11 +137,11 @@ def bad_line(name: Path, number: int, reason: str) -> ScoreFileError:
 
 
 def read_row(line: bytes, field: str) -> Row:
-    """Reads a line; what is wrong with it becomes its `error`.
+    """Reads a line; if it cannot be scored, the row has an `error`.
 
     Args:
         line: bytes of a line that is not blank.
-        field: what the score is called, or begins with where there are two.
+        field: the score's name, or the beginning of it where there are two.
     """
     fields: dict[str, Any] = {}
     try:
@@ -148,7 +162,7 @@ def read_row(line: bytes, field: str) -> Row:
 
 
 def scored_line(row: Row, scored: Sequence[Scored], field: str) -> bytes:
-    """The line of a row that could be scored: as it was, and its scores."""
+    """Returns the output line of a scored row: the input line and the scores."""
     added: dict[str, Any] = {
         name: np.float32(one.score)
         for name, one in zip(row.names, scored, strict=True)
@@ -161,7 +175,7 @@ def scored_line(row: Row, scored: Sequence[Scored], field: str) -> bytes:
 
 
 def error_line(row: Row, error: str, field: str) -> bytes:
-    """The line of a row that could not be scored: its fields if it had any, and why."""
+    """Returns the output line of a row without scores: its fields, if any, and the error."""
     name = f"{field}_error"
     ours = {name, f"{field}_truncated"}
     ranked = "chosen" in row.fields or "rejected" in row.fields

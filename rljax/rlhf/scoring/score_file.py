@@ -16,8 +16,6 @@ import glob
 import json
 import math
 import os
-import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,15 +28,14 @@ from rljax.rlhf.scoring.rows import (
     error_line,
     scored_line,
 )
-from rljax.rlhf.scoring.scorer import Scored, Scorer
-from rljax.rlhf.scoring.tally import Done
-from rljax.training.files import dumps, sync, write_atomically
+from rljax.rlhf.scoring.scorer import Counts, Scored, Scorer
+from rljax.rlhf.scoring.tally import ScoringProgress
+from rljax.training.files import RunError, dumps, locked, sync, write_atomically
+from rljax.training.interrupts import Interrupted, catch_interrupts
 from rljax.training.manifest import differences
 from rljax.training.progress import ProgressTicker, clock, si
 
 FORMAT = 1
-
-_COUNTERS = ("pairs", "tokens", "padded_tokens", "compile_count", "seconds_compile")
 
 
 def score_file(
@@ -78,15 +75,15 @@ def score_file(
     }
     job = _Job(input, output, about, error_rows, field)
     try:
-        with _signals():
+        with catch_interrupts(raise_at_once=True):
             if output.exists():
                 return job.repeat()
             output.parent.mkdir(parents=True, exist_ok=True)
-            with input.open("rb") as source, _locked(job.part) as sink:
+            with input.open("rb") as source, _lock(job.part) as sink:
                 job.resume(source, sink)
                 job.score(scorer, source, sink)
                 return job.finish()
-    except _StoppedError as error:
+    except Interrupted as error:
         raise ScoreFileError(
             f"stopped by {error}: the same command goes on after row "
             f"{job.done.rows:,} ({job.part})."
@@ -96,6 +93,8 @@ def score_file(
             f"{error}. Make room, or make it writable, or choose another --output; the "
             f"same command goes on after row {job.done.rows:,}."
         ) from error
+    except RunError as error:
+        raise ScoreFileError(*error.args) from error.__cause__
 
 
 def check_paths(input: Path, output: Path) -> None:
@@ -131,7 +130,7 @@ def check_paths(input: Path, output: Path) -> None:
 
 
 class _Job:
-    """One input on its way into one output."""
+    """The scoring of one input into one output."""
 
     def __init__(
         self,
@@ -141,7 +140,7 @@ class _Job:
         error_rows: bool,
         field: str,
     ):
-        self.done = Done()
+        self.done = ScoringProgress()
         self.part, self._sidecar, self._run = _beside(output)
         self._input, self._output, self._about = input, output, about
         self._error_rows, self._field = error_rows, field
@@ -152,7 +151,7 @@ class _Job:
         size = self._output.stat().st_size
         unnamed = not self.part.exists() or not self.part.stat().st_size
         if self._sidecar.exists() and unnamed:
-            with _locked(self._output):
+            with _lock(self._output):
                 about, done = _read(self._sidecar)
                 if "result" in about and done.output_bytes == size:
                     self._sidecar.replace(self._run)
@@ -211,52 +210,21 @@ class _Job:
 
     def score(self, scorer: Scorer, source: BinaryIO, sink: BinaryIO) -> None:
         """Writes all the rows that are left, window by window."""
-        reader, before = self._reader, dataclasses.replace(self.done)
-        counted = {name: getattr(scorer, name) for name in _COUNTERS}
-        started = time.perf_counter()
-
-        def count(done: Done) -> Done:
-            for name in _COUNTERS:
-                here = getattr(scorer, name) - counted[name]
-                setattr(done, name, getattr(before, name) + here)
-            spent = time.perf_counter() - started - done.seconds_compile
-            done.seconds_run = before.seconds_run + before.seconds_compile + spent
-            return done
-
-        def shown() -> tuple[float, str]:
-            """How far we are now: the scorer is ahead of the rows written."""
-            now = count(dataclasses.replace(self.done))
-            seconds = max(now.seconds_run - before.seconds_run, 1e-9)
-            here = now.pairs - before.pairs
-            share = min(here / max(reader.pairs, 1), 1.0)  # of what was read
-            rows = max(share * reader.rows, self.done.rows - before.rows)
-            at = reader.first + share * (reader.offset - reader.first)
-            rate = (at - reader.first) / seconds
-            left = (size - at) / rate if rate else 0.0
-            padded = now.padded_tokens - before.padded_tokens
-            tokens = now.tokens - before.tokens
-            return at / max(size, 1), (
-                f"{si(before.rows + rows)} rows  {si(rows / seconds)} rows/s  "
-                f"{si(tokens / seconds)} tok/s  "
-                f"{1 - tokens / padded if padded else 0:.0%} padding  "
-                f"{clock(left) if rate else '-:--:--'} left"
-            )
-
         size = os.fstat(source.fileno()).st_size
-        windows = scorer.stream(reader.windows(source, scorer.window))
-        with ProgressTicker(shown), contextlib.closing(windows):  # type: ignore[type-var]
-            for scored in windows:
-                window = reader.waiting.popleft()
+        display = _Display(self.done, size)
+        windows = scorer.stream(
+            self._reader.windows(source, scorer.window), display.on_batch
+        )
+        with ProgressTicker(display.line), contextlib.closing(windows):  # type: ignore[type-var]
+            for window, scored, counts in windows:
                 text, done = self._rows(window, scored)
                 sink.write(text)
                 sink.flush()
                 os.fsync(sink.fileno())
-                self.done = count(done)
+                done.add_counts(counts)
+                self.done = done
                 self._save()
-        count(self.done)
-        # Blank lines at the end are in no window.
-        self.done.input_bytes = reader.offset
-        self.done.input_sha256 = reader.hash.hexdigest()
+                display.on_written(done)
 
     def finish(self) -> dict[str, Any]:
         """Gives the files their last names; a kill in between is mended by `repeat`."""
@@ -276,7 +244,9 @@ class _Job:
         sync(self._output.parent)
         return result
 
-    def _rows(self, window: Window, scored: list[Scored]) -> tuple[bytes, Done]:
+    def _rows(
+        self, window: Window, scored: list[Scored]
+    ) -> tuple[bytes, ScoringProgress]:
         done = dataclasses.replace(
             self.done,
             rows=self.done.rows + len(window.rows),
@@ -309,7 +279,9 @@ class _Job:
         about = self._about | {"done": dataclasses.asdict(self.done)} | more
         write_atomically(self._sidecar, dumps(about, indent=1) + "\n")
 
-    def _check(self, about: dict[str, Any], done: Done, size: int, again: str) -> None:
+    def _check(
+        self, about: dict[str, Any], done: ScoringProgress, size: int, again: str
+    ) -> None:
         if other := self._differences(about, done):
             raise ScoreFileError(
                 f"{self.part} was begun otherwise: {'; '.join(other)}. Repeat that. "
@@ -321,13 +293,50 @@ class _Job:
                 f"it has {size:,}. {again}"
             )
 
-    def _differences(self, about: dict[str, Any], done: Done) -> list[str]:
+    def _differences(self, about: dict[str, Any], done: ScoringProgress) -> list[str]:
         other = []
         for group in ("settings", "fingerprint"):
             other += differences(about[group], self._about[group])
         if done.errors and not self._error_rows:
             other.append("error_rows is True there and False here")
         return other
+
+
+class _Display:
+    """The line of progress; the batches scored are ahead of the rows written."""
+
+    def __init__(self, done: ScoringProgress, size: int):
+        self._before = self._done = done
+        self._size, self._started = size, time.perf_counter()
+        self._counts, self._window_pairs = Counts(), 0
+        self._window: Window | None = None
+
+    def on_batch(self, window: Window, counts: Counts) -> None:
+        """Adds the work on a batch of a window."""
+        self._window, self._counts = window, self._counts + counts
+        self._window_pairs += counts.pairs
+
+    def on_written(self, done: ScoringProgress) -> None:
+        """Goes on to the next window."""
+        self._done, self._window, self._window_pairs = done, None, 0
+
+    def line(self) -> tuple[float, str]:
+        """Returns the share of the input that is scored, and a line about it."""
+        before, counts, window = self._before, self._counts, self._window
+        rows, offset = float(self._done.rows), float(self._done.input_bytes)
+        if window is not None:
+            share = min(self._window_pairs / max(window.num_pairs, 1), 1.0)
+            rows += share * len(window.rows)
+            offset += share * (window.input_bytes - offset)
+        spent = time.perf_counter() - self._started - counts.seconds_compile
+        seconds = max(spent, 1e-9)
+        rate = (offset - before.input_bytes) / seconds
+        left = clock((self._size - offset) / rate) if rate else "-:--:--"
+        return offset / max(self._size, 1), (
+            f"{si(rows)} rows  {si((rows - before.rows) / seconds)} rows/s  "
+            f"{si(counts.tokens / seconds)} tok/s  {counts.padding_share:.0%} padding  "
+            f"{left} left"
+        )
 
 
 def _beside(output: Path) -> tuple[Path, Path, Path]:
@@ -337,7 +346,7 @@ def _beside(output: Path) -> tuple[Path, Path, Path]:
     return part, sidecar, run
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Done]:
+def _read(path: Path) -> tuple[dict[str, Any], ScoringProgress]:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
@@ -345,7 +354,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Done]:
         for group in ("settings", "fingerprint"):
             if not isinstance(about[group], dict):
                 raise ValueError(f"it has no {group}")
-        return about, Done(**about["done"])
+        return about, ScoringProgress(**about["done"])
     except (ValueError, KeyError, TypeError) as error:
         raise ScoreFileError(
             f"{path} is not what this command writes: {error!r}. Remove it together with "
@@ -353,49 +362,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Done]:
         ) from error
 
 
-@contextlib.contextmanager
-def _locked(path: Path):
-    """Opens a file, made if need be, and keeps other processes out of it.
-
-    The lock is the file's and stays with it when it is renamed; the kernel drops it at
-    our death.
-    """
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                raise BlockingIOError
-        except ImportError:  # not a Unix: no lock
-            pass
-        except (BlockingIOError, FileNotFoundError):
-            raise ScoreFileError(
-                f"another process is writing {path}. Wait for it, or choose another "
-                f"--output."
-            ) from None
-        yield file
-
-
-class _StoppedError(KeyboardInterrupt):
-    """A signal asked us to stop; its name is the message."""
-
-
-@contextlib.contextmanager
-def _signals():
-    """SIGTERM and Ctrl-C stop us at once; a second one is the caller's business."""
-
-    def stop(number, frame):
-        signal.signal(number, before[number])
-        raise _StoppedError(signal.Signals(number).name)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # else the caller's, too
-        before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        for number in before:
-            signal.signal(number, stop)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _lock(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
+    return locked(
+        path,
+        f"another process is writing {path}. Wait for it, or choose another --output.",
+    )

@@ -10,12 +10,14 @@ and little padding is computed. A text's score does not depend on the others'.
 
 import collections
 import concurrent.futures
+import dataclasses
+import functools
 import hashlib
 import itertools
-import time
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,20 +27,31 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rljax.numerics.sharding import line
 from rljax.rlhf.data.encoding import (
     EncodedPair,
-    Encoding,
+    EncodingConfig,
+    EncodingError,
     Prompt,
     encode_pairs,
-    encoding_for,
+    encoding_config,
 )
 from rljax.rlhf.data.tokenizer import Tokenizer, load_tokenizer
 from rljax.rlhf.models.hf_weights import load_reward_model
 from rljax.rlhf.models.reward_model import RewardModel
+from rljax.rlhf.scoring.batching import (
+    Batch,
+    buckets,
+    default_compile_tokens,
+    default_max_tokens,
+    default_window,
+    plan_batches,
+)
+from rljax.training.compile_time import Stopwatch
 
 Pair = tuple[Prompt, str]
+Rows = TypeVar("Rows")
 
 
 class Scored(NamedTuple):
-    """What became of one pair.
+    """The score of one pair, or why there is none.
 
     Attributes:
         score: NaN where there is an error.
@@ -55,8 +68,38 @@ class Scored(NamedTuple):
     error: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Work done on some pairs; counts of several add up with `+`.
+
+    Attributes:
+        pairs: pairs scored.
+        tokens: their tokens.
+        padded_tokens: tokens computed for them, padding included.
+        compile_count: programs compiled, at most one a padded length.
+        seconds_compile: time spent compiling them.
+        seconds_run: all the other time since the window before; 0 for a batch.
+    """
+
+    pairs: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    compile_count: int = 0
+    seconds_compile: float = 0.0
+    seconds_run: float = 0.0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        names = (field.name for field in dataclasses.fields(self))
+        return Counts(*(getattr(self, n) + getattr(other, n) for n in names))
+
+    @property
+    def padding_share(self) -> float:
+        """The share of the computed tokens that was no text."""
+        return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
+
+
 class Detail(NamedTuple):
-    """Scores of N pairs, and what they took.
+    """Scores of N pairs, and the work done on them.
 
     Attributes:
         scores: `[N]` float32.
@@ -65,6 +108,7 @@ class Detail(NamedTuple):
         bucket: `[N]` int32, the length that the row was padded to.
         padding_share: of the computed tokens, the share that was no text.
         compile_count: programs compiled for this call.
+        seconds_compile: time spent compiling them.
     """
 
     scores: np.ndarray
@@ -73,6 +117,7 @@ class Detail(NamedTuple):
     bucket: np.ndarray
     padding_share: float
     compile_count: int
+    seconds_compile: float
 
 
 class Scorer:
@@ -81,11 +126,7 @@ class Scorer:
     Programs are compiled once for each length and kept, so make one scorer and use it.
 
     Attributes:
-        pairs: pairs scored so far.
-        tokens: their tokens.
-        padded_tokens: tokens computed for them, padding included.
-        compile_count: programs compiled so far, at most one a bucket.
-        seconds_compile: what that took.
+        window: how many pairs are sorted together.
     """
 
     def __init__(
@@ -93,7 +134,7 @@ class Scorer:
         module: RewardModel,
         variables: Any,
         tokenizer: Tokenizer,
-        encoding: Encoding,
+        encoding: EncodingConfig,
         *,
         max_tokens: int | None = None,
         window: int | None = None,
@@ -143,12 +184,15 @@ class Scorer:
         self._grids = [
             buckets(encoding.max_length, density) for density in (8, 4, 2, 1)
         ]
-        self._programs: dict[int, Any] = {}
+        score: Any = module.apply
+        if np.ndim(variables["scale"]["mean"]):
+            members = jax.vmap(score, in_axes=(0, None, None))
+            score = lambda *arguments: members(*arguments).mean(axis=0)  # noqa: E731
+        self._score = jax.jit(score, out_shardings=self._rows)
+        self._compiled: set[int] = set()  # lengths
         num_params = sum(leaf.size for leaf in jax.tree.leaves(variables))
         self._compile_tokens = default_compile_tokens(devices[0].platform, num_params)
         self.window = window or default_window(devices[0].platform, num_params)
-        self.pairs = self.tokens = self.padded_tokens = self.compile_count = 0
-        self.seconds_compile = 0.0
 
     @classmethod
     def load(
@@ -167,7 +211,7 @@ class Scorer:
             folder: as transformers writes it, or `pretrained.save`.
             max_length: longest row, in tokens; by default the model's context.
             template: whether to use the tokenizer's chat template, if it has one.
-            bos: whether rows begin with BOS; by default as `encoding_for` has it.
+            bos: whether rows begin with BOS; by default as `encoding_config` has it.
             eos: whether rows end with EOS; likewise.
             options: as of a `Scorer`.
 
@@ -176,7 +220,7 @@ class Scorer:
         """
         module, variables = load_reward_model(folder)
         tokenizer = load_tokenizer(folder)
-        encoding = encoding_for(
+        encoding = encoding_config(
             tokenizer,
             max_length=max_length or module.config.max_length,
             template=template,
@@ -198,53 +242,77 @@ class Scorer:
         return self.detail(pairs).scores
 
     def detail(self, pairs: Iterable[Pair]) -> Detail:
-        """As `score`, with what became of each pair."""
-        before = self.tokens, self.padded_tokens, self.compile_count
+        """As `score`, with each pair's length and truncation, and the work done."""
         chunks: list[np.ndarray] = []
-        count = 0
-        for rows in self.stream(_windows(pairs, self.window)):
+        total = Counts()
+        num_rows = 0
+        for _, rows, counts in self.stream(_windows(pairs, self.window)):
             for i, row in enumerate(rows):
                 if row.error is not None:
-                    raise ValueError(f"pair {count + i}: {row.error}")
-            count += len(rows)
+                    raise ValueError(f"pair {num_rows + i}: {row.error}")
+            num_rows += len(rows)
+            total += counts
             numbers = [(r.score, r.num_tokens, r.num_cut, r.bucket) for r in rows]
             chunks.append(np.array(numbers, np.float64))
         table = np.concatenate([np.zeros((0, 4)), *chunks])
-        tokens, padded = self.tokens - before[0], self.padded_tokens - before[1]
         num_tokens, num_cut, bucket = table[:, 1:].T.astype(np.int32)
         return Detail(
             table[:, 0].astype(np.float32),
             num_tokens,
             num_cut,
             bucket,
-            padding_share=1 - tokens / padded if padded else 0.0,
-            compile_count=self.compile_count - before[2],
+            padding_share=total.padding_share,
+            compile_count=total.compile_count,
+            seconds_compile=total.seconds_compile,
         )
 
-    def stream(self, windows: Iterable[Sequence[Pair]]) -> Iterator[list[Scored]]:
+    def stream(
+        self,
+        windows: Iterable[tuple[Rows, Sequence[Pair]]],
+        on_batch: Callable[[Rows, Counts], None] | None = None,
+    ) -> Iterator[tuple[Rows, list[Scored], Counts]]:
         """Scores windows of pairs, each sorted by itself; yields them in order.
 
-        The next window is read and tokenized while the device works on one.
+        The next window is read and tokenized, in a thread, while the device works on one.
+
+        Args:
+            windows: anything that comes out again beside the scores, and the pairs.
+            on_batch: called after each batch with its window's first part and its
+                counts, to show progress.
+
+        Yields:
+            What came with the pairs, a score for each pair, and the window's counts.
         """
 
-        def read() -> tuple[int, list[Any]] | None:
-            pairs = next(source, None)
-            if pairs is None:
+        def read() -> tuple[Rows, list[EncodedPair | EncodingError]] | None:
+            if (window := next(source, None)) is None:
                 return None
-            return len(pairs), encode_pairs(self._tokenizer, pairs, self._encoding)
+            rows, pairs = window
+            return rows, encode_pairs(self._tokenizer, pairs, self._encoding)
 
-        source = iter(windows)
+        source, watch = iter(windows), Stopwatch()
         with concurrent.futures.ThreadPoolExecutor(1, "tokenize") as pool:
             ahead = pool.submit(read)
             while (found := ahead.result()) is not None:
                 ahead = pool.submit(read)
-                yield self._score_window(found[1])
+                rows, encoded = found
+                report = functools.partial(on_batch, rows) if on_batch else None
+                scored, counts = self._score_window(encoded, report)
+                counts = dataclasses.replace(counts, seconds_run=watch.seconds_run)
+                watch = Stopwatch()
+                yield rows, scored, counts
 
     def compile(self) -> None:
         """Compiles the program of every bucket now, and pads as little as they allow."""
         self._compile_tokens = 0.0
         for bucket in self._grids[0]:  # the others' lengths are among these
-            self._program(bucket)
+            size = self.num_rows(bucket)
+            shapes = (
+                jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._rows)
+                for shape in ((size, bucket), (size,))
+            )
+            self._score.lower(self._variables, *shapes).compile()
+            self._compiled.add(bucket)
 
     def num_rows(self, bucket: int) -> int:
         """Rows in a batch of a length, over all devices."""
@@ -264,121 +332,61 @@ class Scorer:
             "encoding": repr(self._encoding),
         }
 
-    def _score_window(self, rows: list[Any]) -> list[Scored]:
-        results = [
-            Scored(
-                float("nan"), error=None if isinstance(row, EncodedPair) else str(row)
-            )
+    def _score_window(
+        self,
+        rows: list[EncodedPair | EncodingError],
+        report: Callable[[Counts], None] | None,
+    ) -> tuple[list[Scored], Counts]:
+        results: list[Any] = [
+            None if isinstance(row, EncodedPair) else Scored(math.nan, error=str(row))
             for row in rows
         ]
-        good = [i for i, row in enumerate(rows) if isinstance(row, EncodedPair)]
-        good.sort(key=lambda i: len(rows[i].ids), reverse=True)
-        grid = self._grid(np.array([len(rows[i].ids) for i in good], np.int32))
-        waiting: collections.deque[tuple[list[int], int, jax.Array]] = (
-            collections.deque()
-        )
+        good = [row for row in rows if isinstance(row, EncodedPair)]
+        places = [i for i, result in enumerate(results) if result is None]
+        waiting: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
+        total = Counts()
 
         def finish():
-            batch, bucket, scores = waiting.popleft()
-            for i, score in zip(batch, np.asarray(scores).tolist(), strict=False):
-                row = rows[i]
-                results[i] = Scored(score, len(row.ids), row.num_cut, bucket)
+            batch, scores = waiting.popleft()
+            for i, score in zip(batch.rows, np.asarray(scores).tolist(), strict=False):
+                ids, _, num_cut = good[i]
+                results[places[i]] = Scored(score, len(ids), num_cut, batch.length)
 
-        while good:
-            # The longest row left chooses the length; shorter ones fill its batch, so
-            # that only a window's last batch has empty rows.
-            bucket = grid[np.searchsorted(grid, len(rows[good[0]].ids))]
-            size = self.num_rows(bucket)
-            batch, good = good[:size], good[size:]
-            ids = np.zeros((size, bucket), np.int32)
-            lengths = np.ones(size, np.int32)
-            for row, i in enumerate(batch):
-                tokens = rows[i].ids
-                ids[row, : len(tokens)] = tokens
-                lengths[row] = len(tokens)
-            program = self._program(bucket)
-            placed = jax.device_put((ids, lengths), self._rows)
-            waiting.append((batch, bucket, program(self._variables, *placed)))
-            self.pairs += len(batch)
-            self.tokens += sum(len(rows[i].ids) for i in batch)
-            self.padded_tokens += size * bucket
+        # Other windows are likely to come, more so after a full one, and to share the
+        # programs of this one.
+        compile_tokens = self._compile_tokens / (8 if len(good) >= self.window else 2)
+        lengths = np.array([len(row.ids) for row in good], np.int32)
+        for batch in plan_batches(lengths, self._grids, self.num_rows, compile_tokens):
+            scores, counts = self._score_batch(batch, [good[i] for i in batch.rows])
+            waiting.append((batch, scores))
+            total += counts
+            if report:
+                report(counts)
             if len(waiting) > 2:
                 finish()
         while waiting:
             finish()
-        return results
+        return results, total
 
-    def _grid(self, lengths: np.ndarray) -> list[int]:
-        """The lengths to pad a window to that cost least: padding and compiling.
-
-        It follows from the window alone, so that the same rows meet the same programs
-        whatever was scored before, or by a process that was killed.
-        """
-        # Others are likely to come, more so after a full one, and to share its programs.
-        windows = 8 if len(lengths) >= self.window else 2
-
-        def cost(grid):
-            used = np.searchsorted(grid, lengths)
-            compiled = len(np.unique(used)) * self._compile_tokens / windows
-            return np.take(grid, used).sum() + compiled
-
-        return min(self._grids, key=cost)
-
-    def _program(self, bucket: int) -> Any:
-        if bucket not in self._programs:
-            started = time.perf_counter()
-            rows = self.num_rows(bucket)
-
-            def shape(*sizes):
-                return jax.ShapeDtypeStruct(sizes, jnp.int32, sharding=self._rows)
-
-            score: Any = self._module.apply
-            if np.ndim(self._variables["scale"]["mean"]):
-                members = jax.vmap(score, in_axes=(0, None, None))
-                score = lambda *arguments: members(*arguments).mean(axis=0)  # noqa: E731
-            program = jax.jit(score, out_shardings=self._rows)
-            self._programs[bucket] = program.lower(
-                self._variables, shape(rows, bucket), shape(rows)
-            ).compile()
-            self.compile_count += 1
-            self.seconds_compile += time.perf_counter() - started
-        return self._programs[bucket]
+    def _score_batch(
+        self, batch: Batch, rows: list[EncodedPair]
+    ) -> tuple[jax.Array, Counts]:
+        """Returns scores `[batch.size]` that may not be computed yet."""
+        ids = np.zeros((batch.size, batch.length), np.int32)
+        lengths = np.ones(batch.size, np.int32)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.ids)] = row.ids
+            lengths[i] = len(row.ids)
+        new, watch = batch.length not in self._compiled, Stopwatch()
+        placed = jax.device_put((ids, lengths), self._rows)
+        scores = self._score(self._variables, *placed)
+        self._compiled.add(batch.length)
+        tokens = int(lengths[: len(rows)].sum())
+        seconds = watch.seconds_compile if new else 0.0
+        return scores, Counts(len(rows), tokens, ids.size, int(new), seconds)
 
 
-def buckets(max_length: int, density: int = 8) -> list[int]:
-    """The lengths that rows are padded to: so many an octave, and multiples of 8.
-
-    Example:
-        >>> buckets(100)
-        [8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 100]
-        >>> buckets(100, density=2)
-        [8, 16, 24, 32, 48, 64, 96, 100]
-    """
-    found, length = [], 8
-    while length < max_length:
-        found.append(length)
-        length += max(8, 2 ** (length.bit_length() - 1) // density)
-    return [*found, max_length]
-
-
-def default_max_tokens(platform: str) -> int:
-    """Tokens in a batch for each device: enough to keep it busy, few enough to fit."""
-    return 1024 if platform == "cpu" else 65_536
-
-
-def default_compile_tokens(platform: str, num_params: int) -> float:
-    """How many tokens are scored in the time that compiling a program takes, about."""
-    # A second or two, of a processor's 1e11 FLOP/s or of an accelerator's 1e14.
-    return (1e11 if platform == "cpu" else 1e14) / (2 * num_params)
-
-
-def default_window(platform: str, num_params: int) -> int:
-    """Pairs to sort together; scores are handed on, and saved, a window at a time."""
-    most = 2**36 // num_params if platform == "cpu" else 16_384
-    return min(max(most, 512), 16_384)
-
-
-def _windows(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
+def _windows(pairs: Iterable[Pair], size: int) -> Iterator[tuple[None, list[Pair]]]:
     source = iter(pairs)
     while window := list(itertools.islice(source, size)):
-        yield window
+        yield None, window

@@ -1,29 +1,30 @@
-"""How far a file is scored, and the figures of one that is finished."""
+"""How much of a file has been scored, and the summary of a finished one."""
 
 import dataclasses
 import hashlib
 import math
 from typing import Any
 
+from rljax.rlhf.scoring.scorer import Counts
 from rljax.training.manifest import device
 
 
 @dataclasses.dataclass
-class Done:
-    """How far a file is scored, over all the processes that had a part in it.
+class ScoringProgress:
+    """How much of a file has been scored, by all the processes that worked on it.
 
     Attributes:
         rows: rows written, those of errors included.
-        errors: how many of them say why there is no score.
+        errors: how many of them have an error in place of a score.
         truncated: rows whose prompt was cut.
-        input_bytes: bytes of the input that they were made of.
+        input_bytes: bytes of the input read for them.
         input_sha256: the hash of those bytes.
         output_bytes: bytes of the rows.
         pairs: pairs scored.
         tokens: their tokens.
         padded_tokens: tokens computed for them, padding included.
         compile_count: programs compiled.
-        seconds_compile: what that took.
+        seconds_compile: time spent compiling them.
         seconds_run: all the other time.
         scores: scores written.
         mean: of the scores.
@@ -50,8 +51,14 @@ class Done:
     min: float | None = None
     max: float | None = None
 
+    def add_counts(self, counts: Counts) -> None:
+        """Adds the work done on a window."""
+        for field in dataclasses.fields(counts):
+            total = getattr(self, field.name) + getattr(counts, field.name)
+            setattr(self, field.name, total)
+
     def add_score(self, score: float) -> None:
-        """Takes a score into the mean and its like, after Welford (1962)."""
+        """Updates mean, deviation and range with a score, after Welford (1962)."""
         self.scores += 1
         distance = score - self.mean
         self.mean += distance / self.scores
@@ -60,9 +67,9 @@ class Done:
         self.max = score if self.max is None else max(self.max, score)
 
     def result(self) -> dict[str, Any]:
-        """The figures of a finished file."""
+        """Returns the summary of a finished file."""
         seconds = max(self.seconds_run, 1e-9)
-        padded = self.padded_tokens
+        counts = Counts(tokens=self.tokens, padded_tokens=self.padded_tokens)
         std = math.sqrt(self.sum_squares / self.scores) if self.scores else None
         return {
             "device": device(),
@@ -73,7 +80,7 @@ class Done:
             "tokens": self.tokens,
             "tokens_per_second": self.tokens / seconds,
             "pairs_per_second": self.pairs / seconds,
-            "padding_share": 1 - self.tokens / padded if padded else 0.0,
+            "padding_share": counts.padding_share,
             "compile_count": self.compile_count,
             "seconds_compile": self.seconds_compile,
             "seconds_run": self.seconds_run,

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from rljax.rlhf.data.encoding import (
-    Encoding,
+    EncodingConfig,
     EncodingError,
     Tokens,
     encode_pair,
     encode_pairs,
-    encoding_for,
+    encoding_config,
 )
 from rljax.rlhf.data.tokenizer import ByteTokenizer, load_tokenizer
 
 BYTES = ByteTokenizer()
-PLAIN = Encoding(max_length=100, bos=False, eos=False)
+PLAIN = EncodingConfig(max_length=100, bos=False, eos=False)
 CHATML = (
     "{% for m in messages %}<|im_start|> {{ m.role }} {{ m.content }} <|im_end|> "
     "{% endfor %}{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
@@ -66,7 +66,7 @@ def test_a_plain_row_is_the_prompts_ids_and_the_completions(pairs):
 
 
 def test_what_is_too_long_loses_the_prompts_left_and_says_so():
-    encoding = Encoding(max_length=6, bos=True, eos=True)
+    encoding = EncodingConfig(max_length=6, bos=True, eos=True)
     pair = encode_pair(BYTES, "abcdef", "xy", encoding)
     assert pair == ([256, *b"efxy", 257], 3, 4)
 
@@ -75,11 +75,11 @@ def test_a_completion_is_never_cut():
     with pytest.raises(
         EncodingError, match=r"3 tokens, with BOS and EOS 5, .* holds 4"
     ):
-        encode_pair(BYTES, "", "xyz", Encoding(max_length=4, bos=True, eos=True))
+        encode_pair(BYTES, "", "xyz", EncodingConfig(max_length=4, bos=True, eos=True))
 
 
 def test_there_is_at_most_one_bos(words):
-    encoding = encoding_for(words, max_length=50, template=False)
+    encoding = encoding_config(words, max_length=50, template=False)
     assert (encoding.bos, encoding.eos) == (True, True)
     pair = encode_pair(words, "<s> <s> hello", "yes", encoding)
     assert text(words, pair) == "<s> hello yes </s>"
@@ -92,7 +92,7 @@ def test_a_tokenizers_own_truncation_is_off(words):
 
 
 def test_a_chat_is_written_by_the_template(words):
-    encoding = encoding_for(words, max_length=50)
+    encoding = encoding_config(words, max_length=50)
     pair = encode_pair(words, "hello", "world", encoding)
     expected = (
         "<|im_start|> user hello <|im_end|> <|im_start|> assistant world <|im_end|>"
@@ -113,13 +113,13 @@ def test_a_chat_is_written_by_the_template(words):
     ],
 )
 def test_a_template_that_does_more_or_less_is_refused(words, template):
-    encoding = Encoding(max_length=50, bos=False, eos=False, template=template)
+    encoding = EncodingConfig(max_length=50, bos=False, eos=False, template=template)
     with pytest.raises(EncodingError, match="template"):
         encode_pair(words, "hello", "world", encoding)
 
 
 def test_a_template_that_is_no_jinja_is_refused():
-    encoding = Encoding(max_length=50, bos=False, eos=False, template="{% if")
+    encoding = EncodingConfig(max_length=50, bos=False, eos=False, template="{% if")
     with pytest.raises(ValueError, match="not valid Jinja: line 1"):
         encode_pair(BYTES, "a", "b", encoding)
 
@@ -144,7 +144,7 @@ def test_what_is_no_text_is_refused_in_words(prompt, completion, message):
 
 
 def test_messages_need_a_role_and_a_content(words):
-    encoding = encoding_for(words, max_length=50)
+    encoding = encoding_config(words, max_length=50)
     with pytest.raises(EncodingError, match="role and a content"):
         encode_pair(words, [{"role": "user"}], "a", encoding)
 
@@ -159,7 +159,7 @@ def test_a_token_that_is_not_there_cannot_be_asked_for(tmp_path):
     tokenizer = load_tokenizer(write_tokenizer(tmp_path, bos_token=None))
     assert not tokenizer.adds_bos
     with pytest.raises(ValueError, match="bos was asked for"):
-        encoding_for(tokenizer, max_length=9, bos=True)
+        encoding_config(tokenizer, max_length=9, bos=True)
     write_tokenizer(tmp_path, bos_token="<other>")
     with pytest.raises(ValueError, match="'<other>'"):
         load_tokenizer(tmp_path)

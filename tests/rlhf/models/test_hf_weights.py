@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from rljax.rlhf.models import hf_weights
 from rljax.rlhf.models.hf_weights import PretrainedError
-from rljax.rlhf.models.reward_model import stack
+from rljax.rlhf.models.reward_model import stack_ensemble
 from rljax.rlhf.models.transformer import Transformer
 from rljax.training.files import FolderError
 
@@ -254,7 +254,7 @@ def test_a_harmed_folder_is_refused_in_words(folder, harm, message):
 def test_what_transformers_has_no_class_for_is_not_written(tmp_path):
     module, variables = hf_weights.load_reward_model(GOLDEN / "llama-reward")
     scaled = variables | {"scale": {"mean": jnp.float32(1), "std": jnp.float32(2)}}
-    many = stack([variables, variables])
+    many = stack_ensemble([variables, variables])
     for given, reason in ((scaled, "normalizes"), (many, "ensemble")):
         with pytest.raises(PretrainedError, match=reason):
             hf_weights.save_reward_model(tmp_path / "saved", module, given)

@@ -16,7 +16,7 @@ import pytest
 
 from rljax.rlhf.scoring import score_file as module
 from rljax.rlhf.scoring.score_file import ScoreFileError, score_file
-from rljax.rlhf.scoring.scorer import Scored
+from rljax.rlhf.scoring.scorer import Counts, Scored
 
 pytestmark = pytest.mark.compiles
 
@@ -40,25 +40,25 @@ class FakeScorer:
         self.window, self.seconds, self.die_at = window, seconds, die_at
         self.scores = scores or {}
         self.fingerprint = {"weights": weights}
-        self.pairs = self.tokens = self.padded_tokens = self.compile_count = 0
-        self.seconds_compile = 0.0
-        self.seen = []
+        self.pairs, self.seen = 0, []
 
-    def stream(self, windows):
+    def stream(self, windows, on_batch):
         source = iter(windows)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             ahead, number = pool.submit(next, source, None), 0
-            while (pairs := ahead.result()) is not None:
+            while (window := ahead.result()) is not None:
                 ahead = pool.submit(next, source, None)
                 if number == self.die_at:
                     raise KeyboardInterrupt
                 time.sleep(self.seconds)
+                rows, pairs = window
                 scored = [self.one(*pair) for pair in pairs]
+                tokens = sum(one.num_tokens for one in scored)
+                counts = Counts(len(pairs), tokens, 4 * len(pairs), seconds_run=0.5)
                 self.pairs += len(pairs)
-                self.padded_tokens += 4 * len(pairs)
-                self.tokens += sum(one.num_tokens for one in scored)
                 self.seen += pairs
-                yield scored
+                on_batch(rows, counts)
+                yield rows, scored, counts
                 number += 1
 
     def one(self, prompt, completion):
@@ -551,7 +551,7 @@ def adopt(work):
 
 SLOW = """
 import sys, pathlib
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/rlhf/scoring")
 from rljax.rlhf.scoring.score_file import ScoreFileError, score_file
 from test_score_file import FakeScorer, SETTINGS
 scorer = FakeScorer(window=2, seconds=float(sys.argv[3]))

@@ -10,11 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rljax.rlhf.data.encoding import Encoding, Tokens
+from rljax.rlhf.data.encoding import EncodingConfig, Tokens
 from rljax.rlhf.data.tokenizer import ByteTokenizer
-from rljax.rlhf.models.reward_model import RewardModel, cut, stack
+from rljax.rlhf.models.reward_model import (
+    RewardModel,
+    keep_first_layers,
+    stack_ensemble,
+)
 from rljax.rlhf.models.transformer import Rope, TransformerConfig
-from rljax.rlhf.scoring.scorer import Scorer, buckets
+from rljax.rlhf.scoring.batching import buckets
+from rljax.rlhf.scoring.scorer import Scorer
 
 pytestmark = pytest.mark.compiles
 
@@ -31,7 +36,7 @@ CONFIG = TransformerConfig(
     qk_norm=True,
 )
 LEARNED = dataclasses.replace(CONFIG, rope=None, layer_norm=True, gated_mlp=False)
-ENCODING = Encoding(max_length=LONGEST, bos=False, eos=True)
+ENCODING = EncodingConfig(max_length=LONGEST, bos=False, eos=True)
 TEXTS = st.text(st.characters(codec="utf-8", max_codepoint=300), max_size=9)
 
 
@@ -149,9 +154,17 @@ def test_nothing_gives_nothing():
 def test_a_pair_that_cannot_be_scored_is_named(pair):
     with pytest.raises(ValueError, match="pair 9: "):
         scorer().score([("p", "c")] * 9 + [pair])
-    rows = list(scorer().stream([[("p", "c"), pair], [("p", "c")]]))
-    assert rows[0][1].error
-    assert rows[0][0].score == pytest.approx(rows[1][0].score, abs=1e-6)
+    batches = []
+    windows = [("first", [("p", "c"), pair]), ("second", [("p", "c")])]
+    found = scorer().stream(windows, lambda *batch: batches.append(batch))
+    (one, rows, counts), (two, (alone,), _) = found
+    assert (one, two) == ("first", "second")
+    assert rows[1].error
+    assert rows[0].score == pytest.approx(alone.score, abs=1e-6)
+    assert (counts.pairs, counts.tokens) == (1, 3)
+    assert counts.padded_tokens > 3
+    assert [name for name, _ in batches] == ["first", "second"]
+    assert batches[0][1].tokens == counts.tokens
 
 
 def test_the_scale_normalizes():
@@ -169,12 +182,12 @@ def test_an_ensembles_members_score_as_they_do_alone():
     halved = variables | {"params": halved}
     ids, lengths = jnp.array([[5, 6, 7]], jnp.int32), jnp.array([3], jnp.int32)
     together = jax.vmap(module.apply, in_axes=(0, None, None))(
-        stack([variables, halved]), ids, lengths
+        stack_ensemble([variables, halved]), ids, lengths
     )
     for member, scores in zip([variables, halved], together, strict=True):
         alone = module.apply(member, ids, lengths)
         np.testing.assert_allclose(scores, alone, rtol=0, atol=1e-5)
-    ensemble = stack([variables, halved])
+    ensemble = stack_ensemble([variables, halved])
     mean = Scorer(module, ensemble, ByteTokenizer(), ENCODING).score([("a", "b")])
     each = [
         Scorer(module, member, ByteTokenizer(), ENCODING).score([("a", "b")])
@@ -197,14 +210,14 @@ def test_bfloat16_scores_are_near():
 
 def test_a_cut_trunk_is_the_first_layers():
     module, variables = model()
-    config, shorter = cut(module.config, variables, 1)
+    config, shorter = keep_first_layers(module.config, variables, 1)
     assert config.num_layers == 1
     score = RewardModel(config).apply(
         shorter, jnp.array([[5, 6]], jnp.int32), jnp.array([2], jnp.int32)
     )
     assert np.isfinite(score).all()
     with pytest.raises(ValueError, match=r"\[1, 2\]"):
-        cut(module.config, variables, 3)
+        keep_first_layers(module.config, variables, 3)
 
 
 @pytest.mark.parametrize(
