@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Metrics
+from rljax.numerics.compiler import Stopwatch
 from rljax.sweeps.halving import Progress, rows_of
 from rljax.sweeps.problem import Cost, Group, Problem
 from rljax.sweeps.results import FINISHED
 from rljax.sweeps.store import BestAndWorst, PopulationFolder, PopulationResult
-from rljax.training.compile_time import Stopwatch
 from rljax.training.loggers import LogEntry, log_line
 from rljax.training.loop import copied, no_metrics, train, updates_program
 from rljax.training.populations import map_over_devices, member, population

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Algorithm, Metrics, State
-from rljax.numerics.compiler import compiler_options
-from rljax.training.compile_time import Stopwatch
+from rljax.numerics.compiler import Stopwatch, compiler_options
 from rljax.training.loggers import LogEntry, value_of
 
 

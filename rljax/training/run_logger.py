@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 import rljax.training.checkpoint
+from rljax.numerics.compiler import Stopwatch
 from rljax.training.checkpoint import CheckpointError
-from rljax.training.compile_time import Stopwatch
 from rljax.training.files import RunError, dumps, write_atomically
 from rljax.training.loggers import (
     JsonLines,

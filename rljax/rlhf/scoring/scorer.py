@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from rljax.numerics.compiler import Stopwatch
 from rljax.numerics.sharding import line
 from rljax.rlhf.data.encoding import (
     EncodedPair,
@@ -44,7 +45,6 @@ from rljax.rlhf.scoring.batching import (
     default_window,
     plan_batches,
 )
-from rljax.training.compile_time import Stopwatch
 
 Pair = tuple[Prompt, str]
 Rows = TypeVar("Rows")
