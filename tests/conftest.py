@@ -21,11 +21,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def optimize(request):
-    """Tests that compile much, marked so, have XLA optimize little, which is quicker."""
-    little = request.node.get_closest_marker("compiles") is not None
-    jax.config.update("jax_disable_most_optimizations", little)
+    """XLA optimizes little, to compile quickly, except in modules marked `optimized`."""
+    full = request.node.get_closest_marker("optimized") is not None
+    jax.config.update("jax_disable_most_optimizations", not full)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

@@ -4,6 +4,7 @@ After Andy Jones, "Debugging RL, without the agonizing pain". Every algorithm so
 """
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import jax
@@ -120,3 +121,29 @@ class ContinuousTarget(Probe):
 
     def action_space(self, params):
         return Box(-10.0, 10.0, (1,))
+
+
+PROBES = (
+    ConstantReward(),
+    RewardFromObservation(),
+    DelayedReward(),
+    RewardFromAction(),
+    RewardFromBoth(),
+    NeverEnding(),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnyProbe(Probe):
+    """The probe whose index `params` is: a population learns them all in one program."""
+
+    def reset(self, key, params):
+        state, _ = PROBES[0].reset(key, None)
+        return state, jax.lax.switch(params, [p.observe for p in PROBES], state)
+
+    def step(self, key, state, action, params):
+        del key
+        branches = [
+            functools.partial(probe.step, None, params=None) for probe in PROBES
+        ]
+        return jax.lax.switch(params, branches, state, action)

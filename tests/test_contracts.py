@@ -24,8 +24,6 @@ from rljax.training import checkpoint
 from rljax.training.loop import train
 from rljax.training.populations import population, replicate
 
-pytestmark = pytest.mark.compiles
-
 ENVIRONMENTS = [
     (CartPole(), CartPoleParams()),
     (CartPole(semi_implicit=True), CartPoleParams(masspole=0.3, max_steps=20)),

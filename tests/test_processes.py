@@ -28,7 +28,7 @@ from rljax.training.populations import replicate
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "experiments" / "cartpole_ppo.py"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.optimized]
 
 
 @pytest.fixture(scope="module")

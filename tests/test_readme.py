@@ -31,7 +31,6 @@ def test_the_quickstart_runs_and_solves_cartpole(capsys):
     assert float(capsys.readouterr().out.split()[-1]) >= 475
 
 
-@pytest.mark.compiles
 @pytest.mark.parametrize("code", [*OTHERS, *snippets(EXPERIMENTS), ALGORITHM])
 def test_other_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -39,7 +38,6 @@ def test_other_snippets_run(code, tmp_path, monkeypatch):
     exec(compile(code, "snippet", "exec"), names)
 
 
-@pytest.mark.compiles
 def test_the_environment_of_the_guide_is_trained_and_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}

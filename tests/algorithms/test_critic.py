@@ -11,6 +11,8 @@ from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, ppo
 from rljax.envs import Thermostat, ThermostatParams
 from rljax.training.loop import train
 
+pytestmark = pytest.mark.optimized
+
 PLANT, GAMMA = ThermostatParams(), 0.99
 NETWORK = ActorCritic(num_actions=2)
 

@@ -6,7 +6,7 @@ import search_cartpole
 import thermostat_ppo
 from ppo_throughput import HYPERPARAMS, SIZES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.optimized]
 
 
 def test_twenty_seeds_solve_cartpole_in_100_000_steps():

@@ -10,8 +10,6 @@ import scipy.linalg
 from rljax.algorithms.networks import MLP, ActorCritic, NormalActorCritic, orthogonal
 from rljax.numerics import random
 
-pytestmark = pytest.mark.compiles
-
 DISCRETE = ActorCritic(3, hidden=(8,))
 NORMAL = NormalActorCritic(3, hidden=(8,))
 SHAPES = [(64, 4), (4, 64), (64, 64), (5, 1)]

@@ -20,55 +20,60 @@ from rljax.algorithms.ppo import (
 )
 from rljax.envs import CartPole, CartPoleParams
 from rljax.training.loop import train
-
-pytestmark = pytest.mark.compiles
+from rljax.training.populations import population, replicate
 
 CONFIG = PPOConfig(num_envs=32, num_steps=10, num_epochs=4, num_minibatches=2)
 FAST = PPOHyperparams(learning_rate=3e-3, gamma=0.5, gae_lambda=0.9)
 NETWORK = ActorCritic(num_actions=2, hidden=(16,))
 
 
-def learn(env, network=NETWORK, hyperparams=FAST, num_updates=200):
-    algorithm = ppo(env, network, CONFIG)
-    state = jax.jit(algorithm.init)(jax.random.key(0), hyperparams, None)
-    state = train(algorithm, state, None, num_updates)
+@pytest.fixture(scope="module")
+def learned():
+    """The policies and values of all probes, learned as one population."""
+    many = population(ppo(probes.AnyProbe(), NETWORK, CONFIG), task_axes=0)
+    indices = jnp.arange(len(probes.PROBES))
+    keys = jax.random.split(jax.random.key(0), len(indices))
+    states = jax.jit(many.init)(keys, replicate(FAST, len(indices)), indices)
+    params = train(many, states, indices, 200).params
 
-    def policy_and_value(observation):
-        return network.apply(state.params, jnp.array([[observation]], jnp.float32))
+    def policy_and_value(probe, observation):
+        which = probes.PROBES.index(probe)
+        one = jax.tree.map(lambda x: x[which], params)
+        return NETWORK.apply(one, jnp.array([[observation]], jnp.float32))
 
     return policy_and_value
 
 
-def test_it_learns_the_value_of_a_constant_reward():
-    _, value = learn(probes.ConstantReward())(0.0)
+def test_it_learns_the_value_of_a_constant_reward(learned):
+    _, value = learned(probes.ConstantReward(), 0.0)
     np.testing.assert_allclose(value, [1.0], atol=0.02)
 
 
-def test_it_learns_a_value_that_depends_on_the_observation():
-    outputs = learn(probes.RewardFromObservation())
-    np.testing.assert_allclose(outputs(1.0)[1], [1.0], atol=0.05)
-    np.testing.assert_allclose(outputs(-1.0)[1], [-1.0], atol=0.05)
+def test_it_learns_a_value_that_depends_on_the_observation(learned):
+    probe = probes.RewardFromObservation()
+    np.testing.assert_allclose(learned(probe, 1.0)[1], [1.0], atol=0.05)
+    np.testing.assert_allclose(learned(probe, -1.0)[1], [-1.0], atol=0.05)
 
 
-def test_it_discounts_a_delayed_reward():
-    outputs = learn(probes.DelayedReward())
-    np.testing.assert_allclose(outputs(0.0)[1], [FAST.gamma], atol=0.05)
-    np.testing.assert_allclose(outputs(1.0)[1], [1.0], atol=0.05)
+def test_it_discounts_a_delayed_reward(learned):
+    probe = probes.DelayedReward()
+    np.testing.assert_allclose(learned(probe, 0.0)[1], [FAST.gamma], atol=0.05)
+    np.testing.assert_allclose(learned(probe, 1.0)[1], [1.0], atol=0.05)
 
 
-def test_it_learns_the_better_action():
-    policy, _ = learn(probes.RewardFromAction())(0.0)
+def test_it_learns_the_better_action(learned):
+    policy, _ = learned(probes.RewardFromAction(), 0.0)
     assert jax.nn.softmax(policy.logits)[0, 1] > 0.95
 
 
-def test_it_learns_an_action_that_depends_on_the_observation():
-    outputs = learn(probes.RewardFromBoth())
-    assert jax.nn.softmax(outputs(1.0)[0].logits)[0, 1] > 0.95
-    assert jax.nn.softmax(outputs(-1.0)[0].logits)[0, 0] > 0.95
+def test_it_learns_an_action_that_depends_on_the_observation(learned):
+    probe = probes.RewardFromBoth()
+    assert jax.nn.softmax(learned(probe, 1.0)[0].logits)[0, 1] > 0.95
+    assert jax.nn.softmax(learned(probe, -1.0)[0].logits)[0, 0] > 0.95
 
 
-def test_it_values_what_lies_beyond_a_time_limit():
-    _, value = learn(probes.NeverEnding())(0.0)
+def test_it_values_what_lies_beyond_a_time_limit(learned):
+    _, value = learned(probes.NeverEnding(), 0.0)
     # Taking the clock for the end of the task would give at most
     # 1 + 0.5 + ... + 0.5^4 = 1.94 at an episode's start and 1.6 on average.
     np.testing.assert_allclose(value, [1 / (1 - FAST.gamma)], atol=0.05)
@@ -76,9 +81,12 @@ def test_it_values_what_lies_beyond_a_time_limit():
 
 def test_it_learns_continuous_actions():
     network = NormalActorCritic(action_size=1, hidden=(16,))
-    outputs = learn(probes.ContinuousTarget(), network, num_updates=300)
-    np.testing.assert_allclose(outputs(1.0)[0].mode(), [[0.5]], atol=0.1)
-    np.testing.assert_allclose(outputs(-1.0)[0].mode(), [[-0.5]], atol=0.1)
+    algorithm = ppo(probes.ContinuousTarget(), network, CONFIG)
+    state = jax.jit(algorithm.init)(jax.random.key(0), FAST, None)
+    state = train(algorithm, state, None, 300)
+    for cue in (1.0, -1.0):
+        policy, _ = network.apply(state.params, jnp.array([[cue]]))
+        np.testing.assert_allclose(policy.mode(), [[0.5 * cue]], atol=0.1)
 
 
 def test_gradients_are_clipped_by_their_global_norm():

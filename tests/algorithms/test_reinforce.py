@@ -16,8 +16,6 @@ from rljax.training.checkpoint import restore_latest, save
 from rljax.training.files import RunError
 from rljax.training.loop import train
 
-pytestmark = pytest.mark.compiles
-
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
 ALGORITHM = reinforce.make(ENV, NETWORK, reinforce.Config())
 

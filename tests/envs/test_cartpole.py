@@ -12,6 +12,8 @@ from rljax.envs.cartpole import CartPoleState
 from rljax.envs.vector import VectorEnv
 from rljax.rollouts.rollout import unroll
 
+pytestmark = pytest.mark.optimized
+
 ENV, PARAMS = CartPole(), CartPoleParams()
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "cartpole.json"
 TOLERANCES = {np.float64: 1e-12, np.float32: 1e-6}

@@ -14,8 +14,6 @@ from rljax.envs import check_environment
 from rljax.envs.drawing import Circle, Picture
 from rljax.envs.spaces import Box, Discrete
 
-pytestmark = pytest.mark.compiles
-
 PARAMS = {"speed": 0.2}
 
 

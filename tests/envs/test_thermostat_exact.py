@@ -17,6 +17,8 @@ from rljax.envs.thermostat_exact import (
 )
 from rljax.rollouts.rollout import evaluate
 
+pytestmark = pytest.mark.optimized
+
 PLANTS = {
     "default": ThermostatParams(),
     "hard": HARD_PLANT,

@@ -11,8 +11,6 @@ import pytest
 from rljax.envs import CartPole, CartPoleParams, Thermostat, ThermostatParams
 from rljax.envs.vector import VectorEnv
 
-pytestmark = pytest.mark.compiles
-
 gymnasium = pytest.importorskip("gymnasium")
 from gymnasium.envs.classic_control import CartPoleEnv  # noqa: E402
 from gymnasium.vector import AutoresetMode, SyncVectorEnv  # noqa: E402

@@ -22,8 +22,6 @@ from rljax.algorithms.ppo import PPOConfig, PPOHyperparams
 from rljax.training.files import RunError
 from rljax.training.run_folder import RunOptions
 
-pytestmark = pytest.mark.compiles
-
 ROOT = Path(__file__).parents[2]
 
 TINY = PPOConfig(num_envs=2, num_steps=8, num_epochs=1, num_minibatches=1)

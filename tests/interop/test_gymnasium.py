@@ -10,8 +10,6 @@ from rljax.base import TimeStep
 from rljax.envs import CartPole, CartPoleParams, Thermostat, ThermostatParams
 from rljax.envs.spaces import Box, Discrete
 
-pytestmark = pytest.mark.compiles
-
 gymnasium = pytest.importorskip("gymnasium")
 from gymnasium.error import ResetNeeded  # noqa: E402
 from gymnasium.utils.env_checker import check_env  # noqa: E402

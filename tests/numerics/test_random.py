@@ -20,6 +20,8 @@ from rljax.numerics.random import (
     uniforms,
 )
 
+pytestmark = pytest.mark.optimized
+
 NUM_ENVS, STEPS, NUMBERS = 4096, 256, 5
 COUNT = NUM_ENVS * STEPS
 

@@ -7,6 +7,8 @@ import pytest
 
 from rljax.numerics.trig import sincos
 
+pytestmark = pytest.mark.optimized
+
 MULTIPLES = (np.arange(-6366, 6367) * np.pi / 2).astype(np.float32)
 RNG = np.random.default_rng(0)
 ANGLES = {

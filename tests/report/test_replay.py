@@ -16,8 +16,6 @@ from rljax.report.gif import frame, save_gif
 from rljax.report.replay import UNITS, Replay, place, replay, save_html
 from rljax.rollouts.rollout import Trajectory
 
-pytestmark = pytest.mark.compiles
-
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 GROUND = Line([(-2.0, 0.0), (2.0, 0.0)], "#888888", 0.02)
 

@@ -20,8 +20,6 @@ from rljax.envs import thermostat_exact as exact
 from rljax.rollouts.objectives import LogProb, horizon, log_prob, objective
 from rljax.rollouts.rollout import episode, record
 
-pytestmark = pytest.mark.compiles
-
 ENV = Thermostat()
 
 

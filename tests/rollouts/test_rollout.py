@@ -11,8 +11,6 @@ from rljax.envs import CartPole, CartPoleParams
 from rljax.envs.vector import VectorEnv
 from rljax.rollouts.rollout import episode, evaluate, record, unroll
 
-pytestmark = pytest.mark.compiles
-
 ENV, PARAMS = CartPole(), CartPoleParams(max_steps=13)
 
 

@@ -23,6 +23,8 @@ from rljax import (
 from rljax.numerics import random
 from rljax.rollouts import simulation
 
+pytestmark = pytest.mark.optimized
+
 
 def coin(policy, observation, uniform):
     del policy, observation

@@ -13,8 +13,6 @@ from rljax.sweeps.optuna_search import search, trained
 from rljax.sweeps.points import LogUniform, OneOf, Uniform
 from rljax.training.files import RunError
 
-pytestmark = pytest.mark.compiles
-
 
 def test_it_finds_the_steepest_climb(capfd):
     study = search(

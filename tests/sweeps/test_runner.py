@@ -27,8 +27,6 @@ from rljax.training.files import RunError
 from rljax.training.loop import train
 from rljax.training.populations import member, population, replicate
 
-pytestmark = pytest.mark.compiles
-
 ENV, NETWORK = CartPole(), ActorCritic(num_actions=2, hidden=(16,))
 CONFIG = ppo.PPOConfig(num_envs=4, num_steps=8, num_epochs=2, num_minibatches=2)
 

@@ -14,8 +14,6 @@ import pytest
 from rljax.training import checkpoint
 from rljax.training.checkpoint import CheckpointError, DamagedCheckpointError
 
-pytestmark = pytest.mark.compiles
-
 STATE = {
     "key": jax.random.key_data(jax.random.key(1)),
     "nested": ({"w": jnp.arange(6.0).reshape(2, 3)}, ()),

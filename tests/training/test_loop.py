@@ -8,8 +8,6 @@ from counter import COUNTER, start
 from rljax.training.loop import train
 from rljax.training.populations import population
 
-pytestmark = pytest.mark.compiles
-
 TASK = 1.0
 
 

@@ -16,8 +16,6 @@ from rljax.sweeps.points import LogUniform, OneOf, Uniform, grid, random_points
 from rljax.training.loop import train
 from rljax.training.populations import map_over_devices, population, replicate, stack
 
-pytestmark = pytest.mark.compiles
-
 
 def test_one_parameter_of_the_task_is_swept_and_the_others_are_shared():
     """A learner that reads two of the plant's parameters."""

@@ -21,8 +21,6 @@ from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder, RunOptions, UsageError
 from rljax.training.run_logger import RunLogger
 
-pytestmark = pytest.mark.compiles
-
 UPDATES = 40
 CLOCK = ("seconds", "env_steps_per_second")
 

@@ -18,8 +18,6 @@ from rljax.rlhf.models.reward_model import stack_ensemble
 from rljax.rlhf.models.transformer import Transformer
 from rljax.training.files import FolderError
 
-pytestmark = pytest.mark.compiles
-
 GOLDEN = Path(__file__).parents[2] / "golden" / "pretrained"
 FAMILIES = ["gpt2", "llama", "llama3", "qwen2", "qwen3"]
 

@@ -9,8 +9,6 @@ import pytest
 
 from rljax.rlhf.models.transformer import KeyValues, Transformer, TransformerConfig
 
-pytestmark = pytest.mark.compiles
-
 LLAMA = TransformerConfig(
     vocab_size=32,
     hidden_size=16,

@@ -18,8 +18,6 @@ from rljax.rlhf.scoring import score_file as module
 from rljax.rlhf.scoring.score_file import ScoreFileError, score_file
 from rljax.rlhf.scoring.scorer import Counts, Scored
 
-pytestmark = pytest.mark.compiles
-
 ROOT = Path(__file__).parents[3]
 SETTINGS = {"template": "auto", "max_length": None}
 USER = {"role": "user", "content": "hi"}

@@ -21,8 +21,6 @@ from rljax.rlhf.models.transformer import Rope, TransformerConfig
 from rljax.rlhf.scoring.batching import buckets
 from rljax.rlhf.scoring.scorer import Scorer
 
-pytestmark = pytest.mark.compiles
-
 LONGEST = 24
 CONFIG = TransformerConfig(
     vocab_size=258,
