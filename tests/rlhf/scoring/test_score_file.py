@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import rljax.commands.main
 from rljax.rlhf.scoring import score_file as module
 from rljax.rlhf.scoring.score_file import ScoreFileError, score_file
 from rljax.rlhf.scoring.scorer import Counts, Scored
@@ -655,14 +657,25 @@ def test_progress_elsewhere_is_a_line_now_and_then(work, capsys, monkeypatch):
 # The command.
 
 
-def command(*args):
-    return subprocess.run(
-        [sys.executable, "-m", "rljax.commands.main", *map(str, args)],
-        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"},
-    )  # fmt: skip
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs the command `rljax` in this process."""
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["rljax", *map(str, flags)])
+        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+        monkeypatch.setenv("COLUMNS", "80")
+        code = 0
+        try:
+            rljax.commands.main.main()
+        except SystemExit as end:
+            code = end.code or 0
+        return subprocess.CompletedProcess(flags, code, *capfd.readouterr())
+
+    return run
 
 
-def test_help():
+def test_help(command):
     done = command("--help")
     assert done.returncode == 0
     assert "score" in done.stdout
@@ -688,7 +701,7 @@ def test_help():
         (("--model", "/nowhere"), 1, "/nowhere"),
     ],
 )
-def test_bad_usage_of_the_command(work, flags, status, message):
+def test_bad_usage_of_the_command(work, flags, status, message, command):
     put(work.input, numbered(1))
     given = {"--model": "/nowhere", "--input": work.input, "--output": work.output}
     flat = [x for pair in given.items() if pair[0] not in flags for x in pair]
