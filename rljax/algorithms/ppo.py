@@ -1,8 +1,12 @@
-"""Proximal policy optimization.
+"""Proximal policy optimization: collect steps, estimate advantages, update the networks.
 
-Schulman et al. (2017), https://arxiv.org/abs/1707.06347, with the details that Huang et
-al. (2022), "The 37 implementation details of PPO", found to matter, and with episodes
-that ran out of time bootstrapped from their final observation.
+Schulman et al. (2017), https://arxiv.org/abs/1707.06347, with these of the details in Huang
+et al. (2022), "The 37 implementation details of PPO": orthogonal initialization, Adam with
+eps 1e-5, linear decay of the learning rate, GAE, advantages normalized in each minibatch,
+clipped value loss (off by default), entropy bonus, a bound on the gradient's global norm.
+Episodes that ran out of time bootstrap from their final observation.
+
+`T` is `num_steps`, time; `B` is `num_envs`, the environments.
 """
 
 import dataclasses
@@ -56,10 +60,10 @@ class PPOConfig:
         check_positive_integers(
             self, "num_envs", "num_steps", "num_epochs", "num_minibatches"
         )
-        batch = f"num_envs * num_steps = {self.num_envs:,} * {self.num_steps:,}"
-        if self.batch_size >= 2**31:
+        sizes = f"num_envs * num_steps = {self.num_envs:,} * {self.num_steps:,}"
+        if self.batch_size >= 2**31:  # indices are int32
             raise ValueError(
-                f"num_envs * num_steps must be less than 2**31, got {batch}. Use fewer of "
+                f"num_envs * num_steps must be less than 2**31, got {sizes}. Use fewer of "
                 f"either."
             )
         if self.normalize_advantages and self.num_minibatches == self.batch_size > 1:
@@ -72,7 +76,7 @@ class PPOConfig:
         if self.batch_size % self.num_minibatches:
             nearest = nearest_divisor(self.batch_size, self.num_minibatches)
             raise ValueError(
-                f"num_envs * num_steps must be divisible by num_minibatches, got {batch} "
+                f"num_envs * num_steps must be divisible by num_minibatches, got {sizes} "
                 f"= {self.batch_size} and {self.num_minibatches}. Choose num_minibatches "
                 f"from the divisors of {self.batch_size}: the nearest is {nearest}."
             )
@@ -83,11 +87,7 @@ class PPOConfig:
         return self.num_envs * self.num_steps
 
     def updates(self, total_steps: int) -> int:
-        """The largest number of updates within a budget of environment steps.
-
-        Raises:
-            ValueError: the budget does not pay for one update.
-        """
+        """The largest number of updates within a budget of environment steps."""
         return updates_within(total_steps, self.batch_size)
 
 
@@ -97,7 +97,7 @@ class PPOHyperparams(struct.PyTreeNode):
     learning_rate: float = 3e-4
     """Adam's step size at the first update."""
     decay_updates: float = math.inf
-    """Updates over which the learning rate falls linearly to 0; inf keeps it constant."""
+    """Updates after which the learning rate, falling linearly, is 0; inf: constant."""
     max_grad_norm: float = 0.5
     """Bound on the global norm of the gradient."""
     gamma: float = 0.99
@@ -105,33 +105,46 @@ class PPOHyperparams(struct.PyTreeNode):
     gae_lambda: float = 0.95
     """Trace decay of the advantage estimate."""
     clip_eps: float = 0.2
-    """How far a probability ratio may move from 1 in one update."""
+    """Beyond this distance of a probability ratio from 1, an action pulls no further."""
     vf_clip_eps: float = math.inf
-    """How far a value may move in one update; no bound by default."""
+    """Likewise for a value's distance from what it was; no bound by default."""
     vf_coef: float = 0.5
-    """Weight of the value loss."""
+    """Weight of the value loss, which is half the squared error."""
     ent_coef: float = 0.0
     """Weight of the entropy bonus."""
 
 
 class PPOState(struct.PyTreeNode):
-    """All that a run needs to go on: checkpoint this and nothing else."""
+    """All that changes in a run: checkpoint this and nothing else."""
 
     key: jax.Array
-    step: jax.Array  # int32, updates taken
+    step: jax.Array  # int32, calls of `Algorithm.step` so far
     params: Params
     opt_state: optax.OptState
     envs: VectorState
     hyperparams: PPOHyperparams
 
 
-def check_hyperparams(hyperparams: PPOHyperparams) -> None:
-    """Checks ranges, on the host, before anything is traced; values may be arrays.
+class Batch(struct.PyTreeNode):
+    """What an update learns from: leaves `[T, B, ...]`, then `[T * B, ...]`.
 
-    Raises:
-        ValueError: a value out of its range.
+    A minibatch's are `[T * B / num_minibatches, ...]`.
     """
-    largest = float(np.finfo(np.float32).max)
+
+    observation: Any
+    action: Any
+    log_prob: jax.Array  # of the action, under the policy that took it
+    value: jax.Array  # V(observation) before the update
+    advantage: jax.Array
+    target: jax.Array  # for the value
+
+
+def check_hyperparams(hyperparams: PPOHyperparams) -> None:
+    """Raises a ValueError for a value out of its range; values may be arrays.
+
+    Experiments and sweeps call it, on the host: a jitted `init` cannot look at values.
+    """
+    largest = float(np.finfo(np.float32).max)  # of factors: inf * 0 is NaN
     ranges = {
         "learning_rate": (0.0, largest),
         "decay_updates": (1.0, math.inf),
@@ -150,16 +163,20 @@ def check_hyperparams(hyperparams: PPOHyperparams) -> None:
 def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
     """Makes PPO for one environment, one actor-critic and one set of sizes.
 
+    Cached, so that equal arguments give the same functions and nothing compiles twice.
+
     Args:
-        env: an `Environment`.
-        network: a Flax module with `policy` and `value`, as in `algorithms.networks`.
+        env: an `Environment`; hashable, as are the others.
+        network: a Flax module whose methods `policy` and `value` give a distribution and
+            values, and a call both, as in `algorithms.networks`.
         config: sizes.
 
     Returns:
         An algorithm whose hyperparameters are `PPOHyperparams` and whose task is the
         environment's parameters. Its metrics are `policy_loss`, `value_loss`,
-        `entropy`, `approx_kl`, `clip_fraction`, `grad_norm`, `explained_variance`,
-        `learning_rate`, `episode_return` and `episode_length`.
+        `entropy`, `approx_kl`, `clip_fraction`, `grad_norm` (before clipping),
+        `explained_variance`, `learning_rate`, and of the episodes that ended
+        `episode_return` and `episode_length`.
     """
 
     def init(key: jax.Array, hyperparams: PPOHyperparams, task: Any) -> PPOState:
@@ -180,14 +197,13 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
 
     def step(state: PPOState, task: Any) -> tuple[PPOState, Metrics]:
         key, env_key, action_key, update_key = jax.random.split(state.key, 4)
-        envs, transitions, episodes = collect(state, task, env_key, action_key)
+        envs, transitions, metrics = collect(state, task, env_key, action_key)
         batch = estimate(state, transitions, envs.observation)
-        params, opt_state, losses = update(state, batch, update_key)
-        metrics = episodes | {
-            **{name: Mean.of(values) for name, values in losses.items()},
-            "explained_variance": Mean.of(_explained_variance(batch)),
-            "learning_rate": Mean.of(_learning_rate(state.hyperparams, state.step)),
-        }
+        params, opt_state, means = update(state, batch, update_key)
+        metrics |= {name: Mean.of(values) for name, values in means.items()}
+        metrics["explained_variance"] = Mean.of(_explained_variance(batch))
+        rate = _learning_rate(state.hyperparams, state.step)
+        metrics["learning_rate"] = Mean.of(rate)
         state = state.replace(
             key=key,
             step=state.step + 1,
@@ -197,79 +213,83 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         )
         return state, metrics
 
-    def collect(state, task, env_key, action_key):
-        """Plays `num_steps` steps in every environment with the present policy."""
+    def collect(
+        state: PPOState, task: Any, env_key: jax.Array, action_key: jax.Array
+    ) -> tuple[VectorState, Transition, Metrics]:
+        """Takes T steps in each of B environments with the present policy.
+
+        An environment is reset within the step that ends its episode; the observation
+        before that reset is the transition's `next_observation`.
+        """
 
         def policy(observation):
             return network.apply(state.params, observation, method="policy")
 
-        def act(observation, noise):
-            return policy(observation).sample_from(noise), None
+        def sample(observation, noise):
+            return policy(observation).sample_from(noise), None  # no extras
 
-        # All noise in one call before the rollout: drawing costs more than stepping.
+        # One call for the noise of all steps is much cheaper than a call in each step.
+        # The policy and the observations say of which shape and kind it is.
         noise = draw_policy_noise(
             action_key, policy, state.envs.observation, config.num_steps
         )
         return unroll(
-            env_key, env, task, state.envs, act, config.num_steps, act_noise=noise
+            env_key, env, task, state.envs, sample, config.num_steps, act_noise=noise
         )
 
-    def estimate(state, transitions, last_observation):
-        """Adds log-probabilities, values, advantages and value targets, `[T, B]`."""
-        policy, value = network.apply(state.params, transitions.observation)
-        next_value = _next_values(
-            network, state.params, transitions, value, last_observation
+    def estimate(state: PPOState, steps: Transition, last_observation: Any) -> Batch:
+        """Makes the batch `[T, B]`: log-probabilities, values, advantages, targets.
+
+        The networks have not changed since the rollout: evaluated once over all of it,
+        they give what they would have given in each step, for less.
+        """
+        policy, value = network.apply(state.params, steps.observation)
+        next_value = _next_values(network, state.params, steps, value, last_observation)
+        advantages = functools.partial(
+            gae,
+            gamma=state.hyperparams.gamma,
+            gae_lambda=state.hyperparams.gae_lambda,
         )
-        advantage = jax.vmap(
-            functools.partial(
-                gae,
-                gamma=state.hyperparams.gamma,
-                gae_lambda=state.hyperparams.gae_lambda,
-            ),
-            in_axes=1,
-            out_axes=1,
-        )(
-            transitions.reward,
-            value,
-            next_value,
-            transitions.terminated,
-            transitions.truncated,
+        advantage = jax.vmap(advantages, in_axes=1, out_axes=1)(
+            steps.reward, value, next_value, steps.terminated, steps.truncated
         )
         return Batch(
-            observation=transitions.observation,
-            action=transitions.action,
-            log_prob=policy.log_prob(transitions.action),
+            observation=steps.observation,
+            action=steps.action,
+            log_prob=policy.log_prob(steps.action),
             value=value,
             advantage=advantage,
             target=advantage + value,
         )
 
-    def update(state, batch, key):
+    def update(
+        state: PPOState, batch: Batch, key: jax.Array
+    ) -> tuple[Params, optax.OptState, dict[str, jax.Array]]:
         """Takes `num_epochs * num_minibatches` gradient steps on the batch."""
         optimizer = _optimizer(state.hyperparams, state.step)
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
-        def epoch(learner, order):
-            rows = order.reshape(config.num_minibatches, -1)
-            minibatches = jax.tree.map(lambda x: x[rows], batch)
-            return jax.lax.scan(gradient_step, learner, minibatches)
-
-        def gradient_step(learner, minibatch):
-            params, opt_state = learner
+        def gradient_step(carry, minibatch):
+            params, opt_state = carry
             if config.normalize_advantages:
                 advantage = _normalize(minibatch.advantage)
                 minibatch = minibatch.replace(advantage=advantage)
-            gradient, losses = jax.grad(_loss, has_aux=True)(
+            gradient, means = jax.grad(_loss, has_aux=True)(
                 params, network, minibatch, state.hyperparams
             )
-            losses["grad_norm"] = optax.tree.norm(gradient)
-            updates, opt_state = optimizer.update(gradient, opt_state)
-            return (optax.apply_updates(params, updates), opt_state), losses
+            means["grad_norm"] = optax.tree.norm(gradient)
+            change, opt_state = optimizer.update(gradient, opt_state)
+            return (optax.apply_updates(params, change), opt_state), means
+
+        def epoch(carry, order):
+            rows = order.reshape(config.num_minibatches, -1)
+            minibatches = jax.tree.map(lambda x: x[rows], batch)
+            return jax.lax.scan(gradient_step, carry, minibatches)
 
         orders = permutations(key, config.num_epochs, config.batch_size)
-        learner = state.params, state.opt_state
-        (params, opt_state), losses = jax.lax.scan(epoch, learner, orders)
-        return params, opt_state, losses
+        carry = state.params, state.opt_state
+        (params, opt_state), means = jax.lax.scan(epoch, carry, orders)
+        return params, opt_state, means
 
     return Algorithm(init, step)
 
@@ -282,12 +302,12 @@ def act(
     *,
     greedy: bool = False,
 ) -> Any:
-    """Actions of the policy that was learned, for one observation or a batch.
+    """Actions of the learned policy, for one observation or a batch of them.
 
     Args:
         network: the module that was trained.
-        state: the learner's state; only its params are read.
-        observation: leaves `[..., D]`.
+        state: of which only the params are read.
+        observation: leaves `[..., D]`, as the network takes them.
         key: consumed; unused if greedy.
         greedy: take the most probable action instead of drawing one.
     """
@@ -295,22 +315,8 @@ def act(
     return policy.mode() if greedy else policy.sample(key)
 
 
-Config, Hyperparams, make = (
-    PPOConfig,
-    PPOHyperparams,
-    ppo,
-)  # as every algorithm's module
-
-
-class Batch(struct.PyTreeNode):
-    """What an update learns from; leaves `[T, B, ...]`, or `[size, ...]` of a minibatch."""
-
-    observation: Any
-    action: Any
-    log_prob: jax.Array  # of the action, under the policy that took it
-    value: jax.Array  # estimate before the update
-    advantage: jax.Array
-    target: jax.Array  # of the value
+# The names that sweeps look up in an algorithm's module, with `act` and the check above.
+Config, Hyperparams, make = PPOConfig, PPOHyperparams, ppo
 
 
 def _next_values(
@@ -319,7 +325,8 @@ def _next_values(
     """`[T, B]` values of the states that the actions led to, before any reset.
 
     Those are the values of the next step's observations, which are known, except where
-    an episode was truncated: its final observation is nowhere else in the batch.
+    an episode was truncated: its final observation is nowhere else in the batch. Where
+    one terminated the number is of another episode, and `gae` takes 0 in its place.
     """
     last_value = network.apply(params, last, method="value")
     following = jnp.concatenate([value[1:], last_value[None]])
@@ -329,18 +336,19 @@ def _next_values(
         final = network.apply(params, steps.next_observation, method="value")
         return jnp.where(cut_off, final, following)
 
+    # Most rollouts have none. (In a vmapped population both branches are computed.)
     return jax.lax.cond(cut_off.any(), with_final, lambda: following)
 
 
 def _loss(
     params: Params, network: Network, batch: Batch, hyperparams: PPOHyperparams
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The loss of one minibatch, and its parts: all means over the minibatch."""
+    """The loss of a minibatch; and its terms and diagnostics, means over it."""
     policy, value = network.apply(params, batch.observation)
     log_prob = policy.log_prob(batch.action)
     log_ratio = log_prob - batch.log_prob
     ratio_minus_1 = jnp.expm1(log_ratio)
-    parts = {
+    per_transition = {
         "policy_loss": clipped_surrogate(
             log_prob, batch.log_prob, batch.advantage, clip_eps=hyperparams.clip_eps
         ),
@@ -350,9 +358,9 @@ def _loss(
         "entropy": policy.entropy(),
         # k3 of Schulman (2020), "Approximating KL divergence": KL(old policy || new).
         "approx_kl": ratio_minus_1 - log_ratio,
-        "clip_fraction": (jnp.abs(ratio_minus_1) > hyperparams.clip_eps) * 1.0,
+        "clip_fraction": jnp.abs(ratio_minus_1) > hyperparams.clip_eps,
     }
-    means = {name: values.mean() for name, values in parts.items()}
+    means = {name: values.mean() for name, values in per_transition.items()}
     loss = (
         means["policy_loss"]
         + hyperparams.vf_coef * means["value_loss"]
@@ -364,16 +372,17 @@ def _loss(
 def _optimizer(
     hyperparams: PPOHyperparams, step: jax.Array
 ) -> optax.GradientTransformation:
-    # Rebuilt at every use: the values may be traced, and a closure must not outlive them.
-    # As one vector, a step is a few operations rather than as many for each layer. A
-    # bound of zero would divide a gradient of zero by its norm.
-    smallest = jnp.finfo(jnp.float32).tiny
-    return optax.flatten(
-        optax.chain(
-            optax.clip_by_global_norm(jnp.maximum(hyperparams.max_grad_norm, smallest)),
-            optax.adam(_learning_rate(hyperparams, step), eps=1e-5),
-        )
+    # Rebuilt at every use: an optimizer kept from one trace to the next would hold the
+    # first one's tracers.
+    bound = jnp.maximum(
+        hyperparams.max_grad_norm, jnp.finfo(jnp.float32).tiny
+    )  # no 0 / 0
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(bound),
+        optax.adam(_learning_rate(hyperparams, step), eps=1e-5),
     )
+    # On all parameters as one vector: fewer, larger operations than one for each layer.
+    return optax.flatten(optimizer)
 
 
 def _learning_rate(hyperparams: PPOHyperparams, step: jax.Array) -> jax.Array:
