@@ -7,11 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rljax.numerics.statistics import (
-    Improvement,
-    bootstrap_interval,
-    interquartile_mean,
-)
+from rljax.numerics.statistics import bootstrap_interval, interquartile_mean
 from rljax.report.replay import Replay, fill_template, player_data
 from rljax.sweeps.results import DIVERGED, DROPPED, FINISHED, Results
 from rljax.training.files import write_atomically
@@ -36,11 +32,11 @@ def save_report(
     Args:
         path: where to write it.
         results: of a sweep; runs that diverged are marked and left out of means.
-        title: what was swept.
+        title: of the page.
         command: the command line that ran it.
         versions: of packages, by name.
-        replays: one panel each, under a common clock, such as the best and worst run's.
-        frames_per_second: steps per second at speed 1.
+        replays: one panel each, under a common clock.
+        frames_per_second: steps per second of the replays at speed 1.
         target: a return to mark with a line.
         ylabel: axis label of the returns.
 
@@ -82,16 +78,19 @@ def _rows(results: Results) -> list[dict[str, Any]]:
         lost = results.status[index] == DIVERGED
         columns = results.columns(index)
         seen = [x for x in results.returns[index][lost] if np.isfinite(x).any()]
+        better = row["first_better"]
         rows.append(
             {name: row[name] for name in ("label", FINISHED, DIVERGED, DROPPED)}
             | {
                 "rank": rank,
                 "values": [
-                    _json_value(x) for x in results.configurations[index].values()
-                ],
+                    str(x) if isinstance(x, float) and math.isinf(x) else x
+                    for x in results.configurations[index].values()
+                ],  # JSON has no infinity
                 "iqm": row["return_iqm"],
                 "interval": row["return_ci95"],
-                "better": _improvement(row["first_better"]),
+                "better": better
+                and [_short(x) for x in (better.probability, *(better.interval or ()))],
                 "steps": results.env_steps[index],
                 "taken": row["env_steps"],
                 "means": [_mean(x) for x in columns],
@@ -100,17 +99,6 @@ def _rows(results: Results) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _json_value(value: Any) -> Any:
-    """A swept value for JSON, which has no infinity."""
-    infinite = isinstance(value, float) and math.isinf(value)
-    return str(value) if infinite else value
-
-
-def _improvement(first: Improvement | None) -> list[float] | None:
-    """The probability of improvement, with the ends of its interval if there is one."""
-    return first and [_short(x) for x in (first.probability, *(first.interval or ()))]
 
 
 def _mean(scores: np.ndarray) -> float | None:
