@@ -33,7 +33,16 @@ def check_from_noise(
         return
     noise = _draws(checker, key, count_name, "start" if method == "reset" else method)
     inputs = *inputs, checker.params
-    found = _from_noise(checker, name, count_name, noise[0], *inputs)
+    try:
+        found = checker.traced(name, function, noise[0], *inputs)
+    except (TypeError, ValueError, IndexError) as error:
+        if str(error).startswith(type(checker.env).__name__):
+            raise
+        checker.fail(
+            f"{name} fails on {count_name} = {noise.shape[1]} numbers: {first_line(error)}",
+            f"it takes noise of shape [{count_name}]",
+            f"correct {count_name}",
+        )
     checker.check_types(name, f"{method}'s", wanted, found)
     checker.check_deterministic(name, function, noise[0], *inputs)
     every = jax.jit(jax.vmap(lambda row: function(row, *inputs)))(noise)
@@ -101,21 +110,6 @@ def _draws(checker: "Checker", key: jax.Array, count_name: str, what: str) -> ja
     last = np.nextafter(1, 0, dtype="f")
     ends = jnp.stack([jnp.zeros(count), jnp.full(count, last)])
     return jnp.concatenate([jax.random.uniform(key, (_NUM_DRAWS, count)), ends])
-
-
-def _from_noise(
-    checker: "Checker", name: str, count_name: str, noise: jax.Array, *inputs: Any
-) -> Any:
-    try:
-        return checker.traced(name, getattr(checker.env, name), noise, *inputs)
-    except (TypeError, ValueError, IndexError) as error:
-        if str(error).startswith(type(checker.env).__name__):
-            raise
-        checker.fail(
-            f"{name} fails on {count_name} = {len(noise)} numbers: {first_line(error)}",
-            f"it takes noise of shape [{count_name}]",
-            f"correct {count_name}",
-        )
 
 
 def first_line(error: BaseException) -> str:

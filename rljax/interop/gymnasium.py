@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs.spaces import Box, Discrete
-from rljax.envs.vector import AutoReset, VectorEnv
+from rljax.envs.vector import VectorEnv
 from rljax.report.gif import frame
 
 try:
@@ -29,18 +29,9 @@ except ImportError as error:
         "with: pip install 'rljax[gym]'"
     ) from error
 
-_MODES: dict[AutoresetMode, AutoReset] = {
-    AutoresetMode.SAME_STEP: "same_step",
-    AutoresetMode.NEXT_STEP: "next_step",
-    AutoresetMode.DISABLED: "disabled",
-}
-
 
 class _Adapter:
-    """What one environment and many have in common.
-
-    A call splits the random key, keeps one part, and passes on the other.
-    """
+    """One environment or many: a call splits the key, keeps one part and uses the other."""
 
     np_random: Any
 
@@ -55,7 +46,6 @@ class _Adapter:
         self.render_mode = render_mode
         self._env, self._params = env, jax.tree.map(jnp.asarray, params)
         self._key: jax.Array | None = None
-        self._state: Any = None
 
     def _seed(self, seed: int | None) -> None:
         if seed is not None or self._key is None:
@@ -65,8 +55,8 @@ class _Adapter:
         self._key, result = _run(env, method, self._key, *args, **options)
         return result
 
-    def _is_rendered(self) -> bool:
-        if self.render_mode is not None and self._state is None:
+    def _is_rendered(self, state: Any) -> bool:
+        if self.render_mode is not None and state is None:
             raise ResetNeeded("there is nothing to render yet. Call reset().")
         return self.render_mode is not None
 
@@ -92,6 +82,7 @@ class GymnasiumEnv(_Adapter, gymnasium.Env):
         super().__init__(env, params, render_mode)
         self.observation_space = _space(env.observation_space(params))
         self.action_space = _space(env.action_space(params))
+        self._state: Any = None
         self._action: Any = None
         self._over = True
 
@@ -129,7 +120,7 @@ class GymnasiumEnv(_Adapter, gymnasium.Env):
         Raises:
             ResetNeeded: no episode was started.
         """
-        if not self._is_rendered():
+        if not self._is_rendered(self._state):
             return None
         state, params = _numpy((self._state, self._params))
         return frame(self._env.draw(state, self._action, params))
@@ -178,6 +169,7 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
             ) from None
         self.metadata = GymnasiumEnv.metadata | {"autoreset_mode": self._mode}
         self._all = VectorEnv(env)
+        self._envs: Any = None
         self._done = np.zeros(num_envs, bool)
         self._actions: Any = None
         self._acted = np.zeros(num_envs, bool)
@@ -202,15 +194,15 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
         super().reset(seed=seed)
         self._seed(seed)
         mask = self._mask(options or {})
-        if self._state is None:
+        if self._envs is None:
             start = functools.partial(self._call, self._all, "reset")
-            self._state = start(self._params, num_envs=self.num_envs)
+            self._envs = start(self._params, num_envs=self.num_envs)
         else:
-            inputs = self._params, self._state, mask
-            self._state = self._call(self._all, "restart", *inputs)
+            inputs = self._params, self._envs, mask
+            self._envs = self._call(self._all, "restart", *inputs)
         self._done = self._done & ~mask
         self._acted = self._acted & ~mask
-        return _fit(self.observation_space, self._state.observation), {}
+        return _fit(self.observation_space, self._envs.observation), {}
 
     def step(
         self, actions: Any
@@ -224,7 +216,7 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
             ResetNeeded: no episode was started; or one is over, without auto-reset.
             ValueError: the actions lie outside the action space.
         """
-        if self._state is None:
+        if self._envs is None:
             raise ResetNeeded("no episode was started. Call reset().")
         if self._mode == AutoresetMode.DISABLED and self._done.any():
             raise ResetNeeded(
@@ -232,9 +224,9 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
                 f"Call reset(options={{'reset_mask': terminated | truncated}})."
             )
         actions = _checked(self.action_space, actions)
-        inputs = self._params, self._state, actions
-        self._state, timestep, valid = self._call(
-            self._all, "step", *inputs, autoreset=_MODES[self._mode]
+        inputs = self._params, self._envs, actions
+        self._envs, timestep, valid = self._call(
+            self._all, "step", *inputs, autoreset=self._mode.name.lower()
         )
         final = _fit(self.observation_space, timestep.observation)
         reward, terminated, truncated = _numpy(timestep[1:])
@@ -244,7 +236,7 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
         if self._mode == AutoresetMode.SAME_STEP and ended.any():
             info = _final(final, ended)
             self._done, self._acted = np.zeros_like(ended), self._acted & ~ended
-        observation = _fit(self.observation_space, self._state.observation)
+        observation = _fit(self.observation_space, self._envs.observation)
         return observation, reward.astype(np.float64), terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -253,9 +245,9 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
         Raises:
             ResetNeeded: no episode was started.
         """
-        if not self._is_rendered():
+        if not self._is_rendered(self._envs):
             return None
-        states, params = _numpy((self._state.state, self._params))
+        states, params = _numpy((self._envs.state, self._params))
 
         def picture(index: int) -> np.ndarray:
             state, action = jax.tree.map(lambda x: x[index], (states, self._actions))
@@ -274,7 +266,7 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
                 f"reset_mask must be a bool array of shape ({self.num_envs},) with at "
                 f"least one True, got {mask!r}. Use terminated | truncated."
             )
-        if self._state is None:
+        if self._envs is None:
             raise ResetNeeded("no episode was started. Call reset() without a mask.")
         return mask
 

@@ -1,4 +1,4 @@
-"""Statistics over runs: what a handful of seeds says, and how sure it is."""
+"""Statistics over runs: means and chances over a handful of seeds, with intervals."""
 
 from typing import Any, NamedTuple
 
@@ -100,8 +100,7 @@ def bootstrap_interval(
         seed: what the resamples come from.
 
     Returns:
-        Its two ends, or None where there is none: for fewer than two runs, as one run
-        says nothing of spread, and where a score is NaN.
+        Its two ends; None for fewer than two runs, and where a score is NaN.
     """
     runs = np.asarray(scores, np.float64)
     if len(runs) < 2 or np.isnan(runs).any():

@@ -77,8 +77,12 @@ def _rows(results: Results) -> list[dict[str, Any]]:
         index = row["index"]
         lost = results.status[index] == DIVERGED
         columns = results.columns(index)
+        means = [interquartile_mean(x) if len(x) else math.nan for x in columns]
+        bands = [bootstrap_interval(x, num_resamples=_NUM_RESAMPLES) for x in columns]
         seen = [x for x in results.returns[index][lost] if np.isfinite(x).any()]
-        better = row["first_better"]
+        last = [int(np.flatnonzero(np.isfinite(x))[-1]) for x in seen]
+        first = row["first_better"]
+        better = first and [first.probability, *(first.interval or ())]
         rows.append(
             {name: row[name] for name in ("label", FINISHED, DIVERGED, DROPPED)}
             | {
@@ -89,31 +93,15 @@ def _rows(results: Results) -> list[dict[str, Any]]:
                 ],  # JSON has no infinity
                 "iqm": row["return_iqm"],
                 "interval": row["return_ci95"],
-                "better": better
-                and [_short(x) for x in (better.probability, *(better.interval or ()))],
+                "better": better and list(map(_short, better)),
                 "steps": results.env_steps[index],
                 "taken": row["env_steps"],
-                "means": [_mean(x) for x in columns],
-                "bands": [_band(x) for x in columns],
-                "lost": [_last(run) for run in seen],
+                "means": list(map(_short, means)),
+                "bands": [ends and list(map(_short, ends)) for ends in bands],
+                "lost": [[i, _short(x[i])] for i, x in zip(last, seen, strict=True)],
             }
         )
     return rows
-
-
-def _mean(scores: np.ndarray) -> float | None:
-    return _short(interquartile_mean(scores)) if len(scores) else None
-
-
-def _band(scores: np.ndarray) -> list[float] | None:
-    ends = bootstrap_interval(scores, num_resamples=_NUM_RESAMPLES)
-    return ends and [_short(end) for end in ends]
-
-
-def _last(run: np.ndarray) -> list[float]:
-    """Index and value of a run's last finite return."""
-    last = int(np.flatnonzero(np.isfinite(run))[-1])
-    return [last, _short(run[last])]
 
 
 def _short(x: float) -> float:

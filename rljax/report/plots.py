@@ -163,13 +163,8 @@ def heat_map(
 def draw_scores(path: Path, scores: ArrayLike, lengths: ArrayLike) -> float:
     """Draws a histogram of scores, and scores over completion lengths, as a PNG.
 
-    Args:
-        path: where to write it.
-        scores: `[N]`, at least one.
-        lengths: `[N]` characters of the completions.
-
-    Returns:
-        Pearson's correlation of scores and lengths; NaN if either is constant.
+    Of N completions: `scores` `[N]`, at least one, and `lengths` `[N]` in characters.
+    Returns Pearson's correlation of the two; NaN if either is constant.
     """
     scores, lengths = np.asarray(scores, np.float64), np.asarray(lengths, np.float64)
     varies = len(scores) > 1 and np.ptp(scores) > 0 and np.ptp(lengths) > 0

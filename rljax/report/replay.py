@@ -246,8 +246,6 @@ def player_data(replays: Sequence[Replay], frames_per_second: float) -> dict[str
 
 
 def _whole_numbers(action: Any) -> list[int] | None:
-    if not isinstance(action, np.ndarray) or action.ndim != 1:
-        return None
-    if action.dtype.kind not in "biu" or (action < 0).any():
-        return None
-    return action.astype(int).tolist()
+    whole = isinstance(action, np.ndarray) and action.ndim == 1
+    whole = whole and action.dtype.kind in "biu" and (action >= 0).all()
+    return action.astype(int).tolist() if whole else None
