@@ -1,7 +1,7 @@
 """Losses, per element and to be minimized: arrays of the inputs' one shape, any shape.
 
-They work alike on environment steps `[T, B]` and on tokens `[B, L]`; the caller reduces.
-Gradients are stopped where the papers stop them.
+They work alike on environment steps `[T, B]` and on tokens `[B, L]`; callers reduce
+them. Gradients are stopped where the papers stop them.
 """
 
 import chex
@@ -55,7 +55,7 @@ def clipped_value_loss(
     *,
     clip_eps: float | jax.Array,
 ) -> jax.Array:
-    """Half the squared error of a value, held near the value at the time of the rollout.
+    """Half the squared error of a value, held near the one at the time of the rollout.
 
     The larger of the plain loss and that of the value clipped to within `clip_eps` of
     `old_value`; an infinite `clip_eps` gives the plain loss.

@@ -27,9 +27,9 @@ def check_environment(
 
     It must be hashable; jit, with its parameters traced; vmap, with no effect of one
     environment on another; keep the shapes and dtypes of its state, so that a scan can
-    carry it; give float32 rewards and bool flags, and observations within their space; depend on
-    nothing but its arguments; consume a key at most once; and never make NaN. Optional
-    methods are checked if it has them.
+    carry it; give float32 rewards and bool flags, and observations within their space;
+    depend on nothing but its arguments; consume a key at most once; and never make NaN.
+    Optional methods are checked if it has them.
 
     Args:
         env: the environment.
@@ -135,7 +135,7 @@ class Checker:
             self.check_independent("reset", start, pick(alone, start), pair)
 
     def check_start(self, name: str, state: Any, observation: Any) -> None:
-        """Checks that a state has no NaN, and that its observation is within the space."""
+        """Checks that a state has no NaN, and its observation lies within the space."""
         self.check_no_nan(name, "state", state)
         self.check_observation(name, observation)
 
@@ -274,8 +274,8 @@ class Checker:
         for (path, a), b in zip(leaves, jax.tree.leaves(found), strict=True):
             if (a.shape, a.dtype) != (b.shape, b.dtype):
                 self.fail(
-                    f"{name} turns {jax.tree_util.keystr(path).lstrip('.')} from {a.dtype}{list(a.shape)} into "
-                    f"{b.dtype}{list(b.shape)}",
+                    f"{name} turns {jax.tree_util.keystr(path).lstrip('.')} from "
+                    f"{a.dtype}{list(a.shape)} into {b.dtype}{list(b.shape)}",
                     rule,
                     f"convert it with .astype({str(a.dtype)!r})",
                 )

@@ -22,7 +22,7 @@ def check_from_noise(
     inputs: tuple[Any, ...],
     wanted: Any,
 ) -> None:
-    """Checks that `{method}_from_noise`, if any, keeps the types and spaces of `method`.
+    """Checks that `{method}_from_noise`, if any, keeps types and spaces of `method`.
 
     Its arguments are the noise, as many numbers as the attribute `count_name`, then
     `inputs` and the parameters; `wanted` is a result of `method`, "reset" or "step".
@@ -39,7 +39,8 @@ def check_from_noise(
         if str(error).startswith(type(checker.env).__name__):
             raise
         checker.fail(
-            f"{name} fails on {count_name} = {noise.shape[1]} numbers: {first_line(error)}",
+            f"{name} fails on {count_name} = {noise.shape[1]} numbers: "
+            f"{first_line(error)}",
             f"it takes noise of shape [{count_name}]",
             f"correct {count_name}",
         )
@@ -104,7 +105,7 @@ def _draws(checker: "Checker", key: jax.Array, count_name: str, what: str) -> ja
     if not isinstance(count, int):
         checker.fail(
             f"makes a {what} from noise and has {count_name} = {count!r}",
-            f"{count_name} says how many uniform numbers a {what} takes",
+            f"{count_name} is how many uniform numbers a {what} takes",
             "make it an int",
         )
     last = np.nextafter(1, 0, dtype="f")

@@ -23,7 +23,7 @@ _normal_cdf = np.vectorize(lambda z: 0.5 * (1.0 + math.erf(z / math.sqrt(2.0))))
 
 
 class Grid(NamedTuple):
-    """A tabulated plant: `N` temperatures, and the heater off and on as actions 0 and 1.
+    """A tabulated plant: `N` temperatures; actions 0 and 1 are the heater off and on.
 
     Attributes:
         temperature: `[N]`, F, evenly spaced.
@@ -146,7 +146,7 @@ def relative_error(
 ) -> float:
     """Root mean square of (predicted - value) / value over visited temperatures.
 
-    Values and predictions are `[N]`, at grid points; `temperature`, in F, has any shape.
+    Values and predictions are `[N]`, at grid points; `temperature`, F, has any shape.
     """
     visited = np.ravel(temperature)
     value, guess = (

@@ -31,7 +31,7 @@ except ImportError as error:
 
 
 class _Adapter:
-    """One environment or many: a call splits the key, keeps one part and uses the other."""
+    """One environment or many; each call takes its key from a sequence of keys."""
 
     np_random: Any
 
@@ -189,7 +189,8 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
         """
         if seed is not None and not isinstance(seed, int | np.integer):
             raise ValueError(
-                f"seed must be one integer for all environments, got {seed!r}. Use seed=0, say."
+                f"seed must be one integer for all environments, got {seed!r}. Use "
+                f"seed=0, say."
             )
         super().reset(seed=seed)
         self._seed(seed)

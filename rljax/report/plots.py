@@ -148,8 +148,8 @@ def heat_map(
 ) -> None:
     """Draws `values` `[Y, X]`, from 0 to `ceiling`, as colors in a PNG.
 
-    Over two positive parameters, `x` `[X]` and `y` `[Y]`, both increasing, on logarithmic
-    axes, with a cross at `mark`; `label` is that of the color bar.
+    Over two positive parameters, `x` `[X]` and `y` `[Y]`, both increasing, on
+    logarithmic axes, with a cross at `mark`; `label` is that of the color bar.
     """
     figure = new_figure(7.5, 6)
     axes = figure.add_subplot()

@@ -95,9 +95,9 @@ def replay(env: Any, params: Any, trajectory: Trajectory, title: str) -> Replay:
     """
     if not callable(getattr(env, "draw", None)):
         raise ValueError(
-            f"a replay needs an environment with `draw`, got {type(env).__name__}, which "
-            f"has none. Give it a method draw(state, action, params) -> Picture of "
-            f"rljax.envs.drawing."
+            f"a replay needs an environment with `draw`, got {type(env).__name__}, "
+            f"which has none. Give it a method draw(state, action, params) -> Picture "
+            f"of rljax.envs.drawing."
         )
     if np.ndim(trajectory.reward) != 1 or not np.all(trajectory.valid):
         raise ValueError(

@@ -42,7 +42,7 @@ def save(
     done: Any,
     env: Any,
     policy: Callable[[Mapping[str, Any], Any], Any],
-    own_task: Callable[[Mapping[str, Any]], Any],
+    make_task: Callable[[Mapping[str, Any]], Any],
     *,
     title: str,
     versions: Mapping[str, str],
@@ -55,14 +55,14 @@ def save(
 ) -> None:
     """Writes `results.csv`, `runs/*.jsonl`, `learning_curves.png` and `report.html`.
 
-    And checkpoints of the states of the best and the worst run, in `best/` and `worst/`.
+    And checkpoints of the best and the worst run's states, in `best/` and `worst/`.
 
     Args:
         folder: where to write them.
         done: the result of `rljax.sweeps.runner.sweep`.
         env: the environment.
         policy: makes `(observation, key) -> action` of a configuration and a run's state.
-        own_task: the environment's parameters of a configuration.
+        make_task: the environment's parameters of a configuration.
         title: of the report.
         versions: of packages, by name.
         target: a return to mark.
@@ -83,7 +83,7 @@ def save(
             rljax.training.checkpoint.save(folder / name, int(state.step), state, {})
             label = f"{name}: {results.label(run[0])}, seed {run[1]}"
             point = results.configurations[run[0]]
-            task, policies = own_task(point), {label: policy(point, state)}
+            task, policies = make_task(point), {label: policy(point, state)}
             key = jax.random.key(0)
             episodes = play_policies(key, env, task, policies, max_steps=max_steps)
             replays.append(replay(env, task, episodes[label], label))

@@ -22,7 +22,7 @@ def say_results(results: Results, *, most: int = 20) -> None:
 
 
 def _table(results: Results, rows: list[dict[str, Any]], *, together: bool) -> Any:
-    """The rows as a table, with one column for a whole configuration or for each value."""
+    """The rows as a table, a column for a whole configuration or for each value."""
     from rich.table import Table
 
     # As narrow as it can be, for terminals of 80 columns.
