@@ -1,4 +1,4 @@
-"""Distributions over actions: a policy network's output, with what learners need of it.
+"""Distributions over actions: the output of a policy network.
 
 Each is a pytree of parameters whose leading axes are batch axes, and four pure functions
 of it: `sample`, `log_prob`, `entropy` and `kl`; `mode` is the greedy action. A sample is a

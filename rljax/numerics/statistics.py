@@ -93,11 +93,11 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the interquartile mean over runs.
 
     Args:
-        scores: `[N]`, or `[N, K]` of N runs in each of K strata, tasks say: runs are
-            then resampled in each stratum, and the mean is of all scores together.
+        scores: `[N]`, or `[N, K]` of N runs in each of K strata, such as tasks: then
+            runs are resampled in each stratum, and the mean is of all scores together.
         confidence: how often such an interval holds the true mean.
         num_resamples: how often to resample.
-        seed: what the resamples come from.
+        seed: of the resamples.
 
     Returns:
         Its two ends; None for fewer than two runs, and where a score is NaN.

@@ -18,7 +18,7 @@ from rljax.sweeps.results import DIVERGED
 
 
 def figures(done: Any, *, target: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The best configuration's returns, and what all runs took, for `RunFolder.finish`.
+    """The best configuration's returns, and the cost of all runs, for `finish`.
 
     `done` is the result of `rljax.sweeps.runner.sweep`; a run whose return is at least
     `target` counts as solved.

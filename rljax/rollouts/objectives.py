@@ -1,4 +1,4 @@
-"""What reinforcement learning maximises, and the probability of what happened.
+"""The objective of reinforcement learning, and the probability of a trajectory.
 
 p_pi(tau) = p(s_0) * prod_t pi(a_t | s_t) p(s_{t+1} | s_t, a_t)
 J(pi) = E_{tau ~ p_pi}[ sum_t gamma^t r(s_t, a_t) ]
