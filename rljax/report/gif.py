@@ -23,7 +23,7 @@ def require_pillow() -> None:
 
 
 def frame(picture: Picture, *, width: int = 600) -> np.ndarray:
-    """Paints one picture on white: uint8 `[H, width, 3]` pixels in the view's proportions.
+    """Paints one picture on white: uint8 `[H, width, 3]`, in the view's proportions.
 
     Raises:
         ValueError: the picture cannot be painted, or has no width.
