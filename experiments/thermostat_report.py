@@ -17,7 +17,7 @@ from rljax.base import Network, Params
 from rljax.envs import thermostat_exact as exact
 from rljax.envs.thermostat import Thermostat, ThermostatParams, bang_bang
 from rljax.numerics.statistics import bootstrap_interval, interquartile_mean, summarize
-from rljax.report.plots import require_matplotlib, save_figure
+from rljax.report.plots import new_figure, save_figure
 from rljax.report.policy_replay import play_policies, save_replay
 from rljax.rollouts.rollout import Trajectory, evaluate, record
 from rljax.training.loggers import log_line
@@ -128,13 +128,13 @@ def print_table(result: Mapping[str, Any]) -> None:
 
     log_line(f"{'policy':<34}{'return':>7}  {'95 % interval':<16}{'of optimum':>8}")
     for name, values in (
-        ("untrained, actions sampled", result["returns_untrained"]),
+        ("untrained, actions drawn", result["returns_untrained"]),
         ("learned", result["returns"]),
     ):
         if name == "learned":
             line('"on below the target"', result["return_bang_bang"])
         line(name, interquartile_mean(values), bootstrap_interval(values))
-    line("optimal, ignoring the time", result["return_best_policy"])
+    line("best that sees no clock", result["return_best_policy"])
     line("optimum, exact", optimum)
     errors = result["critic_errors"]
     median, worst = (
@@ -200,11 +200,8 @@ def draw_temperatures(
         episodes: by name, each from `rljax.episode`.
         title: of the figure.
     """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
     rows = len(episodes)
-    figure = Figure(figsize=(9, 1.2 + 1.9 * rows), dpi=110, layout="constrained")
+    figure = new_figure(9, 1.2 + 1.9 * rows, dpi=110)
     axes: Any = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, one) in zip(axes, episodes.items(), strict=True):
         degrees = np.asarray(one.state.temperature, np.float64)
@@ -249,9 +246,6 @@ def draw_policy(
         on: `[E, 81]`, from `on_probability`.
         gamma: discount factor of the optimal policy, drawn beside it.
     """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
     steps, shares = np.asarray(env_steps, np.float64), np.asarray(on, np.float64)
     grid = exact.grid(plant)
     best_on = exact.optimal_policy(grid, gamma=gamma)
@@ -259,7 +253,7 @@ def draw_policy(
     between = (steps[1:] + steps[:-1]) / 2
     half = (_DEGREES[1] - _DEGREES[0]) / 2
     edges = plant.target + np.append(_DEGREES - half, _DEGREES[-1] + half)
-    figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
+    figure = new_figure(9, 5, dpi=110)
     left, right = axes = figure.subplots(1, 2, sharey=True, width_ratios=[12, 1])
     for panel, columns, share in (
         (left, np.concatenate([steps[:1], between, steps[-1:]]), shares),

@@ -1,4 +1,4 @@
-"""Distributions over actions: a policy network's output, with what learners need of it.
+"""Distributions over actions: the output of a policy network.
 
 Each is a pytree of parameters whose leading axes are batch axes, and four pure functions
 of it: `sample`, `log_prob`, `entropy` and `kl`; `mode` is the greedy action. A sample is a
@@ -106,9 +106,8 @@ class Normal(struct.PyTreeNode):
     def log_prob(self, action: jax.Array) -> jax.Array:
         """`[...]` log-densities of `[..., D]` actions, summed over the components."""
         z = (action - self.mean) * jnp.exp(-self.log_std)
-        return jnp.sum(
-            -0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi), axis=-1
-        )
+        density = -0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        return jnp.sum(density, axis=-1)
 
     def entropy(self) -> jax.Array:
         """`[...]` differential entropies, in nats."""

@@ -1,7 +1,7 @@
-"""Losses, per element and to be minimized; the caller reduces.
+"""Losses, per element and to be minimized: arrays of the inputs' one shape, any shape.
 
-They work alike on environment steps `[T, B]` and on tokens `[B, L]`. Gradients are
-stopped where the papers stop them.
+They work alike on environment steps `[T, B]` and on tokens `[B, L]`; callers reduce
+them. Gradients are stopped where the papers stop them.
 """
 
 import chex
@@ -13,11 +13,8 @@ def policy_gradient_loss(log_prob: jax.Array, advantage: jax.Array) -> jax.Array
     """The score-function loss, whose gradient is that of -E[log pi(a|s) A].
 
     Args:
-        log_prob: log pi(a|s) of the actions taken, of any shape.
-        advantage: their advantages, of the same shape; a constant to the gradient.
-
-    Returns:
-        Losses of the inputs' shape.
+        log_prob: log pi(a|s) of the actions taken.
+        advantage: their advantages; a constant to the gradient.
 
     References:
         Williams (1992), "Simple statistical gradient-following algorithms", eq. 11.
@@ -36,13 +33,10 @@ def clipped_surrogate(
     """PPO's clipped policy loss.
 
     Args:
-        log_prob: log pi(a|s) under the policy being learned, of any shape.
+        log_prob: log pi(a|s) under the policy being learned.
         old_log_prob: the same under the policy that acted.
         advantage: advantages; a constant to the gradient.
         clip_eps: how far the probability ratio may move from 1 to the policy's gain.
-
-    Returns:
-        Losses of the inputs' shape.
 
     References:
         Schulman et al. (2017), https://arxiv.org/abs/1707.06347, eq. 7.
@@ -61,19 +55,16 @@ def clipped_value_loss(
     *,
     clip_eps: float | jax.Array,
 ) -> jax.Array:
-    """Half the squared error of a value, held near the value it had when it acted.
+    """Half the squared error of a value, held near the one at the time of the rollout.
 
     The larger of the plain loss and that of the value clipped to within `clip_eps` of
     `old_value`; an infinite `clip_eps` gives the plain loss.
 
     Args:
-        value: V(s) being learned, of any shape.
+        value: V(s) being learned.
         old_value: V(s) at the time of the rollout.
         target: value targets; constants to the gradient.
         clip_eps: how far the value may move, in the unit of the return.
-
-    Returns:
-        Losses of the inputs' shape.
 
     References:
         Huang et al. (2022), "The 37 implementation details of PPO", detail 9.

@@ -39,7 +39,17 @@ class MLP(nn.Module):
         return _dense(self.outputs, self.output_scale)(x)
 
 
-class ActorCritic(nn.Module):
+class _ActorCritic(nn.Module):
+    def value(self, observation: jax.Array) -> jax.Array:
+        """`[...]` values of `[..., D]` observations."""
+        return self.critic(observation)[..., 0]
+
+    def __call__(self, observation: jax.Array) -> tuple[Any, jax.Array]:
+        """Policy and value of `[..., D]` observations."""
+        return self.policy(observation), self.value(observation)
+
+
+class ActorCritic(_ActorCritic):
     """Separate policy and value networks for discrete actions.
 
     Attributes:
@@ -59,16 +69,8 @@ class ActorCritic(nn.Module):
         """Action distribution for `[..., D]` observations."""
         return Categorical(self.actor(observation))
 
-    def value(self, observation: jax.Array) -> jax.Array:
-        """`[...]` values of `[..., D]` observations."""
-        return self.critic(observation)[..., 0]
 
-    def __call__(self, observation: jax.Array) -> tuple[Categorical, jax.Array]:
-        """Policy and value of `[..., D]` observations."""
-        return self.policy(observation), self.value(observation)
-
-
-class NormalActorCritic(nn.Module):
+class NormalActorCritic(_ActorCritic):
     """Separate policy and value networks for continuous actions.
 
     Actions are drawn from a normal distribution, without bounds: an environment whose
@@ -93,28 +95,16 @@ class NormalActorCritic(nn.Module):
         mean = self.actor(observation)
         return Normal(mean, jnp.broadcast_to(self.log_std, mean.shape))
 
-    def value(self, observation: jax.Array) -> jax.Array:
-        """`[...]` values of `[..., D]` observations."""
-        return self.critic(observation)[..., 0]
-
-    def __call__(self, observation: jax.Array) -> tuple[Normal, jax.Array]:
-        """Policy and value of `[..., D]` observations."""
-        return self.policy(observation), self.value(observation)
-
 
 def check_policy(
     network: Network, params: Params, space: Any, observation: Any
 ) -> None:
-    """Checks that a network's actions are those that an environment takes.
+    """Checks that a network's actions fit the environment's action space.
 
-    Args:
-        network: the policy network.
-        params: its parameters.
-        space: the environment's action space.
-        observation: a batch of observations, leaves `[B, ...]`.
+    `observation` is a batch of observations, leaves `[B, ...]`.
 
     Raises:
-        ValueError: they are others.
+        ValueError: the actions do not fit.
     """
 
     def sample(params: Any, observation: Any) -> Any:
@@ -122,16 +112,14 @@ def check_policy(
         return policy.sample(jax.random.key(0)), getattr(policy, "logits", None)
 
     action, logits = jax.eval_shape(sample, params, observation)
-    if isinstance(space, Discrete):
-        fits = logits is not None and logits.shape[-1] == space.n
+    discrete = isinstance(space, Discrete)
+    if logits is None:
+        found = f"actions of shape {action.shape[1:]}"
+        fits = not discrete and action.shape[1:] == tuple(space.shape)
     else:
-        fits = logits is None and action.shape[1:] == tuple(space.shape)
+        found = f"{logits.shape[-1]} discrete actions"
+        fits = discrete and logits.shape[-1] == space.n
     if not fits:
-        found = (
-            f"actions of shape {action.shape[1:]}"
-            if logits is None
-            else f"{logits.shape[-1]} discrete actions"
-        )
         raise ValueError(
             f"the network chooses among {found}, but the environment's action space is "
             f"{space}. Give the network the environment's number of actions (or its "

@@ -10,9 +10,10 @@ import numpy as np
 from rljax.base import TimeStep
 from rljax.envs.conformance_hooks import (
     check_draw,
+    check_from_noise,
     check_log_probs,
-    check_reset_from_noise,
-    check_step_from_noise,
+    first_line,
+    pick,
 )
 
 _NUM_ENVS = 4
@@ -25,10 +26,10 @@ def check_environment(
     """Checks that an environment keeps the contract of `rljax.base.Environment`.
 
     It must be hashable; jit, with its parameters traced; vmap, with no effect of one
-    environment on another; keep the shapes and dtypes of its state, so that a scan can carry it;
-    give float32 rewards and bool flags, and observations within their space; depend on
-    nothing but its arguments; consume a key at most once; and never make NaN. Optional
-    methods are checked if it has them.
+    environment on another; keep the shapes and dtypes of its state, so that a scan can
+    carry it; give float32 rewards and bool flags, and observations within their space;
+    depend on nothing but its arguments; consume a key at most once; and never make NaN.
+    Optional methods are checked if it has them.
 
     Args:
         env: the environment.
@@ -37,7 +38,8 @@ def check_environment(
         num_steps: steps to play in each of a few environments.
 
     Raises:
-        ValueError: it breaks the contract; the message names the function, the field and the step.
+        ValueError: it breaks the contract; the message names the function, the field
+            and the step.
 
     Example:
         check_environment(MyEnvironment(), MyParams(), jax.random.key(0))
@@ -53,10 +55,10 @@ def check_environment(
             action = checker.space("action_space").sample(action_key)
             pair = checker.step(step_key, state, action)
         checker.starts(starts_key)
-        if hasattr(env, "reset_from_noise"):
-            check_reset_from_noise(checker, noise_keys[0], state, observation)
-        if hasattr(env, "step_from_noise"):
-            check_step_from_noise(checker, noise_keys[1], state, action, pair)
+        start = state, observation
+        check_from_noise(checker, "reset", "num_noise", noise_keys[0], (), start)
+        inputs = state, action
+        check_from_noise(checker, "step", "step_noise", noise_keys[1], inputs, pair)
         check_log_probs(checker, state, action, pair[0])
         if hasattr(env, "draw"):
             check_draw(checker, state, action, pair[0])
@@ -86,7 +88,7 @@ class Checker:
                 "compiled programs are kept by environment",
                 "make it a frozen dataclass, and put arrays into params",
             )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
+        for path, leaf in jax.tree.leaves_with_path(self.params):
             if not isinstance(
                 leaf, bool | int | float | np.ndarray | np.generic | jax.Array
             ):
@@ -107,7 +109,7 @@ class Checker:
             )
         self.check_deterministic("reset", self.env.reset, key, self.params)
         state, observation = pair
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        for path, leaf in jax.tree.leaves_with_path(state):
             if getattr(leaf, "weak_type", False):
                 self.fail(
                     f"reset's state{jax.tree_util.keystr(path)} came from a Python "
@@ -115,28 +117,27 @@ class Checker:
                     "state leaves have a dtype",
                     "write jnp.float32(...) or jnp.int32(...)",
                 )
-        self.check_no_nan("reset", "state", state)
-        self.check_observation("reset", observation)
+        self.check_start("reset", state, observation)
         return state, observation
 
     def starts(self, key: jax.Array) -> None:
         """Checks many start states, since a rare one may be at fault."""
         keys = jax.random.split(key, _NUM_STARTS)
-        batched = jax.jit(jax.vmap(self.env.reset, in_axes=(0, None)))(
-            keys, self.params
-        )
-        single = jax.jit(lambda ks: jax.lax.map(self.reset_alone, ks))(keys)
-        for start in range(_NUM_STARTS):
-            state, observation = _one(batched, start)
-            self.check_no_nan("reset", "state", state)
-            self.check_observation("reset", observation)
-            self.check_independent(
-                "reset", start, _one(single, start), (state, observation)
-            )
 
-    def reset_alone(self, key: jax.Array) -> Any:
-        """`reset` as a function of the key only."""
-        return self.env.reset(key, self.params)
+        def reset(key):
+            return self.env.reset(key, self.params)
+
+        together = jax.jit(jax.vmap(reset))(keys)
+        alone = jax.jit(lambda keys: jax.lax.map(reset, keys))(keys)
+        for start in range(_NUM_STARTS):
+            pair = pick(together, start)
+            self.check_start("reset", *pair)
+            self.check_independent("reset", start, pick(alone, start), pair)
+
+    def check_start(self, name: str, state: Any, observation: Any) -> None:
+        """Checks that a state has no NaN, and its observation lies within the space."""
+        self.check_no_nan(name, "state", state)
+        self.check_observation(name, observation)
 
     def step(self, key: jax.Array, state: Any, action: Any) -> tuple[Any, TimeStep]:
         """Checks one step; returns the next state and the time step."""
@@ -169,23 +170,20 @@ class Checker:
     def play(self, key: jax.Array, num_steps: int) -> None:
         """Checks each step in a few environments at once against the same step alone."""
         played = jax.jit(self.rollout, static_argnums=1)(key, num_steps)
-        single, together, time = jax.device_get(_without_keys(played))
-        for t in range(num_steps):
-            for index in range(_NUM_ENVS):
-                where = f" at step {time[t, index] + 1} of an episode"
-                state, step = _one(_one(together, t), index)
-                self.check_independent(
-                    "step", index, _one(_one(single, t), index), (state, step)
+        alone, together, time = jax.device_get(_without_keys(played))
+        for index in np.ndindex(time.shape):
+            where = f" at step {time[index] + 1} of an episode"
+            state, step = pair = pick(together, index)
+            self.check_independent("step", index[1], pick(alone, index), pair)
+            for field, tree in ("state", state), *step._asdict().items():
+                self.check_no_nan("step", field, tree, where)
+            if not np.isfinite(step.reward):
+                self.fail(
+                    f"step's reward is {step.reward}{where}",
+                    "rewards are finite",
+                    "bound it",
                 )
-                for field, tree in ("state", state), *step._asdict().items():
-                    self.check_no_nan("step", field, tree, where)
-                if not np.isfinite(step.reward):
-                    self.fail(
-                        f"step's reward is {step.reward}{where}",
-                        "rewards are finite",
-                        "bound it",
-                    )
-                self.check_observation("step", step.observation, where)
+            self.check_observation("step", step.observation, where)
 
     def rollout(self, key: jax.Array, num_steps: int) -> Any:
         """Steps `[num_steps, B]`, each alone and all together, and their times."""
@@ -222,13 +220,13 @@ class Checker:
                 return jax.jit(function)(*args)
         except jax.errors.UnexpectedTracerError as error:
             self.fail(
-                f"{name} keeps a traced value beyond its call: {_first_line(error)}",
+                f"{name} keeps a traced value beyond its call: {first_line(error)}",
                 "an environment has no memory but its state",
                 "return in the state whatever is needed later",
             )
         except jax.errors.KeyReuseError as error:
             self.fail(
-                f"{name} uses its key twice: {_first_line(error)}",
+                f"{name} uses its key twice: {first_line(error)}",
                 "a key is consumed once",
                 "split it: first, second = jax.random.split(key)",
             )
@@ -239,7 +237,7 @@ class Checker:
             jax.errors.NonConcreteBooleanIndexError,
         ) as error:
             self.fail(
-                f"{name} does not jit: {_first_line(error)}",
+                f"{name} does not jit: {first_line(error)}",
                 "state, action and params are traced",
                 "use jnp.where or jax.lax.cond in place of Python's if, and jnp in "
                 "place of math and numpy",
@@ -267,17 +265,17 @@ class Checker:
         found_structure: Any = jax.tree.structure(found)
         if wanted_structure != found_structure:
             self.fail(
-                f"{name}'s result has the structure {found_structure}, not {wanted_structure}",
+                f"{name}'s result has the structure {found_structure}, not "
+                f"{wanted_structure}",
                 rule,
                 "return the same fields",
             )
-        wanted_leaves = jax.tree_util.tree_leaves_with_path(wanted)
-        for (path_of, a), b in zip(wanted_leaves, jax.tree.leaves(found), strict=True):
-            path = jax.tree_util.keystr(path_of).lstrip(".")
+        leaves = jax.tree.leaves_with_path(wanted)
+        for (path, a), b in zip(leaves, jax.tree.leaves(found), strict=True):
             if (a.shape, a.dtype) != (b.shape, b.dtype):
                 self.fail(
-                    f"{name} turns {path} from {a.dtype}{list(a.shape)} into "
-                    f"{b.dtype}{list(b.shape)}",
+                    f"{name} turns {jax.tree_util.keystr(path).lstrip('.')} from "
+                    f"{a.dtype}{list(a.shape)} into {b.dtype}{list(b.shape)}",
                     rule,
                     f"convert it with .astype({str(a.dtype)!r})",
                 )
@@ -331,7 +329,8 @@ class Checker:
     def fail(self, fault: str, rule: str, remedy: str) -> None:
         """Raises the error: what was found, the rule, the remedy."""
         raise ValueError(
-            f"{type(self.env).__name__} {fault}. Rule: {rule}. {remedy[:1].upper()}{remedy[1:]}."
+            f"{type(self.env).__name__} {fault}. Rule: {rule}. {remedy[0].upper()}"
+            f"{remedy[1:]}."
         )
 
 
@@ -343,7 +342,7 @@ def _zip_leaves(*trees: Any):
 
 
 def _paths_and_values(tree: Any) -> list[tuple[str, np.ndarray]]:
-    leaves = jax.tree_util.tree_leaves_with_path(_without_keys(tree))
+    leaves = jax.tree.leaves_with_path(_without_keys(tree))
     return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
 
 
@@ -361,15 +360,10 @@ def _without_keys(tree: Any) -> Any:
 
 def _text(tree: Any) -> str:
     """Dtype, shape and values of an observation."""
-    shown = [
+    return ", ".join(
         f"{x.dtype}{list(x.shape)} {np.array2string(x, threshold=8)}"
         for _, x in _paths_and_values(tree)
-    ]
-    return ", ".join(shown)
-
-
-def _one(tree: Any, index: int) -> Any:
-    return jax.tree.map(lambda x: x[index], tree)
+    )
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
@@ -377,7 +371,3 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
     if np.issubdtype(a.dtype, np.floating):
         return np.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
     return np.array_equal(a, b)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]

@@ -14,41 +14,43 @@ if TYPE_CHECKING:
 _NUM_DRAWS = 64
 
 
-def check_reset_from_noise(
-    checker: "Checker", key: jax.Array, state: Any, observation: Any
+def check_from_noise(
+    checker: "Checker",
+    method: str,
+    count_name: str,
+    key: jax.Array,
+    inputs: tuple[Any, ...],
+    wanted: Any,
 ) -> None:
-    """Checks that `reset_from_noise` keeps the types and spaces of `reset`."""
-    name, function = "reset_from_noise", checker.env.reset_from_noise
-    noise = _draws(checker, key, "num_noise", "start")
-    pair = _from_noise(checker, name, "num_noise", noise[0], checker.params)
-    checker.check_types(name, "reset's", (state, observation), pair)
-    checker.check_deterministic(name, function, noise[0], checker.params)
-    states = jax.jit(jax.vmap(function, in_axes=(0, None)))(noise, checker.params)
-    for start in range(len(noise)):
-        state, observation = jax.tree.map(lambda x, start=start: x[start], states)
-        checker.check_no_nan(name, "state", state)
-        checker.check_observation(name, observation)
+    """Checks that `{method}_from_noise`, if any, keeps types and spaces of `method`.
 
-
-def check_step_from_noise(
-    checker: "Checker", key: jax.Array, state: Any, action: Any, pair: Any
-) -> None:
-    """Checks that `step_from_noise` keeps the types and spaces of `step`."""
-    name, function = "step_from_noise", checker.env.step_from_noise
-    noise = _draws(checker, key, "step_noise", "step")
-    inputs = state, action, checker.params
-    checker.check_types(
-        name,
-        "step's",
-        pair,
-        _from_noise(checker, name, "step_noise", noise[0], *inputs),
-    )
+    Its arguments are the noise, as many numbers as the attribute `count_name`, then
+    `inputs` and the parameters; `wanted` is a result of `method`, "reset" or "step".
+    """
+    name = f"{method}_from_noise"
+    function = getattr(checker.env, name, None)
+    if function is None:
+        return
+    noise = _draws(checker, key, count_name, "start" if method == "reset" else method)
+    inputs = *inputs, checker.params
+    try:
+        found = checker.traced(name, function, noise[0], *inputs)
+    except (TypeError, ValueError, IndexError) as error:
+        if str(error).startswith(type(checker.env).__name__):
+            raise
+        checker.fail(
+            f"{name} fails on {count_name} = {noise.shape[1]} numbers: "
+            f"{first_line(error)}",
+            f"it takes noise of shape [{count_name}]",
+            f"correct {count_name}",
+        )
+    checker.check_types(name, f"{method}'s", wanted, found)
     checker.check_deterministic(name, function, noise[0], *inputs)
-    every = jax.jit(jax.vmap(function, in_axes=(0, None, None, None)))(noise, *inputs)
+    every = jax.jit(jax.vmap(lambda row: function(row, *inputs)))(noise)
     for draw in range(len(noise)):
-        state, timestep = jax.tree.map(lambda x, draw=draw: x[draw], every)
-        checker.check_no_nan(name, "state", state)
-        checker.check_observation(name, timestep.observation)
+        state, seen = pick(every, draw)
+        observation = seen if method == "reset" else seen.observation
+        checker.check_start(name, state, observation)
 
 
 def check_log_probs(
@@ -103,7 +105,7 @@ def _draws(checker: "Checker", key: jax.Array, count_name: str, what: str) -> ja
     if not isinstance(count, int):
         checker.fail(
             f"makes a {what} from noise and has {count_name} = {count!r}",
-            f"{count_name} says how many uniform numbers a {what} takes",
+            f"{count_name} is how many uniform numbers a {what} takes",
             "make it an int",
         )
     last = np.nextafter(1, 0, dtype="f")
@@ -111,17 +113,11 @@ def _draws(checker: "Checker", key: jax.Array, count_name: str, what: str) -> ja
     return jnp.concatenate([jax.random.uniform(key, (_NUM_DRAWS, count)), ends])
 
 
-def _from_noise(
-    checker: "Checker", name: str, count_name: str, noise: jax.Array, *inputs: Any
-) -> Any:
-    try:
-        return checker.traced(name, getattr(checker.env, name), noise, *inputs)
-    except (TypeError, ValueError, IndexError) as error:
-        if str(error).startswith(type(checker.env).__name__):
-            raise
-        first_line = str(error).strip().splitlines()[0]
-        checker.fail(
-            f"{name} fails on {count_name} = {len(noise)} numbers: {first_line}",
-            f"it takes noise of shape [{count_name}]",
-            f"correct {count_name}",
-        )
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return str(error).strip().splitlines()[0]
+
+
+def pick(tree: Any, index: Any) -> Any:
+    """The element of each leaf at an index."""
+    return jax.tree.map(lambda x: x[index], tree)

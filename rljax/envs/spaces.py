@@ -1,7 +1,7 @@
 """Spaces of actions and observations: their shape, dtype and bounds."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ class Discrete:
     """
 
     n: int
+    shape: ClassVar[tuple[int, ...]] = ()
+    dtype: ClassVar[Any] = np.dtype(np.int32)
 
     def __post_init__(self):
         if self.n < 1:
@@ -24,28 +26,16 @@ class Discrete:
                 f"Discrete needs at least one element, got n={self.n}. Use n >= 1."
             )
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one element: `()`."""
-        return ()
-
-    @property
-    def dtype(self) -> Any:
-        """Element type: int32."""
-        return np.dtype(np.int32)
-
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws one element uniformly; consumes `key`."""
         return jax.random.randint(key, (), 0, self.n, jnp.int32)
 
     def contains(self, x: Any) -> jax.Array:
         """Bool scalar: whether `x` is an integer scalar within the range."""
-        if not _is_array(x) or jnp.shape(x) != ():
+        array = _as_array(x, ())
+        if array is None or not jnp.issubdtype(array.dtype, jnp.integer):
             return jnp.bool_(False)
-        x = jnp.asarray(x)
-        if not jnp.issubdtype(x.dtype, jnp.integer):
-            return jnp.bool_(False)
-        return (x >= 0) & (x < self.n)
+        return (array >= 0) & (array < self.n)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +61,8 @@ class Box:
     def __post_init__(self):
         if any(isinstance(x, jax.core.Tracer) for x in (self.low, self.high)):
             return
-        if np.issubdtype(self.dtype, np.integer) and np.any(
-            np.asarray(self.high) >= 2**31 - 1
-        ):
+        integer = np.issubdtype(self.dtype, np.integer)
+        if integer and np.any(np.asarray(self.high) >= 2**31 - 1):
             raise ValueError(
                 f"an integer Box needs high < 2**31 - 1, got {self.high}. Use a smaller "
                 f"bound."
@@ -110,16 +99,15 @@ class Box:
 
     def contains(self, x: Any) -> jax.Array:
         """Bool scalar: whether `x` has the shape and dtype and lies within the bounds."""
-        if not _is_array(x) or jnp.shape(x) != tuple(self.shape):
-            return jnp.bool_(False)
-        x = jnp.asarray(x)
-        if x.dtype != self.dtype:
+        array = _as_array(x, self.shape)
+        if array is None or array.dtype != self.dtype:
             return jnp.bool_(False)
         low, high = jnp.asarray(self.low), jnp.asarray(self.high)
-        return jnp.all((x >= low) & (x <= high))
+        return jnp.all((array >= low) & (array <= high))
 
 
-def _is_array(x: Any) -> bool:
-    """Whether `x` is one array or number, and not a container of several."""
+def _as_array(x: Any, shape: tuple[int, ...]) -> jax.Array | None:
+    """An array or a number of this shape; None of another, and of a container."""
     leaves = jax.tree.leaves(x)
-    return len(leaves) == 1 and leaves[0] is x
+    is_leaf = len(leaves) == 1 and leaves[0] is x
+    return jnp.asarray(x) if is_leaf and jnp.shape(x) == tuple(shape) else None

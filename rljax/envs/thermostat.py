@@ -27,9 +27,7 @@ class ThermostatParams(struct.PyTreeNode):
     cooling: float = 0.02  # 1/min, of the difference to the outside
     heating: float = 1.0  # F/min, while the heater is on
     tau: float = 1.0  # min, Euler step
-    disturbance: float = (
-        0.0  # F, standard deviation of Gaussian noise added at each step
-    )
+    disturbance: float = 0.0  # F, standard deviation of normal noise in each step
     start_low: float = 60.0  # F, the coldest start
     start_high: float = 80.0  # F, the warmest start
     max_steps: int = 200  # steps until truncation
@@ -108,7 +106,7 @@ class Thermostat:
         """Advances the room by `params.tau` minutes with the heater on or off.
 
         Args:
-            noise: `[1]` uniform in [0, 1): becomes the normal disturbance by its quantile function.
+            noise: `[1]` uniform in [0, 1); its normal quantile is the disturbance.
             state: unbatched state.
             action: int scalar: 1 turns the heater on, anything else off.
             params: the plant.
@@ -119,10 +117,8 @@ class Thermostat:
             if the new temperature lies within the band, ends included, else 0.
         """
         dtype = state.temperature.dtype
-        # The inverse error function of -1 is infinite.
-        sign = jnp.maximum(
-            2 * noise[0].astype(dtype) - 1, np.nextafter(-1, 0, dtype="f")
-        )
+        least = np.nextafter(-1, 0, dtype="f")  # at -1 the quantile is infinite
+        sign = jnp.maximum(2 * noise[0].astype(dtype) - 1, least)
         normal = jnp.sqrt(dtype.type(2)) * jax.lax.erf_inv(sign)
         disturbance = jnp.asarray(params.disturbance, dtype) * normal
         state = ThermostatState(
@@ -187,15 +183,13 @@ class Thermostat:
         def height(degrees: float) -> float:
             return min(max(1.0 + scale * (degrees - middle), 0.1), 1.9)
 
+        low, high = height(middle - half_band), height(middle + half_band)
         on, within = action == 1, abs(temperature - middle) <= half_band
         minutes = time * float(params.tau)
         shapes: list[Shape] = [
             rectangle(0.0, 0.0, 1.8, 2.0, "#dceedd" if within else "#f2f2ee"),
             rectangle(0.9, 0.1, 1.1, 1.9, "#ffffff"),  # the thermometer
-            rectangle(
-                0.9, height(middle - half_band), 1.1, height(middle + half_band),
-                "#8fcf97",
-            ),
+            rectangle(0.9, low, 1.1, high, "#8fcf97"),
             rectangle(0.95, 0.1, 1.05, height(temperature), "#c0392b"),
             Circle(1.0, 0.1, 0.09, "#c0392b"),
             Line([(0.86, 1.0), (1.14, 1.0)], "#1e7a34", 0.015),

@@ -23,7 +23,7 @@ _normal_cdf = np.vectorize(lambda z: 0.5 * (1.0 + math.erf(z / math.sqrt(2.0))))
 
 
 class Grid(NamedTuple):
-    """A tabulated plant: `N` temperatures and 2 actions. Actions are 0 and 1, the heater off and on.
+    """A tabulated plant: `N` temperatures; actions 0 and 1 are the heater off and on.
 
     Attributes:
         temperature: `[N]`, F, evenly spaced.
@@ -45,14 +45,10 @@ class Grid(NamedTuple):
 
 
 def grid(params: ThermostatParams, num_points: int = 40001) -> Grid:
-    """Tabulates a plant over all temperatures that it can reach.
-
-    Args:
-        params: the plant; numbers, not arrays.
-        num_points: number of grid points N.
+    """Tabulates a plant, whose parameters are numbers, over all temperatures in reach.
 
     Raises:
-        ValueError: there are fewer than two points; the Euler step is unstable, so that
+        ValueError: `num_points` is below two; the Euler step is unstable, so that
             temperatures are unbounded (not `0 < cooling * tau <= 1`); or another
             parameter is out of range.
     """
@@ -84,14 +80,13 @@ def grid(params: ThermostatParams, num_points: int = 40001) -> Grid:
     mean = temperature + params.tau * (
         heat - params.cooling * (temperature - params.outside)
     )
-    position = np.clip((mean - temperature[0]) / spacing, 0, num_points - 1)
-    below = np.minimum(position.astype(int), num_points - 2)
+    below, share = _locate(temperature, mean)
     return Grid(
         temperature=temperature,
         observation=((temperature - params.target) / 10.0).astype(np.float32)[:, None],
         reward=_expected_reward(mean, params),
         below=below,
-        share=position - below,
+        share=share,
         kernel=_kernel(params.disturbance, spacing),
         start=_start_weights(temperature, params),
     )
@@ -119,12 +114,10 @@ def policy_values(
         ValueError: a continuing task with gamma of 1 has no finite value.
     """
     probability = np.asarray(on, np.float64)
-
-    def backup(values):
-        off_value, on_value = action_values(table, values, gamma)
-        return (1 - probability) * off_value + probability * on_value
-
-    return _iterate(backup, table, gamma, num_steps)
+    shares = np.stack([1 - probability, probability])
+    return _iterate(
+        lambda values: (shares * values).sum(axis=0), table, gamma, num_steps
+    )
 
 
 def optimal_values(
@@ -134,11 +127,7 @@ def optimal_values(
 
     With `num_steps` the policy may depend on the time: an upper bound for all policies.
     """
-
-    def backup(values):
-        return action_values(table, values, gamma).max(axis=0)
-
-    return _iterate(backup, table, gamma, num_steps)
+    return _iterate(lambda values: values.max(axis=0), table, gamma, num_steps)
 
 
 def optimal_policy(table: Grid, *, gamma: float) -> np.ndarray:
@@ -157,11 +146,7 @@ def relative_error(
 ) -> float:
     """Root mean square of (predicted - value) / value over visited temperatures.
 
-    Args:
-        table: the plant.
-        values: `[N]`.
-        predicted: `[N]`, a critic's at the same grid points.
-        temperature: temperatures that were visited, F, of any shape.
+    Values and predictions are `[N]`, at grid points; `temperature`, F, has any shape.
     """
     visited = np.ravel(temperature)
     value, guess = (
@@ -197,13 +182,9 @@ def best_act(
             if certain:
                 reward = (jnp.abs(above) <= params.half_band).astype(jnp.float32)
             else:
-                reward = jnp.diff(
-                    jax.scipy.stats.norm.cdf(
-                        jnp.array([-params.half_band, params.half_band]),
-                        above[..., None],
-                        std,
-                    )
-                )[..., 0]
+                ends = jnp.array([-params.half_band, params.half_band])
+                below = jax.scipy.stats.norm.cdf(ends, above[..., None], std)
+                reward = jnp.diff(below)[..., 0]
             return reward + jnp.interp(mean, temperature, ahead)
 
         return (value(on) > value(off)).astype(jnp.int32)
@@ -217,15 +198,16 @@ def objective(table: Grid, values: ArrayLike) -> float:
 
 
 def _iterate(
-    backup: Callable[[np.ndarray], np.ndarray],
+    choose: Callable[[np.ndarray], np.ndarray],
     table: Grid,
     gamma: float,
     num_steps: int | None,
 ) -> np.ndarray:
+    """`[N]` values of a policy, which makes state values of action values `[2, N]`."""
     values = np.zeros_like(table.temperature)
     if num_steps is not None:
         for _ in range(num_steps):
-            values = backup(values)
+            values = choose(action_values(table, values, gamma))
         return values
     if not 0 <= gamma < 1:
         raise ValueError(
@@ -236,7 +218,7 @@ def _iterate(
     # least and the greatest change. Puterman (1994), Markov Decision Processes, 6.6.
     ahead = gamma / (1 - gamma)
     while True:
-        following = backup(values)
+        following = choose(action_values(table, values, gamma))
         change = following - values
         low, high = ahead * change.min(), ahead * change.max()
         values = following
@@ -246,10 +228,10 @@ def _iterate(
 
 def _kernel(disturbance: float, spacing: float) -> np.ndarray:
     """`[2 * M + 1]` probabilities of disturbances in whole grid spacings."""
-    reach = math.ceil(7 * disturbance / spacing)
-    edges = (np.arange(-reach, reach + 2) - 0.5) * spacing
     if disturbance == 0:
         return np.ones(1)
+    reach = math.ceil(7 * disturbance / spacing)
+    edges = (np.arange(-reach, reach + 2) - 0.5) * spacing
     mass = np.diff(_normal_cdf(edges / disturbance))
     return mass / mass.sum()
 
@@ -275,18 +257,26 @@ def _expected_reward(mean: np.ndarray, params: ThermostatParams) -> np.ndarray:
     )
 
 
+def _locate(
+    temperature: np.ndarray, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grid points below, and the distances from them, as shares of the spacing."""
+    last = len(temperature) - 1
+    spacing = temperature[1] - temperature[0]
+    position = np.clip((points - temperature[0]) / spacing, 0, last)
+    below = np.minimum(position.astype(int), last - 1)
+    return below, position - below
+
+
 def _start_weights(temperature: np.ndarray, params: ThermostatParams) -> np.ndarray:
     """`[N]` weights of grid points in a mean over the start temperatures."""
-    spacing = temperature[1] - temperature[0]
     if params.start_low == params.start_high:
         starts = np.array([params.start_low])
     else:
         # The midpoint rule within each of many cells; a cell is far below the spacing.
         edges = np.linspace(params.start_low, params.start_high, 16 * len(temperature))
         starts = (edges[1:] + edges[:-1]) / 2
-    position = (starts - temperature[0]) / spacing
-    below = np.clip(position.astype(int), 0, len(temperature) - 2)
-    share = position - below
+    below, share = _locate(temperature, starts)
     weights = np.zeros_like(temperature)
     np.add.at(weights, below, 1 - share)
     np.add.at(weights, below + 1, share)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs.spaces import Box, Discrete
-from rljax.envs.vector import AutoReset, VectorEnv, VectorState
+from rljax.envs.vector import VectorEnv
 from rljax.report.gif import frame
 
 try:
@@ -29,14 +29,39 @@ except ImportError as error:
         "with: pip install 'rljax[gym]'"
     ) from error
 
-_MODES: dict[AutoresetMode, AutoReset] = {
-    AutoresetMode.SAME_STEP: "same_step",
-    AutoresetMode.NEXT_STEP: "next_step",
-    AutoresetMode.DISABLED: "disabled",
-}
+
+class _Adapter:
+    """One environment or many; each call takes its key from a sequence of keys."""
+
+    np_random: Any
+
+    def __init__(self, env: Any, params: Any, render_mode: str | None):
+        modes = [None, "rgb_array"] if hasattr(env, "draw") else [None]
+        if render_mode not in modes:
+            raise ValueError(
+                f"render_mode must be one of {modes} for {type(env).__name__}, got "
+                f"{render_mode!r}. Choose one; a method draw(state, action, params) "
+                f"makes an environment renderable."
+            )
+        self.render_mode = render_mode
+        self._env, self._params = env, jax.tree.map(jnp.asarray, params)
+        self._key: jax.Array | None = None
+
+    def _seed(self, seed: int | None) -> None:
+        if seed is not None or self._key is None:
+            self._key = jax.random.key(int(self.np_random.integers(2**32)))
+
+    def _call(self, env: Any, method: str, *args: Any, **options: Any) -> Any:
+        self._key, result = _run(env, method, self._key, *args, **options)
+        return result
+
+    def _is_rendered(self, state: Any) -> bool:
+        if self.render_mode is not None and state is None:
+            raise ResetNeeded("there is nothing to render yet. Call reset().")
+        return self.render_mode is not None
 
 
-class GymnasiumEnv(gymnasium.Env):
+class GymnasiumEnv(_Adapter, gymnasium.Env):
     """One environment.
 
     Args:
@@ -54,12 +79,9 @@ class GymnasiumEnv(gymnasium.Env):
     }
 
     def __init__(self, env: Any, params: Any, *, render_mode: str | None = None):
-        _check_render_mode(env, render_mode)
-        self.render_mode = render_mode
+        super().__init__(env, params, render_mode)
         self.observation_space = _space(env.observation_space(params))
         self.action_space = _space(env.action_space(params))
-        self._env, self._params = env, jax.tree.map(jnp.asarray, params)
-        self._key: jax.Array | None = None
         self._state: Any = None
         self._action: Any = None
         self._over = True
@@ -69,9 +91,8 @@ class GymnasiumEnv(gymnasium.Env):
     ) -> tuple[Any, dict[str, Any]]:
         """Starts an episode; a seed makes it, and those that follow, repeatable."""
         super().reset(seed=seed)
-        if seed is not None or self._key is None:
-            self._key = _key(self.np_random)
-        self._key, self._state, observation = _reset(self._env, self._key, self._params)
+        self._seed(seed)
+        self._state, observation = self._call(self._env, "reset", self._params)
         self._action, self._over = None, False
         return _fit(self.observation_space, observation), {}
 
@@ -85,9 +106,8 @@ class GymnasiumEnv(gymnasium.Env):
         if self._over:
             raise ResetNeeded("the episode is over, or none was started. Call reset().")
         action = _checked(self.action_space, action)
-        self._key, self._state, timestep = _step(
-            self._env, self._key, self._state, action, self._params
-        )
+        inputs = self._state, action, self._params
+        self._state, timestep = self._call(self._env, "step", *inputs)
         self._action = action
         observation = _fit(self.observation_space, timestep.observation)
         terminated, truncated = bool(timestep.terminated), bool(timestep.truncated)
@@ -100,15 +120,13 @@ class GymnasiumEnv(gymnasium.Env):
         Raises:
             ResetNeeded: no episode was started.
         """
-        if self.render_mode is None:
+        if not self._is_rendered(self._state):
             return None
-        if self._state is None:
-            raise ResetNeeded("there is nothing to render yet. Call reset().")
         state, params = _numpy((self._state, self._params))
         return frame(self._env.draw(state, self._action, params))
 
 
-class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
+class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
     """Many environments stepped together, in one compiled program.
 
     Args:
@@ -133,21 +151,25 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ):
-        _check_render_mode(env, render_mode)
+        super().__init__(env, params, render_mode)
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}. Raise it.")
         self.num_envs = num_envs
-        self.render_mode = render_mode
         self.single_observation_space = _space(env.observation_space(params))
         self.single_action_space = _space(env.action_space(params))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        mode = _mode(autoreset_mode)
-        self.metadata = GymnasiumEnv.metadata | {"autoreset_mode": mode}
-        self._mode = mode
-        self._env, self._params = env, jax.tree.map(jnp.asarray, params)
-        self._key: jax.Array | None = None
-        self._envs: VectorState | None = None
+        try:
+            self._mode = AutoresetMode(autoreset_mode)
+        except ValueError:
+            names = ", ".join(mode.value for mode in AutoresetMode)
+            raise ValueError(
+                f"autoreset_mode must be one of {names}, got {autoreset_mode!r}. "
+                f"Choose one."
+            ) from None
+        self.metadata = GymnasiumEnv.metadata | {"autoreset_mode": self._mode}
+        self._all = VectorEnv(env)
+        self._envs: Any = None
         self._done = np.zeros(num_envs, bool)
         self._actions: Any = None
         self._acted = np.zeros(num_envs, bool)
@@ -167,20 +189,18 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
         """
         if seed is not None and not isinstance(seed, int | np.integer):
             raise ValueError(
-                f"seed must be one integer for all environments, got {seed!r}. Use seed=0, say."
+                f"seed must be one integer for all environments, got {seed!r}. Use "
+                f"seed=0, say."
             )
         super().reset(seed=seed)
-        if seed is not None or self._key is None:
-            self._key = _key(self.np_random)
+        self._seed(seed)
         mask = self._mask(options or {})
         if self._envs is None:
-            self._key, self._envs = _start(
-                self._env, self._key, self._params, self.num_envs
-            )
+            start = functools.partial(self._call, self._all, "reset")
+            self._envs = start(self._params, num_envs=self.num_envs)
         else:
-            self._key, self._envs = _restart(
-                self._env, self._key, self._params, self._envs, mask
-            )
+            inputs = self._params, self._envs, mask
+            self._envs = self._call(self._all, "restart", *inputs)
         self._done = self._done & ~mask
         self._acted = self._acted & ~mask
         return _fit(self.observation_space, self._envs.observation), {}
@@ -205,8 +225,9 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
                 f"Call reset(options={{'reset_mask': terminated | truncated}})."
             )
         actions = _checked(self.action_space, actions)
-        self._key, self._envs, timestep, valid = _step_all(
-            self._env, self._key, self._params, self._envs, actions, _MODES[self._mode]
+        inputs = self._params, self._envs, actions
+        self._envs, timestep, valid = self._call(
+            self._all, "step", *inputs, autoreset=self._mode.name.lower()
         )
         final = _fit(self.observation_space, timestep.observation)
         reward, terminated, truncated = _numpy(timestep[1:])
@@ -225,18 +246,16 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
         Raises:
             ResetNeeded: no episode was started.
         """
-        if self.render_mode is None:
+        if not self._is_rendered(self._envs):
             return None
-        if self._envs is None:
-            raise ResetNeeded("there is nothing to render yet. Call reset().")
         states, params = _numpy((self._envs.state, self._params))
 
-        def picture(index: int) -> Any:
+        def picture(index: int) -> np.ndarray:
             state, action = jax.tree.map(lambda x: x[index], (states, self._actions))
             last = action if self._acted[index] else None
-            return self._env.draw(state, last, params)
+            return frame(self._env.draw(state, last, params))
 
-        return tuple(frame(picture(index)) for index in range(self.num_envs))
+        return tuple(map(picture, range(self.num_envs)))
 
     def _mask(self, options: dict[str, Any]) -> np.ndarray:
         if "reset_mask" not in options:
@@ -266,37 +285,12 @@ def _final(observation: Any, ended: np.ndarray) -> dict[str, Any]:
     }
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _reset(env: Any, key: jax.Array, params: Any) -> Any:
-    key, reset_key = jax.random.split(key)
-    return key, *env.reset(reset_key, params)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _step(env: Any, key: jax.Array, state: Any, action: Any, params: Any) -> Any:
-    key, step_key = jax.random.split(key)
-    return key, *env.step(step_key, state, action, params)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _start(env: Any, key: jax.Array, params: Any, num_envs: int) -> Any:
-    key, start_key = jax.random.split(key)
-    return key, VectorEnv(env).reset(start_key, params, num_envs)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _restart(env: Any, key: jax.Array, params: Any, old: VectorState, mask: Any) -> Any:
-    key, start_key = jax.random.split(key)
-    return key, VectorEnv(env).restart(start_key, params, old, mask)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _step_all(
-    env: Any, key: jax.Array, params: Any, old: Any, action: Any, autoreset: AutoReset
-) -> Any:
-    key, step_key = jax.random.split(key)
-    result = VectorEnv(env).step(step_key, params, old, action, autoreset=autoreset)
-    return key, *result
+@functools.partial(
+    jax.jit, static_argnums=(0, 1), static_argnames=("num_envs", "autoreset")
+)
+def _run(env: Any, method: str, key: jax.Array, *args: Any, **options: Any) -> Any:
+    key, subkey = jax.random.split(key)
+    return key, getattr(env, method)(subkey, *args, **options)
 
 
 def _space(space: Any) -> gymnasium.Space:
@@ -319,10 +313,6 @@ def _space(space: Any) -> gymnasium.Space:
     )
 
 
-def _key(random: np.random.Generator) -> jax.Array:
-    return jax.random.key(int(random.integers(2**32)))
-
-
 def _fit(space: gymnasium.Space, observation: Any) -> Any:
     """An observation as Gymnasium wants it, in memory that the caller may write to."""
     if isinstance(space, gymnasium.spaces.Dict):
@@ -337,43 +327,19 @@ def _fit(space: gymnasium.Space, observation: Any) -> Any:
 
 def _numpy(tree: Any) -> Any:
     """The tree with leaves copied into NumPy arrays; keys unchanged."""
-
-    def plain(x):
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return x if is_key else np.array(x)
-
-    return jax.tree.map(plain, tree)
+    return jax.tree.map(
+        lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.array(x),
+        tree,
+    )
 
 
 def _checked(space: gymnasium.Space, action: Any) -> Any:
     """The action as NumPy; raises a ValueError if it lies outside the space."""
-
-    def of_numpy(x):
-        return np.asarray(x)[()] if isinstance(x, jax.Array) else x
-
-    action = jax.tree.map(of_numpy, action)
+    action = jax.tree.map(
+        lambda x: np.asarray(x)[()] if isinstance(x, jax.Array) else x, action
+    )
     if not space.contains(action):
         raise ValueError(
             f"actions lie in {space}, got {action!r}. Use action_space.sample(), say."
         )
     return _fit(space, action)
-
-
-def _mode(mode: AutoresetMode | str) -> AutoresetMode:
-    try:
-        return AutoresetMode(mode)
-    except ValueError:
-        names = ", ".join(mode.value for mode in AutoresetMode)
-        raise ValueError(
-            f"autoreset_mode must be one of {names}, got {mode!r}. Choose one."
-        ) from None
-
-
-def _check_render_mode(env: Any, render_mode: str | None) -> None:
-    modes = [None, "rgb_array"] if hasattr(env, "draw") else [None]
-    if render_mode not in modes:
-        raise ValueError(
-            f"render_mode must be one of {modes} for {type(env).__name__}, got "
-            f"{render_mode!r}. Choose one; a method draw(state, action, params) makes an "
-            f"environment renderable."
-        )

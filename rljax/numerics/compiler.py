@@ -16,7 +16,7 @@ Accelerators need none."""
 
 
 def compiler_options(platform: str | None = None) -> dict[str, Any]:
-    """What `jax.jit` takes as `compiler_options`.
+    """The `compiler_options` of `jax.jit` for a platform.
 
     Args:
         platform: "cpu", "gpu" or "tpu"; by default that of the default device.

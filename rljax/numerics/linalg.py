@@ -75,11 +75,8 @@ def _backward(saved, gradient):
         # kernel on a CPU: a fifth of the whole time of PPO.
         return jax.lax.optimization_barrier(rows.T) @ by_row
 
-    def folded(rows, by_row):
-        return rows.T @ by_row
-
     kernel_gradient = jax.lax.platform_dependent(
-        rows, by_row, cpu=transposed_first, default=folded
+        rows, by_row, cpu=transposed_first, default=lambda a, b: a.T @ b
     )
     return gradient @ kernel.T, kernel_gradient
 

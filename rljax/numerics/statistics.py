@@ -1,4 +1,4 @@
-"""Statistics over runs: what a handful of seeds says, and how sure it is."""
+"""Statistics over runs: means and chances over a handful of seeds, with intervals."""
 
 from typing import Any, NamedTuple
 
@@ -93,15 +93,14 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the interquartile mean over runs.
 
     Args:
-        scores: `[N]`, or `[N, K]` of N runs in each of K strata, tasks say: runs are
-            then resampled in each stratum, and the mean is of all scores together.
+        scores: `[N]`, or `[N, K]` of N runs in each of K strata, such as tasks: then
+            runs are resampled in each stratum, and the mean is of all scores together.
         confidence: how often such an interval holds the true mean.
         num_resamples: how often to resample.
-        seed: what the resamples come from.
+        seed: of the resamples.
 
     Returns:
-        Its two ends, or None where there is none: for fewer than two runs, as one run
-        says nothing of spread, and where a score is NaN.
+        Its two ends; None for fewer than two runs, and where a score is NaN.
     """
     runs = np.asarray(scores, np.float64)
     if len(runs) < 2 or np.isnan(runs).any():

@@ -46,15 +46,10 @@ def sincos(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     sine = rest + rest * square * _polynomial(
         square, -1.6666654611e-1, 8.3321608736e-3, -1.9515295891e-4
     )
-    cosine = (
-        1
-        - 0.5 * square
-        + square
-        * square
-        * _polynomial(
-            square, 4.166664568298827e-2, -1.388731625493765e-3, 2.443315711809948e-5
-        )
+    tail = _polynomial(
+        square, 4.166664568298827e-2, -1.388731625493765e-3, 2.443315711809948e-5
     )
+    cosine = 1 - 0.5 * square + square * square * tail
     quadrant = turns.astype(jnp.int32)
     odd = (quadrant & 1) == 1
     sine, cosine = jnp.where(odd, cosine, sine), jnp.where(odd, sine, cosine)

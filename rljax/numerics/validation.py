@@ -25,30 +25,22 @@ def check_ranges(
     Raises:
         ValueError: a value out of its range.
     """
-    for name, (low, high) in ranges.items():
-        value = _values(numbers, name)
-        _require(
-            name, value, (value >= low) & (value <= high), f"in [{low:g}, {high:g}]"
-        )
-    for name in positive:
-        value = _values(numbers, name)
-        _require(name, value, (value > 0) & (value < math.inf), "in (0, inf)")
-
-
-def _values(numbers: Any, name: str) -> np.ndarray:
-    return np.asarray(getattr(numbers, name), np.float64)
-
-
-def _require(name: str, value: np.ndarray, inside: Any, where: str) -> None:
-    if not np.all(inside):
-        raise ValueError(
-            f"{name} must lie {where}, got {value[~inside].flat[0]:g}. Choose a value in "
-            f"that range."
-        )
+    for name, bounds in [*ranges.items(), *((name, None) for name in positive)]:
+        value = np.asarray(getattr(numbers, name), np.float64)
+        if bounds is None:
+            inside, where = (value > 0) & (value < math.inf), "(0, inf)"
+        else:
+            low, high = bounds
+            inside, where = (value >= low) & (value <= high), f"[{low:g}, {high:g}]"
+        if not np.all(inside):
+            raise ValueError(
+                f"{name} must lie in {where}, got {value[~inside].flat[0]:g}. Choose a "
+                f"value in that range."
+            )
 
 
 def check_name(name: str, fields: Sequence[str], of: str) -> None:
-    """Raises a ValueError, which says what is nearest, if there is no such field."""
+    """Raises a ValueError, with the nearest name, if there is no such field."""
     if name not in fields:
         near = difflib.get_close_matches(name, fields, 1, 0.0)
         hint = f" Did you mean {near[0]}?" if near else ""

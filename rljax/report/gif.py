@@ -23,14 +23,7 @@ def require_pillow() -> None:
 
 
 def frame(picture: Picture, *, width: int = 600) -> np.ndarray:
-    """Paints one picture on white.
-
-    Args:
-        picture: what to paint.
-        width: of the frame, in pixels; the height keeps the view's proportions.
-
-    Returns:
-        uint8 `[H, W, 3]`.
+    """Paints one picture on white: uint8 `[H, width, 3]`, in the view's proportions.
 
     Raises:
         ValueError: the picture cannot be painted, or has no width.
@@ -81,9 +74,9 @@ def save_gif(
     horizon = max(len(replay.rewards) for replay in replays)
     steps = [*range(0, horizon, every), horizon]
     sheet = _Sheet(replays, width)
-    samples = [sheet.frame(t) for t in steps[:: -(-len(steps) // 16)]]
-    palette = _Palette(samples, replays)
-    images = (palette.reduce(sheet.frame(t)) for t in steps)
+    samples = map(sheet.frame, steps[:: -(-len(steps) // 16)])
+    palette = _Palette(list(samples), replays)
+    images = map(palette.reduce, map(sheet.frame, steps))
     durations = [10 * round(100 / frames_per_second)] * len(steps)  # ms
     durations[-1] += 10 * round(100 * hold)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -111,45 +104,46 @@ class _Sheet:
     def __init__(self, replays: Sequence[Replay], width: int):
         from PIL import Image, ImageDraw
 
-        self.replays, self.width = replays, width
-        self.digits = decimals(replays)
-        self.gap = max(width // 30, 4)
-        self.font = max(width / 26, 11.0)
-        self.rows = [_rows(replay.pictures[0], width) for replay in replays]
+        self.width, self.digits = width, decimals(replays)
+        gap, self.font = max(width // 30, 4), max(width / 26, 11.0)
         self.top = round(2.2 * self.font)
-        across = len(replays) * (width + self.gap) + self.gap
-        down = self.top + max(self.rows) + round(1.9 * self.font)
-        self.blank = Image.new("RGB", (across, down), "white")
+        rows = [_rows(replay.pictures[0], width) for replay in replays]
+        lefts = [gap + i * (width + gap) for i in range(len(replays))]
+        self.panels = list(zip(replays, lefts, rows, strict=True))
+        size = lefts[-1] + width + gap, self.top + max(rows) + round(1.9 * self.font)
+        self.blank = Image.new("RGB", size, "white")
         draw = ImageDraw.Draw(self.blank)
-        font = _font(1.15 * self.font)
-        for i, replay in enumerate(replays):
-            left = self.left(i)
-            title = _cut(replay.title, font, width)
-            draw.text((left, 0.7 * self.top), title, "#111111", font, anchor="ls")
-            edge = (left - 1, self.top - 1, left + width, self.top + self.rows[i])
+        for replay, left, down in self.panels:
+            spot = left, 0.7 * self.top
+            self.write(draw, spot, replay.title, "#111111", 1.15 * self.font)
+            edge = (left - 1, self.top - 1, left + width, self.top + down)
             draw.rectangle(edge, outline="#d5d9dd")
 
-    def left(self, panel: int) -> int:
-        return self.gap + panel * (self.width + self.gap)
+    def write(self, draw: Any, spot: Any, text: str, color: str, size: float) -> None:
+        font = _font(size)
+        text = text.replace("\n", " ")
+        if font.getlength(text) > self.width:
+            while text and font.getlength(text + "...") > self.width:
+                text = text[:-1]
+            text += "..."
+        draw.text(spot, text, color, font, anchor="ls")
 
     def frame(self, step: int) -> Any:
         from PIL import ImageDraw
 
         image = self.blank.copy()
         draw = ImageDraw.Draw(image)
-        font = _font(self.font)
-        for i, replay in enumerate(self.replays):
+        for replay, left, down in self.panels:
             length = len(replay.rewards)
             t = min(step, length)
-            picture = _paint(replay.pictures[t], self.width, self.rows[i])
-            image.paste(picture, (self.left(i), self.top))
+            picture = _paint(replay.pictures[t], self.width, down)
+            image.paste(picture, (left, self.top))
             total = float(np.sum(replay.rewards[:t]))
             words = f"step {t}    reward so far {total:.{self.digits}f}"
             if step >= length and replay.ending:
                 words += f"    {replay.ending}"
-            y = self.top + self.rows[i] + 1.35 * self.font
-            words = _cut(words, font, self.width)
-            draw.text((self.left(i), y), words, "#333333", font, anchor="ls")
+            spot = left, self.top + down + 1.35 * self.font
+            self.write(draw, spot, words, "#333333", self.font)
         return image
 
 
@@ -168,8 +162,8 @@ class _Palette:
             montage.paste(sample, (0, i * down))
         mixed = np.reshape(np.array(montage.quantize(120).getpalette()), (-1, 3))
         greys = [(i, i, i) for i in range(256)]
-        every = [(255, 255, 255), *flat, *map(tuple, mixed.tolist()), *greys]
-        self.colors = np.array(list(dict.fromkeys(every))[:256], np.uint8)
+        every = dict.fromkeys([(255, 255, 255), *flat, *map(tuple, mixed), *greys])
+        self.colors = np.array(list(every)[:256], np.uint8)
         # The palette index of each 24-bit color, filled when it first occurs.
         self.nearest = np.full(1 << 24, TRANSPARENT, np.uint8)
 
@@ -200,18 +194,16 @@ def _paint(picture: Picture, width: int, rows: int) -> Any:
     for kind, color, *rest in place(picture):
         if kind == "polygon":
             draw.polygon(pixels(rest), color)
-            continue
-        size, x, y, *more = rest
-        if kind == "line":
-            thick = max(round(scale * size), 1)
+        elif kind == "line":
+            thick = max(round(scale * rest[0]), 1)
             draw.line(pixels(rest[1:]), color, thick, joint="curve")
         elif kind == "circle":
-            x, y, radius = scale * x, scale * y, scale * size
+            radius, x, y = (scale * number for number in rest)
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), color)
         else:
-            anchor, text = more
-            where = {"start": "ls", "middle": "ms", "end": "rs"}[anchor]
-            draw.text((scale * x, scale * y), text, color, _font(scale * size), where)
+            size, x, y = (scale * number for number in rest[:3])
+            anchor = {"start": "ls", "middle": "ms", "end": "rs"}[rest[3]]
+            draw.text((x, y), rest[4], color, _font(size), anchor)
     return image.reduce(FINER)
 
 
@@ -220,15 +212,6 @@ def _font(size: float) -> Any:
     from PIL import ImageFont
 
     return ImageFont.load_default(max(size, 1.0))
-
-
-def _cut(text: str, font: Any, width: int) -> str:
-    text = text.replace("\n", " ")
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
 
 
 def _rows(picture: Picture, width: int) -> int:

@@ -7,11 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rljax.numerics.statistics import (
-    Improvement,
-    bootstrap_interval,
-    interquartile_mean,
-)
+from rljax.numerics.statistics import bootstrap_interval, interquartile_mean
 from rljax.report.replay import Replay, fill_template, player_data
 from rljax.sweeps.results import DIVERGED, DROPPED, FINISHED, Results
 from rljax.training.files import write_atomically
@@ -36,11 +32,11 @@ def save_report(
     Args:
         path: where to write it.
         results: of a sweep; runs that diverged are marked and left out of means.
-        title: what was swept.
+        title: of the page.
         command: the command line that ran it.
         versions: of packages, by name.
-        replays: one panel each, under a common clock, such as the best and worst run's.
-        frames_per_second: steps per second at speed 1.
+        replays: one panel each, under a common clock.
+        frames_per_second: steps per second of the replays at speed 1.
         target: a return to mark with a line.
         ylabel: axis label of the returns.
 
@@ -81,51 +77,31 @@ def _rows(results: Results) -> list[dict[str, Any]]:
         index = row["index"]
         lost = results.status[index] == DIVERGED
         columns = results.columns(index)
+        means = [interquartile_mean(x) if len(x) else math.nan for x in columns]
+        bands = [bootstrap_interval(x, num_resamples=_NUM_RESAMPLES) for x in columns]
         seen = [x for x in results.returns[index][lost] if np.isfinite(x).any()]
+        last = [int(np.flatnonzero(np.isfinite(x))[-1]) for x in seen]
+        first = row["first_better"]
+        better = first and [first.probability, *(first.interval or ())]
         rows.append(
             {name: row[name] for name in ("label", FINISHED, DIVERGED, DROPPED)}
             | {
                 "rank": rank,
                 "values": [
-                    _json_value(x) for x in results.configurations[index].values()
-                ],
+                    str(x) if isinstance(x, float) and math.isinf(x) else x
+                    for x in results.configurations[index].values()
+                ],  # JSON has no infinity
                 "iqm": row["return_iqm"],
                 "interval": row["return_ci95"],
-                "better": _improvement(row["first_better"]),
+                "better": better and list(map(_short, better)),
                 "steps": results.env_steps[index],
                 "taken": row["env_steps"],
-                "means": [_mean(x) for x in columns],
-                "bands": [_band(x) for x in columns],
-                "lost": [_last(run) for run in seen],
+                "means": list(map(_short, means)),
+                "bands": [ends and list(map(_short, ends)) for ends in bands],
+                "lost": [[i, _short(x[i])] for i, x in zip(last, seen, strict=True)],
             }
         )
     return rows
-
-
-def _json_value(value: Any) -> Any:
-    """A swept value for JSON, which has no infinity."""
-    infinite = isinstance(value, float) and math.isinf(value)
-    return str(value) if infinite else value
-
-
-def _improvement(first: Improvement | None) -> list[float] | None:
-    """The probability of improvement, with the ends of its interval if there is one."""
-    return first and [_short(x) for x in (first.probability, *(first.interval or ()))]
-
-
-def _mean(scores: np.ndarray) -> float | None:
-    return _short(interquartile_mean(scores)) if len(scores) else None
-
-
-def _band(scores: np.ndarray) -> list[float] | None:
-    ends = bootstrap_interval(scores, num_resamples=_NUM_RESAMPLES)
-    return ends and [_short(end) for end in ends]
-
-
-def _last(run: np.ndarray) -> list[float]:
-    """Index and value of a run's last finite return."""
-    last = int(np.flatnonzero(np.isfinite(run))[-1])
-    return [last, _short(run[last])]
 
 
 def _short(x: float) -> float:

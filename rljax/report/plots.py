@@ -17,6 +17,14 @@ def require_matplotlib() -> None:
     require("matplotlib", "pictures need", "viz")
 
 
+def new_figure(width: float, height: float, dpi: int = 120) -> Any:
+    """An empty matplotlib figure, in inches, whose axes leave room for one another."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+
+
 def learning_curve(
     path: Path,
     env_steps: ArrayLike,
@@ -40,12 +48,9 @@ def learning_curve(
         target_name: label of that line.
         ceiling: the largest possible return, for the axis.
     """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
     steps, runs = np.asarray(env_steps), np.asarray(returns, np.float64)
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    axes: Any = figure.add_subplot()
+    figure = new_figure(8, 5)
+    axes = figure.add_subplot()
     axes.plot(steps, runs, color="tab:blue", alpha=0.25, linewidth=0.8)
     middle = [interquartile_mean(row) for row in runs]
     count = runs.shape[1]
@@ -53,25 +58,15 @@ def learning_curve(
     axes.plot(steps, middle, color="tab:blue", linewidth=2, label=label)
     bands = [bootstrap_interval(row, num_resamples=2_000) for row in runs]
     if all(band is not None for band in bands):
-        low, high = np.array(bands).T
-        axes.fill_between(
-            steps,
-            low,
-            high,
-            color="tab:blue",
-            alpha=0.25,
-            linewidth=0,
-            label="95 % bootstrap interval",
-        )
+        style = {"color": "tab:blue", "alpha": 0.25, "linewidth": 0}
+        label = "95 % bootstrap interval"
+        axes.fill_between(steps, *np.array(bands).T, label=label, **style)
     if target is not None:
         label = f"{target_name} {target:.4g}".strip()
         axes.axhline(target, color="tab:red", linestyle="--", linewidth=1, label=label)
-    axes.set_title(title)
-    axes.set_xlabel("environment steps of one run")
-    axes.set_ylabel(ylabel)
+    _label_curves(axes, title, ylabel)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0, top=None if ceiling is None else 1.05 * ceiling)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     save_figure(figure, path)
@@ -89,22 +84,13 @@ def sweep_curves(
 ) -> None:
     """Draws a sweep as a PNG: learning curves, and final returns by configuration.
 
-    Args:
-        path: where to write it.
-        results: of a sweep; runs that diverged are left out of means.
-        title: of the figure.
-        ylabel: axis label of the returns.
-        target: a return to mark with a line.
-        target_name: label of that line.
-        ceiling: the largest possible return, for the axis.
+    Runs that diverged are left out of means; options as those of `learning_curve`.
     """
-    require_matplotlib()
+    figure = new_figure(11, 5)
     import matplotlib
-    from matplotlib.figure import Figure
 
     count = len(results.configurations)
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, count))
-    figure = Figure(figsize=(11, 5), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     names = list(results.configurations[0])
     numbers = [point[names[0]] for point in results.configurations]
@@ -127,10 +113,7 @@ def sweep_curves(
     shown = results.returns[np.isfinite(results.returns)]
     if along and min(numbers) > 0 and max(numbers) > 20 * min(numbers):
         right.set_xscale("log")
-    left.set_title(title)
-    left.set_xlabel("environment steps of one run")
-    left.set_ylabel(ylabel)
-    left.xaxis.set_major_formatter("{x:,.0f}")
+    _label_curves(left, title, ylabel)
     right.set_title("at the end: runs, their IQM, its 95 % interval")
     right.set_xlabel(names[0].replace("_", " ") if along else "configuration")
     for axes in (left, right):
@@ -142,14 +125,9 @@ def sweep_curves(
         if target is not None:
             label = f"{target_name} {target:.4g}".strip()
             axes.axhline(target, color="tab:red", linestyle="--", linewidth=1)
-            axes.annotate(
-                label,
-                (0.01, target),
-                color="tab:red",
-                fontsize=8,
-                xycoords=("axes fraction", "data"),
-                va="bottom",
-            )
+            where = axes.get_yaxis_transform()
+            style = {"color": "tab:red", "fontsize": 8, "va": "bottom"}
+            axes.text(0.01, target, label, transform=where, **style)
     if count <= 16:
         left.legend(fontsize=7, loc="best")
     save_figure(figure, path)
@@ -168,25 +146,13 @@ def heat_map(
     mark: tuple[float, float],
     ceiling: float,
 ) -> None:
-    """Draws values over two positive parameters as a PNG, both axes logarithmic.
+    """Draws `values` `[Y, X]`, from 0 to `ceiling`, as colors in a PNG.
 
-    Args:
-        path: where to write it.
-        x: `[X]` of the first parameter, increasing.
-        y: `[Y]` of the second.
-        values: `[Y, X]`.
-        title: of the figure.
-        xlabel: the first parameter, with unit.
-        ylabel: the second parameter, with unit.
-        label: of the color bar.
-        mark: a point to mark with a cross.
-        ceiling: the largest possible value.
+    Over two positive parameters, `x` `[X]` and `y` `[Y]`, both increasing, on
+    logarithmic axes, with a cross at `mark`; `label` is that of the color bar.
     """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 6), dpi=120, layout="constrained")
-    axes: Any = figure.add_subplot()
+    figure = new_figure(7.5, 6)
+    axes = figure.add_subplot()
     mesh = axes.pcolormesh(x, y, values, vmin=0, vmax=ceiling, shading="nearest")
     axes.plot(*mark, "+", color="tab:red", markersize=16, markeredgewidth=2.5)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
@@ -197,33 +163,24 @@ def heat_map(
 def draw_scores(path: Path, scores: ArrayLike, lengths: ArrayLike) -> float:
     """Draws a histogram of scores, and scores over completion lengths, as a PNG.
 
-    Args:
-        path: where to write it.
-        scores: `[N]`, at least one.
-        lengths: `[N]` characters of the completions.
-
-    Returns:
-        Pearson's correlation of scores and lengths; NaN if either is constant.
+    Of N completions: `scores` `[N]`, at least one, and `lengths` `[N]` in characters.
+    Returns Pearson's correlation of the two; NaN if either is constant.
     """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
     scores, lengths = np.asarray(scores, np.float64), np.asarray(lengths, np.float64)
     varies = len(scores) > 1 and np.ptp(scores) > 0 and np.ptp(lengths) > 0
     correlation = float(np.corrcoef(scores, lengths)[0, 1]) if varies else float("nan")
-    figure = Figure(figsize=(10, 4.5), dpi=120, layout="constrained")
-    axes: Any = figure.subplots(1, 2)
-    axes[0].hist(scores, bins=50, color="tab:blue")
-    axes[0].axvline(scores.mean(), color="tab:red", linestyle="--")
-    axes[0].set_title(f"{len(scores):,} scores, mean {scores.mean():.3g} (dashed)")
-    axes[0].set_xlabel("score")
-    axes[0].set_ylabel("completions")
-    axes[1].scatter(lengths, scores, s=6, alpha=0.3, color="tab:blue", linewidths=0)
-    axes[1].set_title(f"score and length: correlation {correlation:+.2f}")
-    axes[1].set_xlabel("length of the completion (characters)")
-    axes[1].set_ylabel("score")
-    for one in axes:
-        one.grid(alpha=0.3)
+    figure = new_figure(10, 4.5)
+    left, right = figure.subplots(1, 2)
+    left.hist(scores, bins=50, color="tab:blue")
+    left.axvline(scores.mean(), color="tab:red", linestyle="--")
+    title = f"{len(scores):,} scores, mean {scores.mean():.3g} (dashed)"
+    left.set(title=title, xlabel="score", ylabel="completions")
+    right.scatter(lengths, scores, s=6, alpha=0.3, color="tab:blue", linewidths=0)
+    title = f"score and length: correlation {correlation:+.2f}"
+    xlabel = "length of the completion (characters)"
+    right.set(title=title, xlabel=xlabel, ylabel="score")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
     save_figure(figure, path)
     return correlation
 
@@ -233,3 +190,8 @@ def save_figure(figure: Any, path: Path) -> None:
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, format="png")
     temporary.replace(path)
+
+
+def _label_curves(axes: Any, title: str, ylabel: str) -> None:
+    axes.set(title=title, xlabel="environment steps of one run", ylabel=ylabel)
+    axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -49,7 +49,8 @@ def play_policies(
     """
     if not isinstance(policies, Mapping) or not policies:
         raise ValueError(
-            f"play_policies needs policies by name, got {policies!r}. Use {{'trained': act}}, say."
+            f"play_policies needs policies by name, got {policies!r}. Use {{'trained': "
+            f"act}}, say."
         )
     episodes = {}
     for name, act in policies.items():
@@ -73,10 +74,10 @@ def save_replay(
     """Writes `replay.html` and `replay.gif`, the episodes side by side.
 
     Args:
-        folder: where to write them.
-        env: the environment, with `draw`.
+        folder: made if missing.
+        env: an environment with `draw`.
         params: its parameters.
-        episodes: by title, each from `rljax.episode`.
+        episodes: by caption, each from `rljax.episode`.
         steps_per_second: at speed 1.
         title: of the page; by default the environment and the episodes.
 
@@ -86,12 +87,9 @@ def save_replay(
     require_pillow()
     Path(folder).mkdir(parents=True, exist_ok=True)
     replays = [replay(env, params, one, str(name)) for name, one in episodes.items()]
-    save_html(
-        Path(folder) / "replay.html",
-        replays,
-        title=title or f"{type(env).__name__}: {', '.join(map(str, episodes))}",
-        frames_per_second=steps_per_second,
-    )
+    title = title or f"{type(env).__name__}: {', '.join(map(str, episodes))}"
+    page = Path(folder) / "replay.html"
+    save_html(page, replays, title=title, frames_per_second=steps_per_second)
     every = max(1, round(steps_per_second / _GIF_RATE))
     save_gif(
         Path(folder) / "replay.gif",

@@ -74,27 +74,20 @@ class Replay:
                 )
         for number, picture in enumerate(self.pictures):
             check_picture(picture, f"{name}, picture {number}")
-            if not math.isclose(
-                height(picture), height(self.pictures[0]), rel_tol=1e-3
-            ):
+            now, first = height(picture), height(self.pictures[0])
+            if not math.isclose(now, first, rel_tol=1e-3):
                 raise ValueError(
                     f"{name}, picture {number}: the view must keep its proportions, got "
-                    f"{height(picture):g} times as high as wide after "
-                    f"{height(self.pictures[0]):g}. Move it, or scale both sides alike."
+                    f"{now:g} times as high as wide after {first:g}. Move it, or scale "
+                    f"both sides alike."
                 )
 
 
 def replay(env: Any, params: Any, trajectory: Trajectory, title: str) -> Replay:
-    """Draws one episode.
+    """Draws one episode, as `rljax.episode` selects it.
 
-    Args:
-        env: an environment with `draw(state, action, params) -> Picture`.
-        params: its parameters.
-        trajectory: one episode, as `rljax.episode` selects it.
-        title: caption.
-
-    Returns:
-        The replay, with actions if they are integers from 0.
+    The environment has `draw(state, action, params) -> Picture`; the replay has actions
+    if they are integers from 0, and `title` as its caption.
 
     Raises:
         ValueError: the environment cannot draw, the trajectory is not one episode, or a
@@ -102,9 +95,9 @@ def replay(env: Any, params: Any, trajectory: Trajectory, title: str) -> Replay:
     """
     if not callable(getattr(env, "draw", None)):
         raise ValueError(
-            f"a replay needs an environment with `draw`, got "
-            f"{type(env).__name__}, which has none. Give it a method "
-            f"draw(state, action, params) -> Picture of rljax.envs.drawing."
+            f"a replay needs an environment with `draw`, got {type(env).__name__}, "
+            f"which has none. Give it a method draw(state, action, params) -> Picture "
+            f"of rljax.envs.drawing."
         )
     if np.ndim(trajectory.reward) != 1 or not np.all(trajectory.valid):
         raise ValueError(
@@ -114,17 +107,15 @@ def replay(env: Any, params: Any, trajectory: Trajectory, title: str) -> Replay:
         )
     trajectory, params = jax.device_get((trajectory, params))
 
-    def at_step(tree: Any, index: int) -> Any:
-        return jax.tree.map(lambda x: x[index], tree)
+    def picture(t: int) -> Picture:
+        state = jax.tree.map(lambda x: x[t], trajectory.state)
+        action = jax.tree.map(lambda x: x[t - 1], trajectory.action) if t else None
+        return env.draw(state, action, params)
 
-    pictures = [env.draw(at_step(trajectory.state, 0), None, params)]
-    for t in range(len(trajectory.reward)):
-        state, action = at_step(trajectory.state, t + 1), at_step(trajectory.action, t)
-        pictures.append(env.draw(state, action, params))
     endings = {"terminated": trajectory.terminated, "truncated": trajectory.truncated}
     return Replay(
         title=title,
-        pictures=pictures,
+        pictures=[picture(t) for t in range(len(trajectory.reward) + 1)],
         rewards=trajectory.reward.tolist(),
         actions=_whole_numbers(trajectory.action),
         ending=next((name for name, flags in endings.items() if flags[-1:].any()), ""),
@@ -140,11 +131,7 @@ def save_html(
 ) -> None:
     """Writes one self-contained page that plays the replays side by side.
 
-    Args:
-        path: where to write it.
-        replays: one panel each, under a common clock.
-        title: what the page is about.
-        frames_per_second: steps per second at speed 1.
+    At speed 1 it plays `frames_per_second` steps per second.
 
     Raises:
         ValueError: there is no replay, or the speed is not positive and finite.
@@ -175,7 +162,8 @@ def check_replays(replays: Sequence[Replay]) -> None:
     """Raises a ValueError if there is no replay to show."""
     if not replays:
         raise ValueError(
-            "at least one replay is needed, got none. Make one with rljax.report.replay.replay."
+            "at least one replay is needed, got none. Make one with "
+            "rljax.report.replay.replay."
         )
 
 
@@ -233,9 +221,7 @@ def player_data(replays: Sequence[Replay], frames_per_second: float) -> dict[str
             f"Use 1 / tau for real time."
         )
     shapes: dict[tuple[Any, ...], int] = {}
-    rewards = np.concatenate(
-        [np.asarray(replay.rewards, np.float32) for replay in replays]
-    )
+    rewards = np.concatenate([replay.rewards for replay in replays]).astype(np.float32)
     return {
         "frames_per_second": frames_per_second,
         "decimals": decimals(replays),
@@ -260,8 +246,6 @@ def player_data(replays: Sequence[Replay], frames_per_second: float) -> dict[str
 
 
 def _whole_numbers(action: Any) -> list[int] | None:
-    if not isinstance(action, np.ndarray) or action.ndim != 1:
-        return None
-    if action.dtype.kind not in "biu" or (action < 0).any():
-        return None
-    return action.astype(int).tolist()
+    whole = isinstance(action, np.ndarray) and action.ndim == 1
+    whole = whole and action.dtype.kind in "biu" and (action >= 0).all()
+    return action.astype(int).tolist() if whole else None

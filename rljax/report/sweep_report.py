@@ -1,4 +1,4 @@
-"""What is kept of a sweep: figures, tables, curves, the best run, and one page."""
+"""Files of a finished sweep: figures, tables, curves, the best run, and one page."""
 
 import shlex
 import sys
@@ -18,11 +18,10 @@ from rljax.sweeps.results import DIVERGED
 
 
 def figures(done: Any, *, target: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The best configuration's returns, and what all runs took, for `RunFolder.finish`.
+    """The best configuration's returns, and the cost of all runs, for `finish`.
 
-    Args:
-        done: what `rljax.sweeps.runner.sweep` returned.
-        target: the return from which a run counts as solved.
+    `done` is the result of `rljax.sweeps.runner.sweep`; a run whose return is at least
+    `target` counts as solved.
     """
     best, status = done.results.summary()[0], done.results.status
     result = summarize(done.results.final[best["index"]]) | {
@@ -43,7 +42,7 @@ def save(
     done: Any,
     env: Any,
     policy: Callable[[Mapping[str, Any], Any], Any],
-    own_task: Callable[[Mapping[str, Any]], Any],
+    make_task: Callable[[Mapping[str, Any]], Any],
     *,
     title: str,
     versions: Mapping[str, str],
@@ -54,36 +53,29 @@ def save(
     frames_per_second: float = 50.0,
     tensorboard: bool = False,
 ) -> None:
-    """Writes all that a sweep leaves behind.
+    """Writes `results.csv`, `runs/*.jsonl`, `learning_curves.png` and `report.html`.
 
-    `results.csv`, `runs/*.jsonl`, `learning_curves.png`, `report.html`, and checkpoints
-    of the best and of the worst run's state in `best/` and `worst/`.
+    And checkpoints of the best and the worst run's states, in `best/` and `worst/`.
 
     Args:
-        folder: where.
-        done: what `rljax.sweeps.runner.sweep` returned.
+        folder: where to write them.
+        done: the result of `rljax.sweeps.runner.sweep`.
         env: the environment.
         policy: makes `(observation, key) -> action` of a configuration and a run's state.
-        own_task: the environment's parameters of a configuration.
-        title: what was swept.
-        versions: what to show at the report's end.
+        make_task: the environment's parameters of a configuration.
+        title: of the report.
+        versions: of packages, by name.
         target: a return to mark.
-        target_name: what it is.
-        max_steps: the longest episode.
-        ceiling: the largest return there is, for the axis.
+        target_name: label of the mark.
+        max_steps: bound on an episode's length.
+        ceiling: the largest possible return, for the axis.
         frames_per_second: steps per second of the replays.
         tensorboard: also write a log of every run into `tensorboard/`.
     """
-    results = done.results
+    results, curves = done.results, folder / "learning_curves.png"
     results.save(folder, tensorboard=tensorboard)
-    sweep_curves(
-        folder / "learning_curves.png",
-        results,
-        title=title,
-        target=target,
-        target_name=target_name,
-        ceiling=ceiling,
-    )
+    marks: Any = {"target": target, "target_name": target_name, "ceiling": ceiling}
+    sweep_curves(curves, results, title=title, **marks)
     replays = []
     for name, run in (("best", results.best()), ("worst", results.worst())):
         if run is not None:
@@ -91,11 +83,10 @@ def save(
             rljax.training.checkpoint.save(folder / name, int(state.step), state, {})
             label = f"{name}: {results.label(run[0])}, seed {run[1]}"
             point = results.configurations[run[0]]
-            its, shown = own_task(point), {label: policy(point, state)}
-            episode = play_policies(
-                jax.random.key(0), env, its, shown, max_steps=max_steps
-            )[label]
-            replays.append(replay(env, its, episode, label))
+            task, policies = make_task(point), {label: policy(point, state)}
+            key = jax.random.key(0)
+            episodes = play_policies(key, env, task, policies, max_steps=max_steps)
+            replays.append(replay(env, task, episodes[label], label))
     save_report(
         folder / "report.html",
         results,

@@ -22,7 +22,7 @@ def say_results(results: Results, *, most: int = 20) -> None:
 
 
 def _table(results: Results, rows: list[dict[str, Any]], *, together: bool) -> Any:
-    """The rows as a table, all values of a configuration in one column or in their own."""
+    """The rows as a table, a column for a whole configuration or for each value."""
     from rich.table import Table
 
     # As narrow as it can be, for terminals of 80 columns.
@@ -36,17 +36,13 @@ def _table(results: Results, rows: list[dict[str, Any]], *, together: bool) -> A
     heads += ["return\n(IQM)", "95 %\ninterval", "P(1st is\nbetter)"]
     for name in [*heads, *(["steps"] if early else []), FINISHED, DIVERGED]:
         table.add_column(name, justify="right", no_wrap=True)
-    score = _scores_asvalue_text(rows)
+    score = _score_format(rows)
     for rank, row in enumerate(rows, 1):
         interval, better = row["return_ci95"], row["first_better"]
         nothing = DROPPED if row[DROPPED] else DIVERGED
         table.add_row(
             str(rank),
-            *(
-                [row["label"]]
-                if together
-                else (value_text(row[name]) for name in names)
-            ),
+            *([row["label"]] if together else [value_text(row[n]) for n in names]),
             nothing if row["return_iqm"] is None else score(row["return_iqm"]),
             "" if interval is None else f"[{', '.join(map(score, interval))}]",
             "" if better is None else f"{better.probability:.2f}",
@@ -57,8 +53,8 @@ def _table(results: Results, rows: list[dict[str, Any]], *, together: bool) -> A
     return table
 
 
-def _scores_asvalue_text(rows: list[dict[str, Any]]) -> Callable[[float], str]:
-    """Writes returns with four digits of the largest, so that they can be compared."""
+def _score_format(rows: list[dict[str, Any]]) -> Callable[[float], str]:
+    """Formats returns with four digits of the largest, so that they can be compared."""
     ends = [end for row in rows for end in row["return_ci95"] or ()]
     known = [row["return_iqm"] for row in rows if row["return_iqm"] is not None] + ends
     size = math.floor(math.log10(max(map(abs, known), default=0) or 1))

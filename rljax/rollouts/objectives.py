@@ -1,9 +1,10 @@
-"""What reinforcement learning maximises, and the probability of what happened.
+"""The objective of reinforcement learning, and the probability of a trajectory.
 
 p_pi(tau) = p(s_0) * prod_t pi(a_t | s_t) p(s_{t+1} | s_t, a_t)
 J(pi) = E_{tau ~ p_pi}[ sum_t gamma^t r(s_t, a_t) ]
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -50,22 +51,13 @@ def objective(
         gamma: discount factor, in [0, 1].
         num_episodes: number of episodes.
         max_steps: bound on their length; for a continuing task use `horizon`.
-        continuing: play on where only the clock ran out, as if there were none.
+        continuing: play on after truncation, as if there were no time limit.
     """
-    episodes = evaluate(
-        key,
-        env,
-        params,
-        act,
-        num_episodes=num_episodes,
-        max_steps=max_steps,
-        gamma=gamma,
-        continuing=continuing,
-    )
-    spread = jnp.std(episodes.returns, ddof=1)
+    play = functools.partial(evaluate, num_episodes=num_episodes, max_steps=max_steps)
+    episodes = play(key, env, params, act, gamma=gamma, continuing=continuing)
     return Objective(
         mean=episodes.returns.mean(),
-        standard_error=spread / math.sqrt(num_episodes),
+        standard_error=jnp.std(episodes.returns, ddof=1) / math.sqrt(num_episodes),
         unfinished=1.0 - episodes.finished.mean(),
     )
 
@@ -73,8 +65,7 @@ def objective(
 def horizon(gamma: float, tolerance: float = 1e-4) -> int:
     """Steps after which the rest of a continuing task weighs less than `tolerance`.
 
-    The least T with `gamma**T <= tolerance`: beyond it lies that share, at most, of what
-    a constant reward would give.
+    The least T with `gamma**T <= tolerance`.
 
     Raises:
         ValueError: gamma is not within [0, 1), or the tolerance not within (0, 1).
@@ -142,18 +133,17 @@ def log_prob(
             f"log_prob takes one trajectory, leaves [T, ...], got valid of shape "
             f"{jnp.shape(trajectory.valid)}. Use jax.vmap over axis 1."
         )
-    first = jax.tree.map(lambda x: x[0], trajectory.state)
-    before, after = (
-        jax.tree.map(lambda x, part=part: x[part], trajectory.state)
-        for part in (slice(None, -1), slice(1, None))
+    start = jax.tree.map(lambda x: x[0], trajectory.state)
+    after = jax.tree.map(lambda x: x[1:], trajectory.state)
+    before, observation = jax.tree.map(
+        lambda x: x[:-1], (trajectory.state, trajectory.observation)
     )
-    seen = jax.tree.map(lambda x: x[:-1], trajectory.observation)
     steps = jax.vmap(env.log_prob_step, in_axes=(0, 0, 0, None))(
         before, trajectory.action, after, params
     )
-    choices = log_policy(seen, trajectory.action)
+    choices = log_policy(observation, trajectory.action)
     return LogProb(
-        start=env.log_prob_reset(first, params),
+        start=env.log_prob_reset(start, params),
         policy=jnp.where(trajectory.valid, choices, 0.0).sum(),
         dynamics=jnp.where(trajectory.valid, steps, 0.0).sum(),
     )
