@@ -130,29 +130,22 @@ def load_tokenizer(folder: Path | str) -> HFTokenizer:
     backend.no_padding()
     settings = _read(folder, "special_tokens_map.json")
     settings |= _read(folder, "tokenizer_config.json")
-    ids: dict[str, int | None] = {}
-    tokens: dict[str, str] = {}
+    special: dict[str, Any] = {}
     for name in ("bos", "eos"):
         token = settings.get(f"{name}_token") or ""
         token = token.get("content", "") if isinstance(token, dict) else token
-        ids[name], tokens[name] = backend.token_to_id(token) if token else None, token
-        if token and ids[name] is None:
+        number = backend.token_to_id(token) if token else None
+        special |= {f"{name}_id": number, f"{name}_token": token}
+        if token and number is None:
             raise FolderError(
                 f"{name}_token in {folder} is {token!r}, which {path} does not have."
             )
     adds_bos = settings.get("add_bos_token")
     if not isinstance(adds_bos, bool):
         begun = backend.encode("a", add_special_tokens=True).ids
-        adds_bos = ids["bos"] is not None and begun[:1] == [ids["bos"]]
-    return HFTokenizer(
-        backend=backend,
-        bos_id=ids["bos"],
-        eos_id=ids["eos"],
-        adds_bos=adds_bos,
-        chat_template=_template(folder, settings),
-        bos_token=tokens["bos"],
-        eos_token=tokens["eos"],
-    )
+        adds_bos = begun[:1] == [special["bos_id"]]
+    template = _template(folder, settings)
+    return HFTokenizer(backend, adds_bos=adds_bos, chat_template=template, **special)
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> str | None:

@@ -40,19 +40,16 @@ class RewardModel(nn.Module):
         self.std = self.variable("scale", "std", jnp.float32, 1.0)
 
     def __call__(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
-        """Scores of rows padded on the right.
+        """Returns scores `[B]` float32 of rows padded on the right.
 
         Args:
             ids: `[B, L]` int32; what stands after a row's end does not matter.
             lengths: `[B]` int32, at least 1.
-
-        Returns:
-            `[B]` float32.
         """
         return self._score(self.trunk.last(ids, lengths))
 
     def per_token(self, tokens: Tokens) -> jax.Array:
-        """The head at every token: `[B, L]` float32, zero where there is none.
+        """Returns a score at every token: `[B, L]` float32, zero at padding.
 
         Rows may be padded on either side; a row's score stands at its last token.
         """
@@ -60,7 +57,7 @@ class RewardModel(nn.Module):
         return jnp.where(tokens.mask, scores, 0.0)
 
     def of_tokens(self, tokens: Tokens) -> jax.Array:
-        """Scores of rows padded on either side, `[B]` float32."""
+        """Returns scores `[B]` float32 of rows padded on either side."""
         last = (tokens.lengths - 1)[:, None]
         return jnp.take_along_axis(self.per_token(tokens), last, axis=1)[:, 0]
 
@@ -73,13 +70,8 @@ def keep_first_layers(
 ) -> tuple[TransformerConfig, Any]:
     """Returns a reward model of the first blocks alone; middle layers often judge better.
 
-    Args:
-        config: the whole trunk's shape.
-        variables: the whole model's.
-        num_layers: how many blocks to keep; the norm after the last one stays.
-
-    Raises:
-        ValueError: there are not so many.
+    The norm after the last block stays. Raises a `ValueError` if the model does not have
+    `num_layers` blocks.
     """
     if not 1 <= num_layers <= config.num_layers:
         raise ValueError(

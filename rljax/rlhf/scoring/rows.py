@@ -9,6 +9,7 @@ Any other fields of a line are kept, byte for byte.
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from rljax.rlhf.data.encoding import Prompt
+from rljax.rlhf.data.encoding import Prompt, is_message
 from rljax.rlhf.scoring.scorer import Pair, Scored
 from rljax.training.files import RunError, dumps
 
@@ -38,8 +39,8 @@ class Row(NamedTuple):
     """A line of the input.
 
     Attributes:
-        line: its bytes.
-        fields: the object it holds; empty if it holds none.
+        line: the bytes.
+        fields: the object in it; empty if there is none.
         names: what the scores are called, one for each pair.
         pairs: the pairs to score; none where there is an error.
         error: why it cannot be scored, or None.
@@ -56,14 +57,12 @@ class Window(NamedTuple):
     """Lines that were read together.
 
     Attributes:
-        rows: their numbers and what they hold, blank ones left out.
-        num_pairs: pairs in them.
+        rows: line numbers and what the lines hold, blank ones left out.
         input_bytes: bytes of the input up to the end of the last one.
         input_sha256: the hash of those bytes.
     """
 
     rows: list[tuple[int, Row]]
-    num_pairs: int
     input_bytes: int
     input_sha256: str
 
@@ -98,29 +97,21 @@ class Reader:
         rows: list[tuple[int, Row]] = []
         pairs: list[Pair] = []
         end = self.offset
-        for line in source:
-            number = self._newlines + 1
-            first = self.offset == 0
+        for line in itertools.chain(source, [b""]):  # b"" is the end
+            number, first = self._newlines + 1, self.offset == 0
             self._count(line)
             if first:
                 line = line.removeprefix(_BOM)
-            if not line.strip():
-                continue
-            row = read_row(line, self._field)
-            if row.error is not None and not self._error_rows:
-                raise bad_line(self._name, number, row.error)
-            rows.append((number, row))
-            pairs += row.pairs
-            if max(len(rows), len(pairs)) >= size:
-                yield self._window(rows, pairs)
+            if line.strip():
+                row = read_row(line, self._field)
+                if row.error is not None and not self._error_rows:
+                    raise bad_line(self._name, number, row.error)
+                rows.append((number, row))
+                pairs += row.pairs
+            full = max(len(rows), len(pairs)) >= size
+            if full or (not line and self.offset > end):
+                yield Window(rows, self.offset, self.hash.hexdigest()), pairs
                 rows, pairs, end = [], [], self.offset
-        if self.offset > end:
-            yield self._window(rows, pairs)
-
-    def _window(
-        self, rows: list[tuple[int, Row]], pairs: list[Pair]
-    ) -> tuple[Window, list[Pair]]:
-        return Window(rows, len(pairs), self.offset, self.hash.hexdigest()), pairs
 
     def _count(self, data: bytes) -> None:
         self.offset += len(data)
@@ -137,10 +128,10 @@ def bad_line(name: Path, number: int, reason: str) -> ScoreFileError:
 
 
 def read_row(line: bytes, field: str) -> Row:
-    """Reads a line; if it cannot be scored, the row has an `error`.
+    """Returns what a line that is not blank holds, or why it cannot be scored.
 
     Args:
-        line: bytes of a line that is not blank.
+        line: the bytes.
         field: the score's name, or the beginning of it where there are two.
     """
     fields: dict[str, Any] = {}
@@ -163,10 +154,8 @@ def read_row(line: bytes, field: str) -> Row:
 
 def scored_line(row: Row, scored: Sequence[Scored], field: str) -> bytes:
     """Returns the output line of a scored row: the input line and the scores."""
-    added: dict[str, Any] = {
-        name: np.float32(one.score)
-        for name, one in zip(row.names, scored, strict=True)
-    }  # fmt: skip
+    scores = np.array([one.score for one in scored], np.float32)
+    added: dict[str, Any] = dict(zip(row.names, scores, strict=True))
     if num_cut := sum(one.num_cut for one in scored):
         added[f"{field}_truncated"] = num_cut
     # A carriage return can only be space here, but some readers end a line at it.
@@ -247,7 +236,9 @@ def _pair(row: dict[str, Any], name: str) -> Pair:
         if isinstance(value, str):
             raise RowError(f"it has {name!r} but no 'prompt'")
         return _conversation(value, name)
-    prompt = _prompt(row["prompt"])
+    prompt: Prompt = row["prompt"]
+    if not isinstance(prompt, str) and not _messages(prompt, "prompt"):
+        raise RowError("'prompt' must have at least one message, got none")
     if isinstance(value, str):
         return prompt, value
     messages = _messages(value, name)
@@ -271,30 +262,16 @@ def _conversation(value: Any, name: str) -> Pair:
     return messages[:-1], _assistant(messages[-1], name)
 
 
-def _prompt(value: Any) -> Prompt:
-    if isinstance(value, str):
-        return value
-    messages = _messages(value, "prompt")
-    if not messages:
-        raise RowError("'prompt' must have at least one message, got none")
-    return messages
-
-
 def _messages(value: Any, name: str) -> list[dict[str, Any]]:
     if not isinstance(value, list):
         raise RowError(
             f"{name!r} must be text or a list of messages, got {_kind(value)}"
         )
-    for message in value:
-        if not (
-            isinstance(message, dict)
-            and isinstance(message.get("role"), str)
-            and isinstance(message.get("content"), str)
-        ):
-            raise RowError(
-                f"every message of {name!r} must be an object whose 'role' and "
-                f"'content' are text"
-            )
+    if not all(map(is_message, value)):
+        raise RowError(
+            f"every message of {name!r} must be an object whose 'role' and 'content' "
+            f"are text"
+        )
     return value
 
 
