@@ -23,11 +23,9 @@ class EncodingError(ValueError):
 
 
 class Tokens(struct.PyTreeNode):
-    """Rows of tokens, padded on either side.
+    """Rows of tokens, padded on either side: `ids` `[..., L]` int32.
 
-    Attributes:
-        ids: `[..., L]` int32.
-        mask: `[..., L]` bool, true where a token is real.
+    The `mask`, `[..., L]` bool, is true where a token is real.
     """
 
     ids: jax.Array
@@ -43,13 +41,10 @@ class Tokens(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncodingConfig:
-    """How a pair becomes tokens; the same for training and for scoring.
+    """How a pair becomes a row of at most `max_length` tokens.
 
-    Attributes:
-        max_length: longest row, in tokens.
-        bos: whether a row begins with BOS.
-        eos: whether a row ends with EOS.
-        template: Jinja source that writes the chat as text; None joins the bare texts.
+    It may begin with BOS and end with EOS. `template` is Jinja source that writes the
+    chat as text; None joins the bare texts.
     """
 
     max_length: int
@@ -67,10 +62,8 @@ class EncodingConfig:
 class EncodedPair(NamedTuple):
     """The tokens of a prompt and its completion.
 
-    Attributes:
-        ids: prompt and completion.
-        num_prompt: tokens before the completion, BOS included.
-        num_cut: tokens cut off the prompt's left to fit.
+    The first `num_prompt`, BOS included, come before the completion; `num_cut` more were
+    cut off the prompt's left to fit.
     """
 
     ids: list[int]

@@ -16,12 +16,10 @@ class Tokenizer(Protocol):
 
     Attributes:
         vocab_size: ids lie in [0, vocab_size).
-        bos_id: begins a text, or None.
-        eos_id: ends a text, or None.
+        bos_id: begins a text, or None; written `bos_token`, or "".
+        eos_id: ends a text, or None; written `eos_token`, or "".
         adds_bos: whether text without a template begins with BOS.
         chat_template: Jinja source that writes chat messages as text, or None.
-        bos_token: how BOS is written in text, or "".
-        eos_token: how EOS is written in text, or "".
         fingerprint: differs between tokenizers that give a text different ids.
     """
 
@@ -43,10 +41,10 @@ class Tokenizer(Protocol):
     def fingerprint(self) -> str: ...  # noqa: D102
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens added."""
+        """Returns ids of each text, without special tokens added."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, without special tokens."""
+        """Returns the text of ids, without special tokens."""
 
 
 @dataclasses.dataclass(frozen=True)

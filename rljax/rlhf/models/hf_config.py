@@ -11,12 +11,9 @@ from rljax.rlhf.models.transformer import Rope, TransformerConfig
 class _Field(NamedTuple):
     """A field of `config.json` and those of `TransformerConfig` that it sets.
 
-    Attributes:
-        theirs: the name in `config.json`.
-        ours: the names in `TransformerConfig`; none if it is only written, as `default`.
-        default: where it is missing: a value, whose type converts what is there, or a
-            function of our fields so far, for a field that is missing or null; `...`
-            for a field that must be there.
+    Without any of ours it is only written, as `default`. That is a value, whose type
+    converts what is there; or a function of our fields so far, for a field that is
+    missing or null; or `...` for a field that must be there.
     """
 
     theirs: str
@@ -25,17 +22,14 @@ class _Field(NamedTuple):
 
 
 class _Family(NamedTuple):
-    """How a family of models is written down.
+    """How a family of models is written down: the fields, in order.
 
     Attributes:
-        name: the first part of its classes' names.
-        language_model: the rest of the name of its language models' class.
-        fields: read and written in this order.
-        constants: our fields that are the same in all its models, or functions of those
-            that were read.
-        required: fields of `config.json` with the only value that we compute, which is
-            also the default.
-        refused: fields that must be false or missing, and the error's message.
+        name: the first part of the classes' names.
+        language_model: the rest of the name of the class of language models.
+        constants: our fields that no model varies, or functions of those that were read.
+        required: fields of theirs with the only value that we compute, and the default.
+        refused: fields that must not all be true, and the error's message.
     """
 
     name: str
@@ -139,7 +133,7 @@ def read_config(raw: dict[str, Any], path: Any) -> TransformerConfig:
         raise PretrainedError(
             f"{path} has no {error.args[0]}, which a {kind} needs."
         ) from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise PretrainedError(f"{path}: {error}") from error
 
 
@@ -154,12 +148,8 @@ def write_config(config: TransformerConfig, *, is_reward_model: bool) -> dict[st
     family = _FAMILIES[kind]
     head = "ForSequenceClassification" if is_reward_model else family.language_model
     raw = {
-        "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.tie_embeddings,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")),
         "torch_dtype": "float32",
-        "pad_token_id": None,
-        "bos_token_id": None,
-        "eos_token_id": None,
         "model_type": kind,
         "architectures": [family.name + head],
     }

@@ -23,7 +23,14 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         PretrainedError: it is missing or holds something else.
     """
-    value = _read_json(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PretrainedError(
+            f"{path} is missing. Give the folder of a model as transformers saves it."
+        ) from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise PretrainedError(f"{path} is not JSON: {error}.") from error
     if not isinstance(value, dict):
         raise PretrainedError(f"{path} must hold a JSON object.")
     return value
@@ -40,8 +47,7 @@ def read_tensors(folder: Path) -> dict[str, Callable[[], np.ndarray]]:
     places: Any = {}
     files = {"model.safetensors"}
     if index.exists():
-        raw = _read_json(index)
-        places = raw.get("weight_map") if isinstance(raw, dict) else None
+        places = read_object(index).get("weight_map")
         if not isinstance(places, dict) or not all(
             isinstance(name, str) for name in places.values()
         ):
@@ -94,17 +100,6 @@ def check_all_used(tensors: dict[str, Any], folder: Path) -> None:
             f"{folder} has weights that its config.json has no place for: "
             f"{', '.join(left[:3])}{more}."
         )
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PretrainedError(
-            f"{path} is missing. Give the folder of a model as transformers saves it."
-        ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise PretrainedError(f"{path} is not JSON: {error}.") from error
 
 
 def _open(path: Path) -> Any:

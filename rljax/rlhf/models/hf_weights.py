@@ -29,13 +29,10 @@ RLJAX_FORMAT = "rljax.json"
 
 
 class _Weight(NamedTuple):
-    """A parameter of ours and the tensor in a folder that holds it.
+    """The path of a parameter, stacked in `layers`, and its tensor's name with `{}` there.
 
-    Attributes:
-        ours: the path within a transformer's parameters; in `layers` it is stacked.
-        theirs: the tensor's name; `{}` is the layer.
-        transposed: theirs is `[outputs, inputs]`; one of a single axis is the same.
-        part: which third of theirs it is (GPT-2 joins queries, keys and values).
+    Where `transposed`, theirs is `[outputs, inputs]`; a vector is the same. `part` is
+    which third of theirs it is (GPT-2 joins queries, keys and values).
     """
 
     ours: str
@@ -50,9 +47,7 @@ class _Weight(NamedTuple):
         return [(self.theirs, ...)]
 
 
-def _in_blocks(
-    prefix: str, parts: dict[str, str], transposed: bool = False
-) -> list[_Weight]:
+def _blocks(prefix: str, parts: dict[str, str], transposed: bool) -> list[_Weight]:
     """Returns the rows of each part of a block: its weight, then its bias."""
     return [
         _Weight(
@@ -72,7 +67,7 @@ _LLAMA = [
     _HEAD,
     _Weight("embed/embedding", "model.embed_tokens.weight"),
     _Weight("norm/scale", "model.norm.weight"),
-    *_in_blocks(
+    *_blocks(
         "model.layers",
         {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
         | {name: f"self_attn.{name}" for name in ("q_norm", "k_norm")}
@@ -88,11 +83,12 @@ _GPT2 = [
     _Weight("position_embed/embedding", "transformer.wpe.weight"),
     _Weight("norm/scale", "transformer.ln_f.weight"),
     _Weight("norm/bias", "transformer.ln_f.bias"),
-    *_in_blocks(
+    *_blocks(
         "transformer.h",
         {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
         | {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
         | dict.fromkeys("qkv", "attn.c_attn"),
+        transposed=False,
     ),
 ]
 
@@ -230,9 +226,7 @@ def _read(tensors: dict[str, Any], name: str, folder: Path) -> np.ndarray:
     return tensors[name]()
 
 
-def _check_shape(
-    array: np.ndarray, shape: tuple[int, ...], name: str, config: Path
-) -> None:
+def _check_shape(array: np.ndarray, shape: tuple, name: str, config: Path) -> None:
     if array.shape != shape:
         raise PretrainedError(
             f"{name} in {config.parent} does not have the shape that {config.name} asks "

@@ -19,9 +19,7 @@ class RewardModel(nn.Module):
     deviation of raw scores on a reference set, 0 and 1 until measured, by which every
     score is normalized.
 
-    Attributes:
-        config: the trunk's shape.
-        use_bias: whether the head has a bias; transformers' heads have none.
+    `config` is the trunk's shape. With `use_bias` the head has a bias, unlike transformers'.
     """
 
     config: TransformerConfig

@@ -47,17 +47,14 @@ class TransformerConfig:
     Attributes:
         vocab_size: number of token ids V.
         hidden_size: width of the residual stream D.
-        intermediate_size: width of the MLP.
-        num_heads: query heads.
-        num_kv_heads: key and value heads; a divisor of `num_heads`.
+        num_kv_heads: key and value heads; a divisor of `num_heads`, the query heads.
         max_length: longest row, in tokens.
         rope: rotary positions, or None for learned ones (GPT-2).
         norm_eps: added to the variance.
         layer_norm: LayerNorm with a bias (GPT-2) rather than RMSNorm.
         gated_mlp: SwiGLU rather than GELU (GPT-2).
-        qkv_bias: biases of queries, keys and values (Qwen2, GPT-2).
-        out_bias: bias of attention's output (GPT-2).
-        mlp_bias: biases of the MLP (GPT-2).
+        qkv_bias: biases of queries, keys and values (Qwen2, GPT-2); `out_bias` that of
+            attention's output, `mlp_bias` those of the MLP (GPT-2).
         qk_norm: RMSNorm of each head's queries and keys (Qwen3).
         tie_embeddings: logits from the embedding's transpose.
         dtype: of the matrix products: float32 or bfloat16. Parameters are float32, and
@@ -131,13 +128,12 @@ class Transformer(nn.Module):
         """Makes the embeddings, the blocks and the norm after them."""
         config = self.config
         init = nn.initializers.normal(0.02)
-        self.embed = nn.Embed(
-            config.vocab_size, config.hidden_size, embedding_init=init
+        embed = functools.partial(
+            nn.Embed, features=config.hidden_size, embedding_init=init
         )
+        self.embed = embed(config.vocab_size)
         if config.rope is None:
-            self.position_embed = nn.Embed(
-                config.max_length, config.hidden_size, embedding_init=init
-            )
+            self.position_embed = embed(config.max_length)
         self.layers = self.param("layers", self._init_layers)
         self.norm = _norm(config)
         if not config.tie_embeddings:

@@ -7,12 +7,9 @@ import numpy as np
 
 
 class Batch(NamedTuple):
-    """Rows that are computed together.
+    """Rows that are computed together, the longest first, padded to `length` tokens.
 
-    Attributes:
-        rows: which ones, the longest first.
-        length: to which all are padded, in tokens.
-        size: rows computed, empty ones at the end included.
+    Up to `size` rows, empty ones are added.
     """
 
     rows: np.ndarray

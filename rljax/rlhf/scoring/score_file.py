@@ -49,14 +49,10 @@ def score_file(
 ) -> dict[str, Any]:
     """Writes every row of a JSONL file with its score, in order; see the module.
 
-    Args:
-        scorer: makes the scores.
-        input: rows as the module `rows` describes them.
-        output: a file that does not exist yet, or was begun by the same call.
-        settings: JSON values by name; a part of other settings is refused.
-        error_rows: whether a row that cannot be scored becomes one with the reason,
-            rather than an error. A part without any may go on either way.
-        field: what the score is called.
+    The module `rows` describes the input. The output does not exist yet, or was begun by
+    the same call: a part of other `settings`, JSON values by name, is refused. With
+    `error_rows` a row that cannot be scored becomes one with the reason, rather than an
+    error; a part without any may go on either way. The score is called `field`.
 
     Returns:
         The figures, as they lie in OUT.run.json.
@@ -222,10 +218,9 @@ class _Job:
                 sink.write(text)
                 sink.flush()
                 os.fsync(sink.fileno())
-                done.add_counts(counts)
-                self.done = done
+                self.done = done + counts
                 self._save()
-                display.on_written(done)
+                display.on_written(self.done)
 
     def finish(self) -> dict[str, Any]:
         """Gives the files their last names; a kill in between is mended by `repeat`."""

@@ -3,9 +3,6 @@
 Rows are sorted by length within a window, cut into batches that hold about the same
 number of tokens, and padded to one of a few lengths, so that few programs are compiled
 and little padding is computed. A text's score does not depend on the others'.
-
-    scorer = Scorer.load(folder)
-    scores = scorer.score([("a prompt", "a completion"), ...])
 """
 
 import collections
@@ -17,7 +14,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -37,28 +34,17 @@ from rljax.rlhf.data.encoding import (
 from rljax.rlhf.data.tokenizer import Tokenizer, load_tokenizer
 from rljax.rlhf.models.hf_weights import load_reward_model
 from rljax.rlhf.models.reward_model import RewardModel
-from rljax.rlhf.scoring.batching import (
-    Batch,
-    buckets,
-    default_compile_tokens,
-    default_max_tokens,
-    default_window,
-    plan_batches,
-)
+from rljax.rlhf.scoring import batching
 
 Pair = tuple[Prompt, str]
 Rows = TypeVar("Rows")
 
 
 class Scored(NamedTuple):
-    """The score of one pair, or why there is none.
+    """The score of one pair; NaN where there is an `error`, a text.
 
-    Attributes:
-        score: NaN where there is an error.
-        num_tokens: of prompt and completion together, as scored.
-        num_cut: tokens cut off the prompt's left to fit the context.
-        bucket: the length that the row was padded to.
-        error: why there is no score, or None.
+    `num_tokens` were scored, of prompt and completion together, after `num_cut` were cut
+    off the prompt's left to fit the context; the row was padded to `bucket`.
     """
 
     score: float
@@ -73,12 +59,9 @@ class Counts:
     """Work done on some pairs; counts of several add up with `+`.
 
     Attributes:
-        pairs: pairs scored.
-        tokens: their tokens.
-        padded_tokens: tokens computed for them, padding included.
+        padded_tokens: tokens computed, padding included.
         compile_count: programs compiled, at most one a padded length.
-        seconds_compile: time spent compiling them.
-        seconds_run: all the other time; 0 for a batch.
+        seconds_run: all the time but that spent compiling; 0 for a batch.
     """
 
     pairs: int = 0
@@ -88,9 +71,10 @@ class Counts:
     seconds_compile: float = 0.0
     seconds_run: float = 0.0
 
-    def __add__(self, other: "Counts") -> "Counts":
-        names = (field.name for field in dataclasses.fields(self))
-        return Counts(*(getattr(self, n) + getattr(other, n) for n in names))
+    def __add__(self, other: "Counts") -> Self:
+        names = [field.name for field in dataclasses.fields(other)]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return dataclasses.replace(self, **sums)
 
     @property
     def padding_share(self) -> float:
@@ -118,9 +102,7 @@ class Scorer:
     """A reward model with its tokenizer, ready to score text.
 
     Programs are compiled once for each length and kept, so make one scorer and use it.
-
-    Attributes:
-        window: how many pairs are sorted together.
+    It sorts `window` pairs together.
     """
 
     def __init__(
@@ -134,19 +116,12 @@ class Scorer:
         window: int | None = None,
         devices: Sequence[jax.Device] | None = None,
     ):
-        """Places the model on the devices.
+        """Places the model on the devices, all by default, which share a batch's rows.
 
-        Args:
-            module: the reward model.
-            variables: its variables; of an ensemble, stacked, whose members' mean is
-                the score.
-            tokenizer: makes token ids of text.
-            encoding: how a pair becomes a row.
-            max_tokens: tokens in a batch, padding included, for each device; a row
-                longer than that is a batch by itself. By default what is fast here.
-            window: how many pairs are sorted together. By default 16,384, or as many as
-                a processor scores in minutes.
-            devices: those to share the rows of a batch; all by default.
+        An ensemble's variables are stacked, and the mean of the members is the score. A
+        batch has `max_tokens` for each device, padding included, by default what is
+        fast here; a longer row is a batch by itself. By default, `window` is 16,384
+        pairs, or as many as a processor scores in minutes.
 
         Raises:
             ValueError: model, tokenizer and encoding do not fit one another, or a
@@ -173,8 +148,8 @@ class Scorer:
         everywhere = NamedSharding(mesh, PartitionSpec())
         self._variables = jax.device_put(variables, everywhere)
         self._num_devices, platform = len(devices), devices[0].platform
-        self._max_tokens = max_tokens or default_max_tokens(platform)
-        self._grids = [buckets(encoding.max_length, d) for d in (8, 4, 2, 1)]
+        self._max_tokens = max_tokens or batching.default_max_tokens(platform)
+        self._grids = [batching.buckets(encoding.max_length, d) for d in (8, 4, 2, 1)]
         score: Any = module.apply
         if np.ndim(variables["scale"]["mean"]):
             members = jax.vmap(score, in_axes=(0, None, None))
@@ -182,8 +157,8 @@ class Scorer:
         self._score = jax.jit(score, out_shardings=self._rows)
         self._compiled: set[int] = set()  # lengths
         num_params = sum(leaf.size for leaf in jax.tree.leaves(variables))
-        self._compile_tokens = default_compile_tokens(platform, num_params)
-        self.window = window or default_window(platform, num_params)
+        self._compile_tokens = batching.default_compile_tokens(platform, num_params)
+        self.window = window or batching.default_window(platform, num_params)
 
     @classmethod
     def load(
@@ -198,13 +173,9 @@ class Scorer:
     ) -> "Scorer":
         """Returns a scorer of the model and the tokenizer in a folder.
 
-        Args:
-            folder: as transformers writes it, or `rljax.rlhf.models.save`.
-            max_length: longest row, in tokens; by default the model's context.
-            template: as for `encoding_config`; so are `bos` and `eos`.
-            bos: whether rows begin with BOS.
-            eos: whether rows end with EOS.
-            options: as of a `Scorer`.
+        The folder is as transformers writes it, or `rljax.rlhf.models.save`. By default
+        `max_length` is the model's context, in tokens. `template`, `bos` and `eos` are
+        those of `encoding_config`, and the options those of a `Scorer`.
 
         Raises:
             ValueError: the folder holds something else.
@@ -221,23 +192,22 @@ class Scorer:
         return cls(module, variables, tokenizer, encoding, **options)
 
     def score(self, pairs: Iterable[Pair]) -> np.ndarray:
-        """Returns `[N]` float32 scores, in the pairs' order.
+        """Returns `[N]` float32 scores of N prompts (text or chat) and completions.
 
-        Args:
-            pairs: N times a prompt, text or chat messages, and its completion. They
-                are read window by window, so an iterator of millions is fine.
+        They are read window by window, so an iterator of millions is fine.
 
         Raises:
-            ValueError: a pair cannot be scored; the message says which.
+            ValueError: a pair cannot be scored; the message has its number.
         """
         return self.detail(pairs).scores
 
     def detail(self, pairs: Iterable[Pair]) -> Detail:
         """As `score`, with each pair's length and truncation, and the work done."""
-        chunks, total, number = [np.zeros((0, 4))], Counts(), itertools.count()
-        for _, rows, counts in self.stream(_windows(pairs, self.window)):
-            for row in rows:
-                i = next(number)
+        chunks, total = [np.zeros((0, 4))], Counts()
+        source = iter(pairs)
+        windows = iter(lambda: list(itertools.islice(source, self.window)), [])
+        for _, rows, counts in self.stream((None, window) for window in windows):
+            for i, row in enumerate(rows, sum(map(len, chunks))):
                 if row.error is not None:
                     raise ValueError(f"pair {i}: {row.error}")
             chunks.append(np.array([row[:-1] for row in rows], np.float64))
@@ -257,10 +227,8 @@ class Scorer:
 
         The next window is read and tokenized, in a thread, while the device works on one.
 
-        Args:
-            windows: anything that comes out again beside the scores, and the pairs.
-            on_batch: called after each batch with what came with its window's pairs,
-                and its counts, to show progress.
+        A window is anything, which comes out again beside the scores, and the pairs.
+        After each batch `on_batch` is called with the former and the batch's counts.
 
         Yields:
             What came with the pairs, a score for each pair, and the window's counts,
@@ -320,7 +288,7 @@ class Scorer:
             Scored(math.nan, error=str(row) if isinstance(row, EncodingError) else None)
             for row in rows
         ]
-        waiting: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
+        waiting: collections.deque[tuple[batching.Batch, Any]] = collections.deque()
         total = Counts()
 
         def finish():
@@ -333,7 +301,9 @@ class Scorer:
         # programs of this one.
         compile_tokens = self._compile_tokens / (8 if len(good) >= self.window else 2)
         lengths = np.array([len(row.ids) for _, row in good], np.int32)
-        for batch in plan_batches(lengths, self._grids, self.num_rows, compile_tokens):
+        for batch in batching.plan_batches(
+            lengths, self._grids, self.num_rows, compile_tokens
+        ):
             scores, counts = self._score_batch(batch, [good[i][1] for i in batch.rows])
             waiting.append((batch, scores))
             total += counts
@@ -346,7 +316,7 @@ class Scorer:
         return results, total
 
     def _score_batch(
-        self, batch: Batch, rows: list[EncodedPair]
+        self, batch: batching.Batch, rows: list[EncodedPair]
     ) -> tuple[jax.Array, Counts]:
         """Returns scores `[batch.size]` that may not be computed yet."""
         ids = np.zeros((batch.size, batch.length), np.int32)
@@ -361,9 +331,3 @@ class Scorer:
         tokens = int(lengths[: len(rows)].sum())
         seconds = watch.seconds_compile if new else 0.0
         return scores, Counts(len(rows), tokens, ids.size, int(new), seconds)
-
-
-def _windows(pairs: Iterable[Pair], size: int) -> Iterator[tuple[None, list[Pair]]]:
-    source = iter(pairs)
-    while window := list(itertools.islice(source, size)):
-        yield None, window

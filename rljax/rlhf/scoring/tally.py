@@ -17,8 +17,7 @@ class ScoringProgress(Counts):
         rows: rows written, those of errors included.
         errors: how many of them have an error in place of a score.
         truncated: rows whose prompt was cut.
-        input_bytes: bytes of the input read for them.
-        input_sha256: the hash of those bytes.
+        input_bytes: bytes read for the rows, whose hash is `input_sha256`.
         output_bytes: bytes of the rows.
         scores: scores written; `mean`, `min` and `max` are theirs.
         sum_squares: of the scores' distances from the mean.
@@ -35,12 +34,6 @@ class ScoringProgress(Counts):
     sum_squares: float = 0.0
     min: float | None = None
     max: float | None = None
-
-    def add_counts(self, counts: Counts) -> None:
-        """Adds the work done on a window."""
-        for field in dataclasses.fields(counts):
-            total = getattr(self, field.name) + getattr(counts, field.name)
-            setattr(self, field.name, total)
 
     def add_score(self, score: float) -> None:
         """Updates mean, deviation and range with a score, after Welford (1962)."""
