@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from rljax.extras import require
 from rljax.rlhf.data.tokenizer import Tokenizer
 
 Prompt = str | Sequence[Mapping[str, Any]]
+Result = TypeVar("Result")
 
 
 class EncodingError(ValueError):
@@ -21,11 +23,9 @@ class EncodingError(ValueError):
 
 
 class Tokens(struct.PyTreeNode):
-    """Rows of tokens, padded on either side.
+    """Rows of tokens, padded on either side: `ids` `[..., L]` int32.
 
-    Attributes:
-        ids: `[..., L]` int32.
-        mask: `[..., L]` bool, true where a token is real.
+    The `mask`, `[..., L]` bool, is true where a token is real.
     """
 
     ids: jax.Array
@@ -41,13 +41,10 @@ class Tokens(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncodingConfig:
-    """How a pair becomes tokens; the same for training and for scoring.
+    """How a pair becomes a row of at most `max_length` tokens.
 
-    Attributes:
-        max_length: longest row, in tokens.
-        bos: whether a row begins with BOS.
-        eos: whether a row ends with EOS.
-        template: Jinja source that writes the chat as text; None joins the bare texts.
+    It may begin with BOS and end with EOS. `template` is Jinja source that writes the
+    chat as text; None joins the bare texts.
     """
 
     max_length: int
@@ -63,12 +60,10 @@ class EncodingConfig:
 
 
 class EncodedPair(NamedTuple):
-    """A pair as tokens.
+    """The tokens of a prompt and its completion.
 
-    Attributes:
-        ids: prompt and completion.
-        num_prompt: how many come before the completion's first, BOS included.
-        num_cut: how many of the prompt's first were cut off, as they did not fit.
+    The first `num_prompt`, BOS included, come before the completion; `num_cut` more were
+    cut off the prompt's left to fit.
     """
 
     ids: list[int]
@@ -86,27 +81,20 @@ def encoding_config(
 ) -> EncodingConfig:
     """Returns the encoding that suits a tokenizer.
 
-    Args:
-        tokenizer: the model's.
-        max_length: longest row, in tokens.
-        template: whether to use its chat template, if it has one.
-        bos: by default what the tokenizer does by itself; nothing with a template,
-            which writes what it wants.
-        eos: by default whether there is one; nothing with a template.
+    `template` uses the tokenizer's chat template, if it has one. By default `bos` is as
+    the tokenizer does it and `eos` is true if it has one, both only without a template,
+    which writes all that a row needs.
 
     Raises:
-        ValueError: it has no such token.
+        ValueError: the tokenizer has no such token.
     """
     source = tokenizer.chat_template if template else None
     if bos is None:
         bos = source is None and tokenizer.adds_bos
     if eos is None:
         eos = source is None and tokenizer.eos_id is not None
-    for name, wanted, token in (
-        ("bos", bos, tokenizer.bos_id),
-        ("eos", eos, tokenizer.eos_id),
-    ):
-        if wanted and token is None:
+    for name, wanted in (("bos", bos), ("eos", eos)):
+        if wanted and getattr(tokenizer, f"{name}_id") is None:
             raise ValueError(f"{name} was asked for, but the tokenizer has none.")
     return EncodingConfig(max_length=max_length, bos=bos, eos=eos, template=source)
 
@@ -114,20 +102,14 @@ def encoding_config(
 def encode_pair(
     tokenizer: Tokenizer, prompt: Prompt, completion: str, encoding: EncodingConfig
 ) -> EncodedPair:
-    """Returns the tokens of a prompt and its completion.
+    """Returns the tokens of a prompt (text, or chat messages) and its completion.
 
     Both are encoded by themselves and joined, so that a completion that was generated
     scores as it was sampled. There is at most one BOS. What is too long loses tokens at
     the prompt's left; a completion is never cut.
 
-    Args:
-        tokenizer: the model's.
-        prompt: text, or chat messages with `role` and `content`.
-        completion: text that is not empty.
-        encoding: the rules.
-
     Raises:
-        EncodingError: it cannot be done; the message says why.
+        EncodingError: it cannot be done, as where the completion is empty.
     """
     (pair,) = encode_pairs(tokenizer, [(prompt, completion)], encoding)
     if isinstance(pair, EncodingError):
@@ -139,30 +121,30 @@ def encode_pairs(
     tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, str]], encoding: EncodingConfig
 ) -> list[EncodedPair | EncodingError]:
     """As `encode_pair`, in one call of the tokenizer; errors stay with their pair."""
-    texts: list[tuple[str, str] | EncodingError] = []
-    for pair in pairs:
-        try:
-            if isinstance(pair, str) or len(pair) != 2:
-                raise EncodingError(
-                    f"a pair must be a prompt and its completion, got {pair!r:.80}."
-                )
-            texts.append(_texts(tokenizer, *pair, encoding))
-        except EncodingError as error:
-            texts.append(error)
-    distinct = dict.fromkeys(
-        text for both in texts if not isinstance(both, EncodingError) for text in both
+    texts = [_try(_texts, tokenizer, pair, encoding) for pair in pairs]
+    found = (both for both in texts if isinstance(both, list))
+    distinct = list(dict.fromkeys(itertools.chain.from_iterable(found)))
+    ids = dict(zip(distinct, tokenizer.encode(distinct), strict=True))
+    return [
+        _try(_join, tokenizer, *map(ids.get, both), encoding)
+        if isinstance(both, list)
+        else both
+        for both in texts
+    ]
+
+
+def is_message(value: Any) -> bool:
+    """Returns whether a value is a chat message: `role` and `content`, both text."""
+    return isinstance(value, Mapping) and all(
+        isinstance(value.get(name), str) for name in ("role", "content")
     )
-    ids = dict(zip(distinct, tokenizer.encode(list(distinct)), strict=True))
-    found: list[EncodedPair | EncodingError] = []
-    for both in texts:
-        if isinstance(both, EncodingError):
-            found.append(both)
-            continue
-        try:
-            found.append(_join(tokenizer, ids[both[0]], ids[both[1]], encoding))
-        except EncodingError as error:
-            found.append(error)
-    return found
+
+
+def _try(function: Callable[..., Result], *arguments: Any) -> Result | EncodingError:
+    try:
+        return function(*arguments)
+    except EncodingError as error:
+        return error
 
 
 def _join(
@@ -192,10 +174,13 @@ def _join(
     return EncodedPair(ids, len(before), num_cut)
 
 
-def _texts(
-    tokenizer: Tokenizer, prompt: Prompt, completion: str, encoding: EncodingConfig
-) -> tuple[str, str]:
+def _texts(tokenizer: Tokenizer, pair: Any, encoding: EncodingConfig) -> list[str]:
     """Returns the texts to encode: the prompt's and the completion's."""
+    if isinstance(pair, str) or len(pair) != 2:
+        raise EncodingError(
+            f"a pair must be a prompt and its completion, got {pair!r:.80}."
+        )
+    prompt, completion = pair
     if not isinstance(completion, str):
         raise EncodingError(
             f"the completion must be text, got {type(completion).__name__}."
@@ -217,7 +202,7 @@ def _texts(
                 f"the {name} is not valid Unicode: {error.reason} at character "
                 f"{error.start}."
             ) from None
-    return prompt, completion
+    return [prompt, completion]
 
 
 def _chat(
@@ -226,17 +211,14 @@ def _chat(
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     for message in prompt:
-        if not isinstance(message, Mapping) or not all(
-            isinstance(message.get(name), str) for name in ("role", "content")
-        ):
+        if not is_message(message):
             raise EncodingError(
                 "a chat message must have a role and a content, both text, got "
                 f"{message!r:.80}."
             )
     reply = {"role": "assistant", "content": completion}
-    render = functools.partial(_render, tokenizer, source)
-    before = render(list(prompt), add_generation_prompt=True)
-    whole = render([*prompt, reply], add_generation_prompt=False)
+    before = _render(tokenizer, source, [*prompt], add_generation_prompt=True)
+    whole = _render(tokenizer, source, [*prompt, reply], add_generation_prompt=False)
     if not whole.startswith(before):
         raise EncodingError(
             "the chat template does not write a completion after what it writes before "

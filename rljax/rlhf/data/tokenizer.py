@@ -16,12 +16,10 @@ class Tokenizer(Protocol):
 
     Attributes:
         vocab_size: ids lie in [0, vocab_size).
-        bos_id: begins a text, or None.
-        eos_id: ends a text, or None.
+        bos_id: begins a text, or None; written `bos_token`, or "".
+        eos_id: ends a text, or None; written `eos_token`, or "".
         adds_bos: whether text without a template begins with BOS.
         chat_template: Jinja source that writes chat messages as text, or None.
-        bos_token: how BOS is written in text, or "".
-        eos_token: how EOS is written in text, or "".
         fingerprint: differs between tokenizers that give a text different ids.
     """
 
@@ -43,10 +41,10 @@ class Tokenizer(Protocol):
     def fingerprint(self) -> str: ...  # noqa: D102
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens added."""
+        """Returns ids of each text, without special tokens added."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, without special tokens."""
+        """Returns the text of ids, without special tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,29 +128,22 @@ def load_tokenizer(folder: Path | str) -> HFTokenizer:
     backend.no_padding()
     settings = _read(folder, "special_tokens_map.json")
     settings |= _read(folder, "tokenizer_config.json")
-    ids: dict[str, int | None] = {}
-    tokens: dict[str, str] = {}
+    special: dict[str, Any] = {}
     for name in ("bos", "eos"):
         token = settings.get(f"{name}_token") or ""
         token = token.get("content", "") if isinstance(token, dict) else token
-        ids[name], tokens[name] = backend.token_to_id(token) if token else None, token
-        if token and ids[name] is None:
+        number = backend.token_to_id(token) if token else None
+        special |= {f"{name}_id": number, f"{name}_token": token}
+        if token and number is None:
             raise FolderError(
                 f"{name}_token in {folder} is {token!r}, which {path} does not have."
             )
     adds_bos = settings.get("add_bos_token")
     if not isinstance(adds_bos, bool):
         begun = backend.encode("a", add_special_tokens=True).ids
-        adds_bos = ids["bos"] is not None and begun[:1] == [ids["bos"]]
-    return HFTokenizer(
-        backend=backend,
-        bos_id=ids["bos"],
-        eos_id=ids["eos"],
-        adds_bos=adds_bos,
-        chat_template=_template(folder, settings),
-        bos_token=tokens["bos"],
-        eos_token=tokens["eos"],
-    )
+        adds_bos = begun[:1] == [special["bos_id"]]
+    template = _template(folder, settings)
+    return HFTokenizer(backend, adds_bos=adds_bos, chat_template=template, **special)
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> str | None:

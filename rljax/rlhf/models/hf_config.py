@@ -1,5 +1,6 @@
 """A `config.json` of transformers and our `TransformerConfig`: one table a family."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,37 +8,28 @@ from rljax.rlhf.models.hf_files import PretrainedError
 from rljax.rlhf.models.transformer import Rope, TransformerConfig
 
 
-class _Required:
-    """The default of a field that must be there."""
-
-
 class _Field(NamedTuple):
     """A field of `config.json` and those of `TransformerConfig` that it sets.
 
-    Attributes:
-        theirs: the name in `config.json`.
-        ours: the names in `TransformerConfig`; none if it is only written, as `default`.
-        default: where it is missing: a value, whose type converts what is there, or a
-            function of our fields so far, for a field that is missing or null.
+    Without any of ours it is only written, as `default`. That is a value, whose type
+    converts what is there; or a function of our fields so far, for a field that is
+    missing or null; or `...` for a field that must be there.
     """
 
     theirs: str
     ours: tuple[str, ...]
-    default: Any = _Required
+    default: Any = ...
 
 
 class _Family(NamedTuple):
-    """How a family of models is written down.
+    """How a family of models is written down: the fields, in order.
 
     Attributes:
-        name: the first part of its classes' names.
-        language_model: the rest of the name of its language models' class.
-        fields: read and written in this order.
-        constants: our fields that are the same in all its models, or functions of those
-            that were read.
-        required: fields of `config.json` with the only value that we compute, which is
-            also the default.
-        refused: fields that must be false or missing, and the error's message.
+        name: the first part of the classes' names.
+        language_model: the rest of the name of the class of language models.
+        constants: our fields that no model varies, or functions of those that were read.
+        required: fields of theirs with the only value that we compute, and the default.
+        refused: fields that must not all be true, and the error's message.
     """
 
     name: str
@@ -55,9 +47,7 @@ def _llama(name: str, *biases: _Field, head_dim: Callable, **constants: Any) -> 
         _Field("intermediate_size", ("intermediate_size",)),
         _Field("num_hidden_layers", ("num_layers",)),
         _Field("num_attention_heads", ("num_heads",)),
-        _Field(
-            "num_key_value_heads", ("num_kv_heads",), lambda ours: ours["num_heads"]
-        ),
+        _Field("num_key_value_heads", ("num_kv_heads",), _num_heads),
         _Field("head_dim", ("head_dim",), head_dim),
         _Field("max_position_embeddings", ("max_length",)),
         _Field("rms_norm_eps", ("norm_eps",), 1e-6),
@@ -69,6 +59,9 @@ def _llama(name: str, *biases: _Field, head_dim: Callable, **constants: Any) -> 
     refused = ((sliding, "sliding-window attention is not supported"),)
     required = {"hidden_act": "silu"}
     return _Family(name, "ForCausalLM", fields, constants, required, refused)
+
+
+_num_heads = operator.itemgetter("num_heads")
 
 
 def _quotient(ours: dict[str, Any]) -> int:
@@ -99,7 +92,7 @@ _FAMILIES = {
             _Field("tie_word_embeddings", ("tie_embeddings",), True),
         ),
         {
-            "num_kv_heads": lambda ours: ours["num_heads"],
+            "num_kv_heads": _num_heads,
             "head_dim": _quotient,
             "rope": None,
             "layer_norm": True,
@@ -126,12 +119,8 @@ _STRETCHED = (
 def read_config(raw: dict[str, Any], path: Any) -> TransformerConfig:
     """Returns the shape that a `config.json` of transformers 4 or 5 describes.
 
-    Args:
-        raw: what the file holds.
-        path: where it lies, for messages.
-
     Raises:
-        PretrainedError: it describes no model that we compute.
+        PretrainedError: it describes no model that we compute; the message has `path`.
     """
     kind: Any = raw.get("model_type")
     if kind not in list(_FAMILIES):
@@ -144,7 +133,7 @@ def read_config(raw: dict[str, Any], path: Any) -> TransformerConfig:
         raise PretrainedError(
             f"{path} has no {error.args[0]}, which a {kind} needs."
         ) from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise PretrainedError(f"{path}: {error}") from error
 
 
@@ -159,12 +148,8 @@ def write_config(config: TransformerConfig, *, is_reward_model: bool) -> dict[st
     family = _FAMILIES[kind]
     head = "ForSequenceClassification" if is_reward_model else family.language_model
     raw = {
-        "vocab_size": config.vocab_size,
-        "tie_word_embeddings": config.tie_embeddings,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")),
         "torch_dtype": "float32",
-        "pad_token_id": None,
-        "bos_token_id": None,
-        "eos_token_id": None,
         "model_type": kind,
         "architectures": [family.name + head],
     }
@@ -183,19 +168,16 @@ def _read_fields(raw: dict[str, Any], family: _Family) -> dict[str, Any]:
             raise ValueError(message)
     ours: dict[str, Any] = {}
     for theirs, names, default in family.fields:
-        if default is _Required:
+        if default is ...:
             value = raw[theirs]
         elif callable(default):
             value = raw.get(theirs) or default(ours)
         else:
             value = type(default)(raw.get(theirs, default))
         ours |= dict.fromkeys(names, value)
-    constants = {
-        name: value(ours) if callable(value) else value
-        for name, value in family.constants.items()
-    }
-    rope = {} if "rope" in constants else {"rope": _read_rope(raw)}
-    return ours | rope | constants
+    for name, value in family.constants.items():
+        ours[name] = value(ours) if callable(value) else value
+    return ours if "rope" in ours else ours | {"rope": _read_rope(raw)}
 
 
 def _read_rope(raw: dict[str, Any]) -> Rope:
@@ -207,20 +189,15 @@ def _read_rope(raw: dict[str, Any]) -> Rope:
         return Rope(theta=theta)
     if kind != "llama3":
         raise ValueError(f"rope_type must be default or llama3, got {kind!r}")
-    stretched: dict[str, Any] = {
-        ours: convert(rope[theirs]) for ours, theirs, convert in _STRETCHED
-    }
-    return Rope(theta=theta, **stretched)
+    read: Any = {ours: kind(rope[theirs]) for ours, theirs, kind in _STRETCHED}
+    return Rope(theta=theta, **read)
 
 
 def _write_rope(rope: Rope) -> dict[str, Any]:
-    raw: dict[str, Any] = {"rope_type": "default", "rope_theta": rope.theta}
-    stretched = rope.factor != 1.0
-    if stretched:
-        raw["rope_type"] = "llama3"
-        raw |= {theirs: getattr(rope, ours) for ours, theirs, _ in _STRETCHED}
-    return {
-        "rope_parameters": raw,
-        "rope_theta": rope.theta,
-        "rope_scaling": raw if stretched else None,
-    }
+    new: dict[str, Any] = {"rope_type": "default", "rope_theta": rope.theta}
+    old: dict[str, Any] = {"rope_theta": rope.theta, "rope_scaling": None}
+    if rope.factor != 1.0:
+        new["rope_type"] = "llama3"
+        new |= {theirs: getattr(rope, ours) for ours, theirs, _ in _STRETCHED}
+        old["rope_scaling"] = new
+    return {"rope_parameters": new} | old

@@ -3,7 +3,7 @@
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rljax.training.files import FolderError, inside, sync, write_atomically
 
 
 class PretrainedError(FolderError):
-    """A folder that cannot be read, or a model that cannot be written, as asked."""
+    """A folder that cannot be read, or a model that cannot be written."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -23,7 +23,14 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         PretrainedError: it is missing or holds something else.
     """
-    value = _read_json(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PretrainedError(
+            f"{path} is missing. Give the folder of a model as transformers saves it."
+        ) from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise PretrainedError(f"{path} is not JSON: {error}.") from error
     if not isinstance(value, dict):
         raise PretrainedError(f"{path} must hold a JSON object.")
     return value
@@ -33,26 +40,26 @@ def read_tensors(folder: Path) -> dict[str, Callable[[], np.ndarray]]:
     """Returns a reader of every tensor in a folder, by name.
 
     Raises:
-        PretrainedError: a file is missing or not whole.
+        PretrainedError: a file is missing or not whole; or, when a tensor is read, it
+            has infinities or NaN.
     """
     index = inside(folder, "model.safetensors.index.json")
     places: Any = {}
+    files = {"model.safetensors"}
     if index.exists():
-        raw = _read_json(index)
-        places = raw.get("weight_map") if isinstance(raw, dict) else None
+        places = read_object(index).get("weight_map")
         if not isinstance(places, dict) or not all(
             isinstance(name, str) for name in places.values()
         ):
             raise PretrainedError(f"{index} has no weight_map of names to files.")
-        paths = [inside(folder, name) for name in sorted(set(places.values()))]
-    else:
-        paths = [inside(folder, "model.safetensors")]
+        files = set(places.values())
     readers: dict[str, Callable[[], np.ndarray]] = {}
-    for path in paths:
-        for name, reader in _open(path):
+    for path in [inside(folder, name) for name in sorted(files)]:
+        file = _open(path)
+        for name in file.keys():  # noqa: SIM118 (it is no dict)
             if name in readers:
                 raise PretrainedError(f"{folder} has {name} in two files.")
-            readers[name] = reader
+            readers[name] = functools.partial(_finite, file, name, folder)
     if missing := sorted(set(places) - set(readers)):
         raise PretrainedError(
             f"{index} names {missing[0]}, which its file does not hold."
@@ -82,12 +89,6 @@ def write_folder(
     shutil.copymode(folder / config_name, folder / "model.safetensors")
 
 
-def check_finite(array: np.ndarray, name: str, folder: Path) -> None:
-    """Raises a `PretrainedError` if a tensor has infinities or NaN."""
-    if not np.isfinite(array.astype(np.float32)).all():
-        raise PretrainedError(f"{name} in {folder} has numbers that are not finite.")
-
-
 def check_all_used(tensors: dict[str, Any], folder: Path) -> None:
     """Raises a `PretrainedError` if tensors are left that no parameter was read from."""
     # Buffers that old versions of transformers stored, recomputed by everybody.
@@ -101,26 +102,20 @@ def check_all_used(tensors: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PretrainedError(
-            f"{path} is missing. Give the folder of a model as transformers saves it."
-        ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise PretrainedError(f"{path} is not JSON: {error}.") from error
-
-
-def _open(path: Path) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+def _open(path: Path) -> Any:
     safetensors = require("safetensors", "pretrained models need", "lm")
     try:
-        file = safetensors.safe_open(path, framework="numpy")
+        return safetensors.safe_open(path, framework="numpy")
     except FileNotFoundError as error:
         raise PretrainedError(f"{path} is missing: the folder is not whole.") from error
     except (safetensors.SafetensorError, OSError) as error:
         raise PretrainedError(
             f"{path} is not a whole safetensors file: {error}. Copy it anew."
         ) from error
-    for name in file.keys():  # noqa: SIM118 (it is no dict)
-        yield name, functools.partial(file.get_tensor, name)
+
+
+def _finite(file: Any, name: str, folder: Path) -> np.ndarray:
+    array = file.get_tensor(name)
+    if not np.isfinite(array.astype(np.float32)).all():
+        raise PretrainedError(f"{name} in {folder} has numbers that are not finite.")
+    return array

@@ -5,7 +5,6 @@ no pickle, no code.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ from rljax.rlhf.models.hf_config import read_config, write_config
 from rljax.rlhf.models.hf_files import (
     PretrainedError,
     check_all_used,
-    check_finite,
     read_object,
     read_tensors,
     write_folder,
@@ -31,13 +29,10 @@ RLJAX_FORMAT = "rljax.json"
 
 
 class _Weight(NamedTuple):
-    """A parameter of ours and the tensor in a folder that holds it.
+    """The path of a parameter, stacked in `layers`, and its tensor's name with `{}` there.
 
-    Attributes:
-        ours: the path within a transformer's parameters; in `layers` it is stacked.
-        theirs: the tensor's name; `{}` is the layer.
-        transposed: theirs is `[outputs, inputs]`.
-        part: which third of theirs it is (GPT-2 joins queries, keys and values).
+    Where `transposed`, theirs is `[outputs, inputs]`; a vector is the same. `part` is
+    which third of theirs it is (GPT-2 joins queries, keys and values).
     """
 
     ours: str
@@ -45,73 +40,61 @@ class _Weight(NamedTuple):
     transposed: bool = False
     part: int | None = None
 
-    def tensors(self, num_layers: int) -> Iterator[tuple[str, Any]]:
-        """Yields each tensor's name, and the index of its place in our parameter."""
-        if not self.ours.startswith("layers/"):
-            yield self.theirs, ...
-        else:
-            yield from ((self.theirs.format(i), i) for i in range(num_layers))
+    def tensors(self, num_layers: int) -> list[tuple[str, Any]]:
+        """Returns each tensor's name, and the index of its place in our parameter."""
+        if self.ours.startswith("layers/"):
+            return [(self.theirs.format(i), i) for i in range(num_layers)]
+        return [(self.theirs, ...)]
+
+
+def _blocks(prefix: str, parts: dict[str, str], transposed: bool) -> list[_Weight]:
+    """Returns the rows of each part of a block: its weight, then its bias."""
+    return [
+        _Weight(
+            f"layers/{ours}/{leaf}",
+            f"{prefix}.{{}}.{theirs}.{'bias' if leaf == 'bias' else 'weight'}",
+            transposed,
+            "qkv".index(ours) if theirs == "attn.c_attn" else None,
+        )
+        for ours, theirs in parts.items()
+        for leaf in ("scale" if ours.endswith("norm") else "kernel", "bias")
+    ]
 
 
 # Rows that a model has no parameter for (biases, norms, a tied head) are passed over.
+_HEAD = _Weight("lm_head/kernel", "lm_head.weight", transposed=True)
 _LLAMA = [
+    _HEAD,
     _Weight("embed/embedding", "model.embed_tokens.weight"),
     _Weight("norm/scale", "model.norm.weight"),
-    _Weight("lm_head/kernel", "lm_head.weight", transposed=True),
-    *(
-        _Weight(f"layers/{ours}/scale", f"model.layers.{{}}.{theirs}.weight")
-        for ours, theirs in (
-            ("attention_norm", "input_layernorm"),
-            ("mlp_norm", "post_attention_layernorm"),
-            ("q_norm", "self_attn.q_norm"),
-            ("k_norm", "self_attn.k_norm"),
-        )
-    ),
-    *(
-        _Weight(
-            f"layers/{ours}/{leaf}",
-            f"model.layers.{{}}.{theirs}_proj.{end}",
-            leaf == "kernel",
-        )
-        for ours, theirs in (
-            *((name, f"self_attn.{name}") for name in "qkvo"),
-            *((name, f"mlp.{name}") for name in ("gate", "up", "down")),
-        )
-        for leaf, end in (("kernel", "weight"), ("bias", "bias"))
+    *_blocks(
+        "model.layers",
+        {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+        | {name: f"self_attn.{name}" for name in ("q_norm", "k_norm")}
+        | {name: f"self_attn.{name}_proj" for name in "qkvo"}
+        | {name: f"mlp.{name}_proj" for name in ("gate", "up", "down")},
+        transposed=True,
     ),
 ]
 # Conv1D keeps [inputs, outputs], so nothing is transposed but the head.
 _GPT2 = [
+    _HEAD,
     _Weight("embed/embedding", "transformer.wte.weight"),
     _Weight("position_embed/embedding", "transformer.wpe.weight"),
     _Weight("norm/scale", "transformer.ln_f.weight"),
     _Weight("norm/bias", "transformer.ln_f.bias"),
-    _Weight("lm_head/kernel", "lm_head.weight", transposed=True),
-    *(
-        _Weight(
-            f"layers/{ours}/{leaf}", f"transformer.h.{{}}.{theirs}.{end}", part=part
-        )
-        for ours, theirs, part in (
-            ("attention_norm", "ln_1", None),
-            ("mlp_norm", "ln_2", None),
-            ("o", "attn.c_proj", None),
-            ("up", "mlp.c_fc", None),
-            ("down", "mlp.c_proj", None),
-            *((name, "attn.c_attn", part) for part, name in enumerate("qkv")),
-        )
-        for leaf, end in (
-            ("scale" if "ln" in theirs else "kernel", "weight"),
-            ("bias", "bias"),
-        )
+    *_blocks(
+        "transformer.h",
+        {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
+        | {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
+        | dict.fromkeys("qkv", "attn.c_attn"),
+        transposed=False,
     ),
 ]
 
 
 def load_language_model(folder: Path | str) -> tuple[Transformer, Any]:
-    """Loads a language model from a `*ForCausalLM` folder.
-
-    Returns:
-        The module and its variables, float32.
+    """Returns the module and the float32 variables of a `*ForCausalLM` folder.
 
     Raises:
         PretrainedError: the folder does not hold such a model, whole and finite.
@@ -124,10 +107,9 @@ def load_language_model(folder: Path | str) -> tuple[Transformer, Any]:
 
 
 def load_reward_model(folder: Path | str) -> tuple[RewardModel, Any]:
-    """Loads a reward model: a `*ForSequenceClassification` folder, or one of `save`.
+    """Returns the module and the float32 variables of a reward model.
 
-    Returns:
-        The module and its variables, float32.
+    The folder is a `*ForSequenceClassification`, or one of `save`.
 
     Raises:
         PretrainedError: the folder does not hold such a model, whole and finite.
@@ -148,7 +130,6 @@ def load_reward_model(folder: Path | str) -> tuple[RewardModel, Any]:
             f"score.weight in {folder} must be [1, {config.hidden_size}], one score for "
             f"a text, got {list(head.shape)}. Give a model with num_labels 1."
         )
-    check_finite(head, "score.weight", folder)
     trunk = _from_tensors(config, tensors, folder, head=False)
     check_all_used(tensors, folder)
     params = {"trunk": trunk, "head": {"kernel": jnp.asarray(head.T)}}
@@ -229,20 +210,28 @@ def _load_rljax_format(folder: Path) -> tuple[RewardModel, Any]:
 
     def read(place: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = _path_name(place)
-        if name not in tensors:
-            raise PretrainedError(f"{folder} has no weight {name}: it is not whole.")
-        array = tensors.pop(name)()
-        check_finite(array, name, folder)
-        if array.shape != members + leaf.shape:
-            raise PretrainedError(
-                f"{name} in {folder} does not have the shape that {RLJAX_FORMAT} asks "
-                f"for: {list(array.shape)}, not {list(members + leaf.shape)}."
-            )
+        array = _read(tensors, name, folder)
+        _check_shape(array, members + leaf.shape, name, folder / RLJAX_FORMAT)
+        del tensors[name]
         return jnp.asarray(array, leaf.dtype)
 
     variables = jax.tree_util.tree_map_with_path(read, shapes)
     check_all_used(tensors, folder)
     return module, variables
+
+
+def _read(tensors: dict[str, Any], name: str, folder: Path) -> np.ndarray:
+    if name not in tensors:
+        raise PretrainedError(f"{folder} has no weight {name}: it is not whole.")
+    return tensors[name]()
+
+
+def _check_shape(array: np.ndarray, shape: tuple, name: str, config: Path) -> None:
+    if array.shape != shape:
+        raise PretrainedError(
+            f"{name} in {config.parent} does not have the shape that {config.name} asks "
+            f"for: {list(array.shape)}, not {list(shape)}."
+        )
 
 
 def _path_name(path: Any) -> str:
@@ -253,20 +242,15 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], TransformerConfig, Any]:
     """Returns `config.json`, the shape that it describes, and readers of the tensors."""
     path = folder / "config.json"
     raw = read_object(inside(folder, "config.json"))
-    config = read_config(raw, path)
-    return raw, config, _prefixed(config, read_tensors(folder))
-
-
-def _prefixed(config: TransformerConfig, tensors: dict[str, Any]) -> dict[str, Any]:
-    """Returns tensors under their family's prefix, which a bare trunk's folder omits."""
+    config, tensors = read_config(raw, path), read_tensors(folder)
     prefix = "transformer." if config.rope is None else "model."
-    if any(name.startswith(prefix) for name in tensors):
-        return tensors
-    heads = ("lm_head.", "score.")
-    return {
-        name if name.startswith(heads) else prefix + name: reader
-        for name, reader in tensors.items()
-    }
+    if not any(name.startswith(prefix) for name in tensors):  # a bare trunk's folder
+        known = (prefix, "lm_head.", "score.")
+        tensors = {
+            name if name.startswith(known) else prefix + name: reader
+            for name, reader in tensors.items()
+        }
+    return raw, config, tensors
 
 
 def _weights(config: TransformerConfig, head: bool) -> dict[_Weight, tuple[int, ...]]:
@@ -283,39 +267,27 @@ def _weights(config: TransformerConfig, head: bool) -> dict[_Weight, tuple[int, 
 
 def _from_tensors(
     config: TransformerConfig,
-    tensors: dict[str, Callable[[], np.ndarray]],
+    tensors: dict[str, Any],
     folder: Path,
     *,
     head: bool,
 ) -> Any:
     """Returns parameters; the tensors that were used are taken out of `tensors`."""
-    params: dict[str, Any] = {}
-    used = set()
+    params, used = {}, {"lm_head.weight"} if config.tie_embeddings else set()
     for row, shape in _weights(config, head).items():
         array = np.empty(shape, np.float32)
         for name, index in row.tensors(config.num_layers):
-            if name not in tensors:
-                raise PretrainedError(
-                    f"{folder} has no weight {name}: it is not whole."
-                )
+            theirs = _read(tensors, name, folder)
             used.add(name)
-            theirs = tensors[name]()
-            check_finite(theirs, name, folder)
             if row.transposed:
                 theirs = theirs.T
             if row.part is not None:
                 theirs = np.split(theirs, 3, axis=-1)[row.part]
-            if theirs.shape != array[index].shape:
-                raise PretrainedError(
-                    f"{name} in {folder} does not have the shape that config.json "
-                    f"asks for: {list(theirs.shape)}, not {list(array[index].shape)}."
-                )
+            _check_shape(theirs, array[index].shape, name, folder / "config.json")
             array[index] = theirs
         params[row.ours] = jnp.asarray(array)
     for name in used:
-        del tensors[name]
-    if config.tie_embeddings:
-        tensors.pop("lm_head.weight", None)  # some write the tied matrix twice
+        tensors.pop(name, None)  # not all write a tied head
     return unflatten_dict(params, sep="/")
 
 

@@ -19,9 +19,7 @@ class RewardModel(nn.Module):
     deviation of raw scores on a reference set, 0 and 1 until measured, by which every
     score is normalized.
 
-    Attributes:
-        config: the trunk's shape.
-        use_bias: whether the head has a bias; transformers' heads have none.
+    `config` is the trunk's shape. With `use_bias` the head has a bias, unlike transformers'.
     """
 
     config: TransformerConfig
@@ -40,19 +38,16 @@ class RewardModel(nn.Module):
         self.std = self.variable("scale", "std", jnp.float32, 1.0)
 
     def __call__(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
-        """Scores of rows padded on the right.
+        """Returns scores `[B]` float32 of rows padded on the right.
 
         Args:
             ids: `[B, L]` int32; what stands after a row's end does not matter.
             lengths: `[B]` int32, at least 1.
-
-        Returns:
-            `[B]` float32.
         """
         return self._score(self.trunk.last(ids, lengths))
 
     def per_token(self, tokens: Tokens) -> jax.Array:
-        """The head at every token: `[B, L]` float32, zero where there is none.
+        """Returns a score at every token: `[B, L]` float32, zero at padding.
 
         Rows may be padded on either side; a row's score stands at its last token.
         """
@@ -60,7 +55,7 @@ class RewardModel(nn.Module):
         return jnp.where(tokens.mask, scores, 0.0)
 
     def of_tokens(self, tokens: Tokens) -> jax.Array:
-        """Scores of rows padded on either side, `[B]` float32."""
+        """Returns scores `[B]` float32 of rows padded on either side."""
         last = (tokens.lengths - 1)[:, None]
         return jnp.take_along_axis(self.per_token(tokens), last, axis=1)[:, 0]
 
@@ -73,13 +68,8 @@ def keep_first_layers(
 ) -> tuple[TransformerConfig, Any]:
     """Returns a reward model of the first blocks alone; middle layers often judge better.
 
-    Args:
-        config: the whole trunk's shape.
-        variables: the whole model's.
-        num_layers: how many blocks to keep; the norm after the last one stays.
-
-    Raises:
-        ValueError: there are not so many.
+    The norm after the last block stays. Raises a `ValueError` if the model does not have
+    `num_layers` blocks.
     """
     if not 1 <= num_layers <= config.num_layers:
         raise ValueError(

@@ -47,19 +47,14 @@ class TransformerConfig:
     Attributes:
         vocab_size: number of token ids V.
         hidden_size: width of the residual stream D.
-        intermediate_size: width of the MLP.
-        num_layers: number of blocks.
-        num_heads: query heads.
-        num_kv_heads: key and value heads; a divisor of `num_heads`.
-        head_dim: width of a head.
+        num_kv_heads: key and value heads; a divisor of `num_heads`, the query heads.
         max_length: longest row, in tokens.
         rope: rotary positions, or None for learned ones (GPT-2).
         norm_eps: added to the variance.
         layer_norm: LayerNorm with a bias (GPT-2) rather than RMSNorm.
         gated_mlp: SwiGLU rather than GELU (GPT-2).
-        qkv_bias: biases of queries, keys and values (Qwen2, GPT-2).
-        out_bias: bias of attention's output (GPT-2).
-        mlp_bias: biases of the MLP (GPT-2).
+        qkv_bias: biases of queries, keys and values (Qwen2, GPT-2); `out_bias` that of
+            attention's output, `mlp_bias` those of the MLP (GPT-2).
         qk_norm: RMSNorm of each head's queries and keys (Qwen3).
         tie_embeddings: logits from the embedding's transpose.
         dtype: of the matrix products: float32 or bfloat16. Parameters are float32, and
@@ -133,13 +128,12 @@ class Transformer(nn.Module):
         """Makes the embeddings, the blocks and the norm after them."""
         config = self.config
         init = nn.initializers.normal(0.02)
-        self.embed = nn.Embed(
-            config.vocab_size, config.hidden_size, embedding_init=init
+        embed = functools.partial(
+            nn.Embed, features=config.hidden_size, embedding_init=init
         )
+        self.embed = embed(config.vocab_size)
         if config.rope is None:
-            self.position_embed = nn.Embed(
-                config.max_length, config.hidden_size, embedding_init=init
-            )
+            self.position_embed = embed(config.max_length)
         self.layers = self.param("layers", self._init_layers)
         self.norm = _norm(config)
         if not config.tie_embeddings:
@@ -147,7 +141,7 @@ class Transformer(nn.Module):
             self.lm_head = nn.Dense(config.vocab_size, use_bias=False, kernel_init=init)
 
     def __call__(self, ids: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Hidden states after the last norm, `[B, L, D]` float32.
+        """Returns hidden states after the last norm, `[B, L, D]` float32.
 
         Args:
             ids: `[B, L]` int32.
@@ -161,29 +155,25 @@ class Transformer(nn.Module):
         mask: jax.Array | None = None,
         cache: KeyValues | None = None,
     ) -> tuple[jax.Array, KeyValues | None]:
-        """Hidden states of tokens that follow those in a cache, and the longer cache.
+        """Returns hidden states `[B, L, D]` float32, and a cache of S + L tokens.
 
         Args:
             ids: `[B, L]` int32, the new tokens.
             mask: `[B, S + L]` bool, true at real tokens, those in the cache first; None
                 if padding is on the right.
-            cache: of S tokens, `KeyValues.empty` at first; None keeps none.
-
-        Returns:
-            `[B, L, D]` float32, and the cache of S + L tokens, or None.
+            cache: of S tokens before, `KeyValues.empty` at first; None keeps none.
         """
         start = 0 if cache is None else cache.keys.shape[2]
         x, positions = self._embed(ids, mask, start)
-        visible = _up_to(
-            jnp.arange(start, start + ids.shape[1])[None], start + ids.shape[1]
-        )
+        length = ids.shape[1]
+        visible = jnp.tri(length, start + length, start, dtype=bool)[None]
         if mask is not None:
             visible &= mask[:, None]
         x, cache = self._run(self.layers, x, positions, visible, cache)
         return self.norm(x), cache
 
     def last(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
-        """Hidden states of each row's last token alone, `[B, D]` float32.
+        """Returns hidden states of each row's last token alone, `[B, D]` float32.
 
         The same as `self(ids)[row, lengths - 1]`, for less: of the last block only the
         keys and values are computed for every token.
@@ -193,23 +183,19 @@ class Transformer(nn.Module):
             lengths: `[B]` int32, at least 1.
         """
         x, positions = self._embed(ids, None, 0)
-        first, final = (
-            jax.tree.map(lambda p: p[:-1], self.layers),
-            jax.tree.map(lambda p: p[-1], self.layers),
-        )
-        visible = _up_to(jnp.arange(ids.shape[1])[None], ids.shape[1])
+        first = jax.tree.map(lambda p: p[:-1], self.layers)
+        final = jax.tree.map(lambda p: p[-1], self.layers)
+        visible = jnp.tri(ids.shape[1], dtype=bool)[None]
         x, _ = self._run(first, x, positions, visible, None)
-        queries = (lengths - 1)[:, None]
-        visible = _up_to(queries, ids.shape[1])
-        x, _ = self._block(final, x, positions, visible, queries)
+        visible = jnp.arange(ids.shape[1])[None, None] < lengths[:, None, None]
+        x, _ = self._block(final, x, positions, visible, lengths[:, None] - 1)
         return self.norm(x)[:, 0]
 
     def logits(self, ids: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Logits of each next token, `[B, L, V]` float32; arguments as of a call."""
+        """Returns logits of each next token, `[B, L, V]` float32, as `__call__` does."""
         hidden = self(ids, mask)
-        if self.config.tie_embeddings:
-            return self.embed.attend(hidden)
-        return self.lm_head(hidden)
+        tied = self.config.tie_embeddings
+        return self.embed.attend(hidden) if tied else self.lm_head(hidden)
 
     def _embed(self, ids, mask, start):
         if mask is None:
@@ -232,18 +218,19 @@ class Transformer(nn.Module):
         return Block(self.config, parent=None).apply({"params": layer}, *args)
 
     def _init_layers(self, key: jax.Array):
-        block = Block(self.config, parent=None)
-        x = jnp.zeros((1, 1, self.config.hidden_size))
-
-        def init(key):
-            mask = jnp.ones((1, 1, 1), bool)
-            return block.init(key, x, jnp.zeros((1, 1), jnp.int32), mask)["params"]
-
-        return jax.vmap(init)(jax.random.split(key, self.config.num_layers))
+        init = jax.vmap(Block(self.config, parent=None).init, (0, None, None, None))
+        keys = jax.random.split(key, self.config.num_layers)
+        x, zero = jnp.zeros((1, 1, self.config.hidden_size)), jnp.zeros((1, 1), int)
+        return init(keys, x, zero, jnp.ones((1, 1, 1), bool))["params"]
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a norm and added to what came in."""
+    """Grouped-query attention and an MLP, each after a norm and added to what came in.
+
+    References:
+        Vaswani et al. (2017), https://arxiv.org/abs/1706.03762; Ainslie et al. (2023),
+        https://arxiv.org/abs/2305.13245.
+    """
 
     config: TransformerConfig
 
@@ -256,91 +243,55 @@ class Block(nn.Module):
         queries: jax.Array | None = None,
         cache: KeyValues | None = None,
     ) -> tuple[jax.Array, KeyValues | None]:
-        """Maps the residual stream `[B, L, D]` to `[B, T, D]`, that of T queries.
+        """Returns the residual stream `[B, T, D]` of T queries, and S + L tokens' cache.
 
         Args:
-            x: the residual stream.
+            x: `[B, L, D]`, the residual stream.
             positions: `[B, L]` int32, for rotary embeddings.
             mask: `[B or 1, T, S + L]` bool, the keys that each query may look at.
             queries: `[B, T]` int32, the queries' places in `x`; None for all L.
-            cache: keys and values of S tokens before these; None if there are none.
-
-        Returns:
-            The stream, and the cache of S + L tokens, or None if none was passed.
+            cache: keys and values of S tokens before these; None keeps none.
         """
         config = self.config
         dense = functools.partial(
             nn.Dense, dtype=config.dtype, kernel_init=nn.initializers.normal(0.02)
         )
 
-        def heads(name, count, y):
+        def heads(name, count, y, positions):
             width = count * config.head_dim
-            y = dense(width, use_bias=config.qkv_bias, name=name)(y)
-            y = y.reshape(*y.shape[:-1], count, config.head_dim)
-            if config.qk_norm and name != "v":
-                y = nn.RMSNorm(epsilon=config.norm_eps, name=f"{name}_norm")(y)
-            return y
-
-        def rotated(x, positions):
+            z = dense(width, use_bias=config.qkv_bias, name=name)(y)
+            z = z.reshape(*z.shape[:-1], count, config.head_dim)
+            if name == "v":
+                return z
+            if config.qk_norm:
+                z = nn.RMSNorm(epsilon=config.norm_eps, name=f"{name}_norm")(z)
             if config.rope is not None:
-                x = _rotate(x, positions, config.rope.frequencies(config.head_dim))
-            return x.astype(config.dtype)
+                z = _rotate(z, positions, config.rope.frequencies(config.head_dim))
+            return z.astype(config.dtype)
 
         y = _norm(config, name="attention_norm")(x)
-        k = rotated(heads("k", config.num_kv_heads, y), positions)
-        v = heads("v", config.num_kv_heads, y)
+        k = heads("k", config.num_kv_heads, y, positions)
+        v = heads("v", config.num_kv_heads, y, positions)
         if queries is not None:
-            x, y = (
-                jnp.take_along_axis(array, queries[..., None], axis=1)
-                for array in (x, y)
-            )
+            x, y = (jnp.take_along_axis(z, queries[..., None], axis=1) for z in (x, y))
             positions = jnp.take_along_axis(positions, queries, axis=1)
         if cache is not None:
             k = jnp.concatenate([cache.keys, k], axis=1)
             v = jnp.concatenate([cache.values, v], axis=1)
             cache = KeyValues(k, v)
-        q = rotated(heads("q", config.num_heads, y), positions)
-        a = attention(q, k, v, mask)
+        q = heads("q", config.num_heads, y, positions)
+        a = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
         a = a.reshape(*a.shape[:-2], -1)
         x = x + dense(config.hidden_size, use_bias=config.out_bias, name="o")(a)
 
         y = _norm(config, name="mlp_norm")(x)
-        up = dense(config.intermediate_size, use_bias=config.mlp_bias, name="up")(y)
+        inner = functools.partial(dense, use_bias=config.mlp_bias)
+        up = inner(config.intermediate_size, name="up")(y)
         if config.gated_mlp:
-            gate = dense(
-                config.intermediate_size, use_bias=config.mlp_bias, name="gate"
-            )(y)
-            up = nn.silu(gate) * up
+            up *= nn.silu(inner(config.intermediate_size, name="gate")(y))
         else:
             up = nn.gelu(up, approximate=True)
-        down = dense(config.hidden_size, use_bias=config.mlp_bias, name="down")(up)
-        return x + down, cache
-
-
-def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
-) -> jax.Array:
-    """Grouped-query attention, softmax in float32.
-
-    Args:
-        query: `[B, T, H, K]`.
-        key: `[B, S, G, K]`; G divides H, and head h reads group `h // (H / G)`.
-        value: `[B, S, G, K]`.
-        mask: `[B or 1, T, S]` bool, the keys that each query may look at.
-
-    Returns:
-        `[B, T, H, K]`.
-
-    References:
-        Vaswani et al. (2017), https://arxiv.org/abs/1706.03762; Ainslie et al. (2023),
-        https://arxiv.org/abs/2305.13245.
-    """
-    return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None])
-
-
-def _up_to(places: jax.Array, num_keys: int) -> jax.Array:
-    """The causal mask `[B, T, S]` of queries at places `[B, T]` among S keys."""
-    return jnp.arange(num_keys)[None, None] <= places[..., None]
+        return x + inner(config.hidden_size, name="down")(up), cache
 
 
 def _norm(config: TransformerConfig, name: str | None = None) -> nn.Module:
@@ -350,9 +301,8 @@ def _norm(config: TransformerConfig, name: str | None = None) -> nn.Module:
 
 def _rotate(x: jax.Array, positions: jax.Array, frequencies: np.ndarray) -> jax.Array:
     """Turns the halves of each head `[B, L, H, K]` by position times frequency."""
-    angles = (
-        positions[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None]
-    )
+    places = positions[:, :, None, None].astype(jnp.float32)
+    angles = places * frequencies[None, None, None]
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

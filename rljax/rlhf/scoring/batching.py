@@ -7,12 +7,9 @@ import numpy as np
 
 
 class Batch(NamedTuple):
-    """Rows that are computed together.
+    """Rows that are computed together, the longest first, padded to `length` tokens.
 
-    Attributes:
-        rows: which ones, the longest first.
-        length: to which all are padded, in tokens.
-        size: rows computed, empty ones at the end included.
+    Up to `size` rows, empty ones are added.
     """
 
     rows: np.ndarray
@@ -26,7 +23,7 @@ def plan_batches(
     batch_size: Callable[[int], int],
     compile_tokens: float,
 ) -> list[Batch]:
-    """Sorts rows by length and cuts them into padded batches.
+    """Returns padded batches that hold every row once, the longest rows first.
 
     The plan follows from the arguments alone, so that the same rows meet the same
     programs whatever was scored before, or by a process that was killed.
@@ -37,9 +34,6 @@ def plan_batches(
         batch_size: rows in a batch of a length.
         compile_tokens: tokens that are computed in the time that it takes to compile
             the program of one length.
-
-    Returns:
-        Batches that hold every row once, the longest rows first.
 
     Example:
         >>> for batch in plan_batches(np.array([3, 9, 7]), [[8, 16]], lambda _: 2, 0.0):
@@ -81,17 +75,17 @@ def buckets(max_length: int, density: int = 8) -> list[int]:
 
 
 def default_max_tokens(platform: str) -> int:
-    """Tokens in a batch for each device: enough to keep it busy, few enough to fit."""
+    """Returns a device's tokens in a batch: it is busy with them, and they fit."""
     return 1024 if platform == "cpu" else 65_536
 
 
 def default_compile_tokens(platform: str, num_params: int) -> float:
-    """Tokens scored in about the time that compiling a program takes."""
+    """Returns the tokens scored in about the time that compiling a program takes."""
     # A second or two, of a processor's 1e11 FLOP/s or of an accelerator's 1e14.
     return (1e11 if platform == "cpu" else 1e14) / (2 * num_params)
 
 
 def default_window(platform: str, num_params: int) -> int:
-    """Pairs to sort together; scores are handed on, and saved, a window at a time."""
+    """Returns how many pairs to sort together, and to save at once."""
     most = 2**36 // num_params if platform == "cpu" else 16_384
     return min(max(most, 512), 16_384)

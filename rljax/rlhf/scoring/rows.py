@@ -9,6 +9,7 @@ Any other fields of a line are kept, byte for byte.
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from rljax.rlhf.data.encoding import Prompt
+from rljax.rlhf.data.encoding import is_message
 from rljax.rlhf.scoring.scorer import Pair, Scored
 from rljax.training.files import RunError, dumps
 
@@ -27,22 +28,17 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class ScoreFileError(RunError):
-    """The file cannot be scored, or not further; the message says why."""
+    """The file cannot be scored, or not further, for the reason in the message."""
 
 
 class RowError(ValueError):
-    """A line that cannot be scored; the message says why."""
+    """A line that cannot be scored, for the reason in the message."""
 
 
 class Row(NamedTuple):
-    """A line of the input.
+    """A line of the input: the object in it, and each pair's score's name.
 
-    Attributes:
-        line: its bytes.
-        fields: the object it holds; empty if it holds none.
-        names: what the scores are called, one for each pair.
-        pairs: the pairs to score; none where there is an error.
-        error: why it cannot be scored, or None.
+    Where there is an `error` there are no pairs.
     """
 
     line: bytes
@@ -53,28 +49,18 @@ class Row(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Lines that were read together.
+    """Lines that were read together, by number, and the input up to their end.
 
-    Attributes:
-        rows: their numbers and what they hold, blank ones left out.
-        num_pairs: pairs in them.
-        input_bytes: bytes of the input up to the end of the last one.
-        input_sha256: the hash of those bytes.
+    Blank lines are not among the rows.
     """
 
     rows: list[tuple[int, Row]]
-    num_pairs: int
     input_bytes: int
     input_sha256: str
 
 
 class Reader:
-    """Reads the input from some line on, as windows of pairs.
-
-    Attributes:
-        offset: bytes read so far.
-        hash: of those bytes.
-    """
+    """Reads the input from some line on; `hash` is that of the `offset` bytes so far."""
 
     def __init__(self, name: Path, field: str, error_rows: bool):
         self.offset = self._newlines = 0
@@ -98,29 +84,21 @@ class Reader:
         rows: list[tuple[int, Row]] = []
         pairs: list[Pair] = []
         end = self.offset
-        for line in source:
-            number = self._newlines + 1
-            first = self.offset == 0
+        for line in itertools.chain(source, [b""]):  # b"" is the end
+            number, first = self._newlines + 1, self.offset == 0
             self._count(line)
             if first:
                 line = line.removeprefix(_BOM)
-            if not line.strip():
-                continue
-            row = read_row(line, self._field)
-            if row.error is not None and not self._error_rows:
-                raise bad_line(self._name, number, row.error)
-            rows.append((number, row))
-            pairs += row.pairs
-            if max(len(rows), len(pairs)) >= size:
-                yield self._window(rows, pairs)
+            if line.strip():
+                row = read_row(line, self._field)
+                if row.error is not None and not self._error_rows:
+                    raise bad_line(self._name, number, row.error)
+                rows.append((number, row))
+                pairs += row.pairs
+            full = max(len(rows), len(pairs)) >= size
+            if full or (not line and self.offset > end):
+                yield Window(rows, self.offset, self.hash.hexdigest()), pairs
                 rows, pairs, end = [], [], self.offset
-        if self.offset > end:
-            yield self._window(rows, pairs)
-
-    def _window(
-        self, rows: list[tuple[int, Row]], pairs: list[Pair]
-    ) -> tuple[Window, list[Pair]]:
-        return Window(rows, len(pairs), self.offset, self.hash.hexdigest()), pairs
 
     def _count(self, data: bytes) -> None:
         self.offset += len(data)
@@ -137,11 +115,9 @@ def bad_line(name: Path, number: int, reason: str) -> ScoreFileError:
 
 
 def read_row(line: bytes, field: str) -> Row:
-    """Reads a line; if it cannot be scored, the row has an `error`.
+    """Returns what a line that is not blank holds, or why it cannot be scored.
 
-    Args:
-        line: bytes of a line that is not blank.
-        field: the score's name, or the beginning of it where there are two.
+    `field` is the score's name, or the beginning of it where there are two.
     """
     fields: dict[str, Any] = {}
     try:
@@ -157,16 +133,12 @@ def read_row(line: bytes, field: str) -> Row:
         return Row(line, fields, names, list(found.values()))
     except RowError as error:
         return Row(line, fields, [], [], str(error))
-    except RecursionError:
-        return Row(line, fields, [], [], "it is nested too deeply to be read")
 
 
 def scored_line(row: Row, scored: Sequence[Scored], field: str) -> bytes:
     """Returns the output line of a scored row: the input line and the scores."""
-    added: dict[str, Any] = {
-        name: np.float32(one.score)
-        for name, one in zip(row.names, scored, strict=True)
-    }  # fmt: skip
+    scores = np.array([one.score for one in scored], np.float32)
+    added: dict[str, Any] = dict(zip(row.names, scores, strict=True))
     if num_cut := sum(one.num_cut for one in scored):
         added[f"{field}_truncated"] = num_cut
     # A carriage return can only be space here, but some readers end a line at it.
@@ -195,23 +167,20 @@ def _object(line: bytes) -> dict[str, Any]:
             raise RowError(f"it must be a JSON object, got {_kind(value)}")
         if _SURROGATE.search(line):
             json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeDecodeError as error:
-        raise RowError(
-            f"it is not UTF-8: {error.reason} at byte {error.start + 1}"
-        ) from None
-    except UnicodeEncodeError:
-        raise RowError(
-            "it holds invalid Unicode, half of a surrogate pair such as \\ud800"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise RowError(
-            f"it is not JSON: {error.msg} at character {error.pos + 1}"
-        ) from None
+        return value
     except RowError:
         raise
+    except UnicodeDecodeError as error:
+        reason = f"it is not UTF-8: {error.reason} at byte {error.start + 1}"
+    except UnicodeEncodeError:
+        reason = "it holds invalid Unicode, half of a surrogate pair such as \\ud800"
+    except json.JSONDecodeError as error:
+        reason = f"it is not JSON: {error.msg} at character {error.pos + 1}"
     except ValueError as error:  # an integer of thousands of digits
-        raise RowError(f"it cannot be read: {error}") from None
-    return value
+        reason = f"it cannot be read: {error}"
+    except RecursionError:
+        reason = "it is nested too deeply to be read"
+    raise RowError(reason)
 
 
 def _no_constant(name: str) -> float:
@@ -238,46 +207,41 @@ def _pairs(row: dict[str, Any]) -> dict[str, Pair]:
         )
     if "prompt" in row:
         raise RowError("it has both 'prompt' and 'messages'; keep one, or a completion")
-    return {"": _conversation(row["messages"], "messages")}
+    return {"": _pair(row, "messages")}
 
 
 def _pair(row: dict[str, Any], name: str) -> Pair:
     value = row[name]
-    if "prompt" not in row:
+    prompt: Any = row.get("prompt")
+    if "prompt" in row:
+        if not isinstance(prompt, str) and not _messages(prompt, "prompt"):
+            raise RowError("'prompt' must have at least one message, got none")
         if isinstance(value, str):
-            raise RowError(f"it has {name!r} but no 'prompt'")
-        return _conversation(value, name)
-    prompt = _prompt(row["prompt"])
-    if isinstance(value, str):
-        return prompt, value
+            return prompt, value
+    elif isinstance(value, str) and name != "messages":
+        raise RowError(f"it has {name!r} but no 'prompt'")
     messages = _messages(value, name)
-    if len(messages) > 1 and messages[:-1] == [{"role": "user", "content": prompt}]:
-        messages = messages[-1:]  # the prompt as text, and once more in the messages
-    if len(messages) != 1:
+    before, count = messages[:-1], len(messages)
+    if "prompt" not in row:
+        if count < 2:
+            raise RowError(
+                f"{name!r} must be a prompt's messages and an assistant's, got "
+                f"{count} of them and no 'prompt'"
+            )
+        prompt = before
+    # The prompt may be there as text, and once more in the messages.
+    elif count != 1 and before != [{"role": "user", "content": prompt}]:
         raise RowError(
             f"beside a 'prompt', {name!r} must be text or one assistant's message, got "
-            f"{len(messages)} messages"
+            f"{count} messages"
         )
-    return prompt, _assistant(messages[0], name)
-
-
-def _conversation(value: Any, name: str) -> Pair:
-    messages = _messages(value, name)
-    if len(messages) < 2:
+    last = messages[-1]
+    if last["role"] != "assistant":
         raise RowError(
-            f"{name!r} must be a prompt's messages and an assistant's, got "
-            f"{len(messages)} of them and no 'prompt'"
+            f"the last message of {name!r} must be the assistant's, got role "
+            f"{last['role']!r}"
         )
-    return messages[:-1], _assistant(messages[-1], name)
-
-
-def _prompt(value: Any) -> Prompt:
-    if isinstance(value, str):
-        return value
-    messages = _messages(value, "prompt")
-    if not messages:
-        raise RowError("'prompt' must have at least one message, got none")
-    return messages
+    return prompt, last["content"]
 
 
 def _messages(value: Any, name: str) -> list[dict[str, Any]]:
@@ -285,26 +249,12 @@ def _messages(value: Any, name: str) -> list[dict[str, Any]]:
         raise RowError(
             f"{name!r} must be text or a list of messages, got {_kind(value)}"
         )
-    for message in value:
-        if not (
-            isinstance(message, dict)
-            and isinstance(message.get("role"), str)
-            and isinstance(message.get("content"), str)
-        ):
-            raise RowError(
-                f"every message of {name!r} must be an object whose 'role' and "
-                f"'content' are text"
-            )
-    return value
-
-
-def _assistant(message: dict[str, Any], name: str) -> str:
-    if message["role"] != "assistant":
+    if not all(map(is_message, value)):
         raise RowError(
-            f"the last message of {name!r} must be the assistant's, got role "
-            f"{message['role']!r}"
+            f"every message of {name!r} must be an object whose 'role' and 'content' "
+            f"are text"
         )
-    return message["content"]
+    return value
 
 
 def _kind(value: Any) -> str:

@@ -49,15 +49,10 @@ def score_file(
 ) -> dict[str, Any]:
     """Writes every row of a JSONL file with its score, in order; see the module.
 
-    Args:
-        scorer: makes the scores.
-        input: rows as `score_rows` describes them.
-        output: a file that does not exist yet, or was begun by the same call.
-        settings: what was asked for, as JSON values by name; a part of other settings
-            is refused.
-        error_rows: whether a row that cannot be scored becomes one that says why,
-            rather than an error. A part without any may go on either way.
-        field: what the score is called.
+    The module `rows` describes the input. The output does not exist yet, or was begun by
+    the same call: a part of other `settings`, JSON values by name, is refused. With
+    `error_rows` a row that cannot be scored becomes one with the reason, rather than an
+    error; a part without any may go on either way. The score is called `field`.
 
     Returns:
         The figures, as they lie in OUT.run.json.
@@ -73,7 +68,7 @@ def score_file(
         "settings": settings | {"field": field},
         "fingerprint": dict(scorer.fingerprint),
     }
-    job = _Job(input, output, about, error_rows, field)
+    job = _Job(input, output, about, error_rows)
     try:
         with catch_interrupts(raise_at_once=True):
             if output.exists():
@@ -110,8 +105,7 @@ def check_paths(input: Path, output: Path) -> None:
                 f"the input must be a file of JSON lines, got {input}, which is {what}. "
                 f"Choose another --input."
             )
-        with input.open("rb"):
-            pass
+        input.open("rb").close()
         if output.is_dir():
             raise ScoreFileError(
                 f"the output must be a file, got the folder {output}. Name a file in it "
@@ -133,21 +127,16 @@ class _Job:
     """The scoring of one input into one output."""
 
     def __init__(
-        self,
-        input: Path,
-        output: Path,
-        about: dict[str, Any],
-        error_rows: bool,
-        field: str,
+        self, input: Path, output: Path, about: dict[str, Any], error_rows: bool
     ):
         self.done = ScoringProgress()
         self.part, self._sidecar, self._run = _beside(output)
         self._input, self._output, self._about = input, output, about
-        self._error_rows, self._field = error_rows, field
-        self._reader = Reader(input, field, error_rows)
+        self._error_rows, self._field = error_rows, about["settings"]["field"]
+        self._reader = Reader(input, self._field, error_rows)
 
     def repeat(self) -> dict[str, Any]:
-        """The figures of an output that is there; finishes one that is all but."""
+        """Returns the figures of a finished output, or of one that lacks only its name."""
         size = self._output.stat().st_size
         unnamed = not self.part.exists() or not self.part.stat().st_size
         if self._sidecar.exists() and unnamed:
@@ -180,7 +169,7 @@ class _Job:
         return about["result"]
 
     def resume(self, source: BinaryIO, sink: BinaryIO) -> None:
-        """Cuts the part back to what is known to be whole, and skips what it is of."""
+        """Cuts the part back to what is known to be whole, and skips its input."""
         size = os.fstat(sink.fileno()).st_size
         again = (
             f"Remove {self.part.name} and {self._sidecar.name} to begin again, or choose "
@@ -190,7 +179,16 @@ class _Job:
             about, done = _read(self._sidecar)
             # Until something is written, nothing is lost by beginning otherwise.
             if done.rows:
-                self._check(about, done, size, again)
+                if other := self._differences(about, done):
+                    raise ScoreFileError(
+                        f"{self.part} was begun otherwise: {'; '.join(other)}. Repeat "
+                        f"that. {again}"
+                    )
+                if size < done.output_bytes:
+                    raise ScoreFileError(
+                        f"{self.part} is damaged: {done.output_bytes:,} bytes were "
+                        f"written, and it has {size:,}. {again}"
+                    )
                 self._reader.skip(source, done.input_bytes)
                 if self._reader.hash.hexdigest() != done.input_sha256:
                     raise ScoreFileError(
@@ -212,19 +210,17 @@ class _Job:
         """Writes all the rows that are left, window by window."""
         size = os.fstat(source.fileno()).st_size
         display = _Display(self.done, size)
-        windows = scorer.stream(
-            self._reader.windows(source, scorer.window), display.on_batch
-        )
+        lines = self._reader.windows(source, scorer.window)
+        windows = scorer.stream(lines, display.on_batch)
         with ProgressTicker(display.line), contextlib.closing(windows):  # type: ignore[type-var]
             for window, scored, counts in windows:
                 text, done = self._rows(window, scored)
                 sink.write(text)
                 sink.flush()
                 os.fsync(sink.fileno())
-                done.add_counts(counts)
-                self.done = done
+                self.done = done + counts
                 self._save()
-                display.on_written(done)
+                display.on_written(self.done)
 
     def finish(self) -> dict[str, Any]:
         """Gives the files their last names; a kill in between is mended by `repeat`."""
@@ -235,10 +231,9 @@ class _Job:
                 f"{self._output} has appeared while {self.part.name} was written, and is "
                 f"not overwritten. Remove it, and give the same command again."
             )
-        for torn in self._output.parent.glob(
-            glob.escape(f".{self._sidecar.name}.") + "*"
-        ):
-            torn.unlink()  # of a write that was killed
+        torn = glob.escape(f".{self._sidecar.name}.") + "*"  # a write that was killed
+        for path in self._output.parent.glob(torn):
+            path.unlink()
         self.part.replace(self._output)
         self._sidecar.replace(self._run)
         sync(self._output.parent)
@@ -279,24 +274,9 @@ class _Job:
         about = self._about | {"done": dataclasses.asdict(self.done)} | more
         write_atomically(self._sidecar, dumps(about, indent=1) + "\n")
 
-    def _check(
-        self, about: dict[str, Any], done: ScoringProgress, size: int, again: str
-    ) -> None:
-        if other := self._differences(about, done):
-            raise ScoreFileError(
-                f"{self.part} was begun otherwise: {'; '.join(other)}. Repeat that. "
-                f"{again}"
-            )
-        if size < done.output_bytes:
-            raise ScoreFileError(
-                f"{self.part} is damaged: {done.output_bytes:,} bytes were written, and "
-                f"it has {size:,}. {again}"
-            )
-
     def _differences(self, about: dict[str, Any], done: ScoringProgress) -> list[str]:
-        other = []
-        for group in ("settings", "fingerprint"):
-            other += differences(about[group], self._about[group])
+        other = differences(about["settings"], self._about["settings"])
+        other += differences(about["fingerprint"], self._about["fingerprint"])
         if done.errors and not self._error_rows:
             other.append("error_rows is True there and False here")
         return other
@@ -325,7 +305,8 @@ class _Display:
         before, counts, window = self._before, self._counts, self._window
         rows, offset = float(self._done.rows), float(self._done.input_bytes)
         if window is not None:
-            share = min(self._window_pairs / max(window.num_pairs, 1), 1.0)
+            num_pairs = sum(len(row.pairs) for _, row in window.rows)
+            share = min(self._window_pairs / max(num_pairs, 1), 1.0)
             rows += share * len(window.rows)
             offset += share * (window.input_bytes - offset)
         spent = time.perf_counter() - self._started - counts.seconds_compile
@@ -341,9 +322,8 @@ class _Display:
 
 def _beside(output: Path) -> tuple[Path, Path, Path]:
     """The part, its sidecar, and the sidecar of the finished file."""
-    ends = (".part", ".part.json", ".run.json")
-    part, sidecar, run = (output.with_name(output.name + end) for end in ends)
-    return part, sidecar, run
+    part, run = (output.with_name(output.name + end) for end in (".part", ".run.json"))
+    return part, part.with_name(part.name + ".json"), run
 
 
 def _read(path: Path) -> tuple[dict[str, Any], ScoringProgress]:
@@ -363,7 +343,5 @@ def _read(path: Path) -> tuple[dict[str, Any], ScoringProgress]:
 
 
 def _lock(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
-    return locked(
-        path,
-        f"another process is writing {path}. Wait for it, or choose another --output.",
-    )
+    remedy = "Wait for it, or choose another --output."
+    return locked(path, f"another process is writing {path}. {remedy}")

@@ -3,9 +3,6 @@
 Rows are sorted by length within a window, cut into batches that hold about the same
 number of tokens, and padded to one of a few lengths, so that few programs are compiled
 and little padding is computed. A text's score does not depend on the others'.
-
-    scorer = Scorer.load(folder)
-    scores = scorer.score([("a prompt", "a completion"), ...])
 """
 
 import collections
@@ -17,7 +14,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -37,28 +34,17 @@ from rljax.rlhf.data.encoding import (
 from rljax.rlhf.data.tokenizer import Tokenizer, load_tokenizer
 from rljax.rlhf.models.hf_weights import load_reward_model
 from rljax.rlhf.models.reward_model import RewardModel
-from rljax.rlhf.scoring.batching import (
-    Batch,
-    buckets,
-    default_compile_tokens,
-    default_max_tokens,
-    default_window,
-    plan_batches,
-)
+from rljax.rlhf.scoring import batching
 
 Pair = tuple[Prompt, str]
 Rows = TypeVar("Rows")
 
 
 class Scored(NamedTuple):
-    """The score of one pair, or why there is none.
+    """The score of one pair; NaN where there is an `error`, a text.
 
-    Attributes:
-        score: NaN where there is an error.
-        num_tokens: of prompt and completion together, as scored.
-        num_cut: how many of the prompt's first tokens the context had no room for.
-        bucket: the length that the row was padded to.
-        error: why there is no score, or None.
+    `num_tokens` were scored, of prompt and completion together, after `num_cut` were cut
+    off the prompt's left to fit the context; the row was padded to `bucket`.
     """
 
     score: float
@@ -68,17 +54,14 @@ class Scored(NamedTuple):
     error: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Counts:
     """Work done on some pairs; counts of several add up with `+`.
 
     Attributes:
-        pairs: pairs scored.
-        tokens: their tokens.
-        padded_tokens: tokens computed for them, padding included.
+        padded_tokens: tokens computed, padding included.
         compile_count: programs compiled, at most one a padded length.
-        seconds_compile: time spent compiling them.
-        seconds_run: all the other time since the window before; 0 for a batch.
+        seconds_run: all the time but that spent compiling; 0 for a batch.
     """
 
     pairs: int = 0
@@ -88,9 +71,10 @@ class Counts:
     seconds_compile: float = 0.0
     seconds_run: float = 0.0
 
-    def __add__(self, other: "Counts") -> "Counts":
-        names = (field.name for field in dataclasses.fields(self))
-        return Counts(*(getattr(self, n) + getattr(other, n) for n in names))
+    def __add__(self, other: "Counts") -> Self:
+        names = [field.name for field in dataclasses.fields(other)]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return dataclasses.replace(self, **sums)
 
     @property
     def padding_share(self) -> float:
@@ -101,14 +85,8 @@ class Counts:
 class Detail(NamedTuple):
     """Scores of N pairs, and the work done on them.
 
-    Attributes:
-        scores: `[N]` float32.
-        num_tokens: `[N]` int32, as scored.
-        num_cut: `[N]` int32, tokens cut off the prompt's left; above 0 if truncated.
-        bucket: `[N]` int32, the length that the row was padded to.
-        padding_share: of the computed tokens, the share that was no text.
-        compile_count: programs compiled for this call.
-        seconds_compile: time spent compiling them.
+    `scores` is `[N]` float32; `num_tokens`, `num_cut` and `bucket` are `[N]` int32 as in
+    `Scored`. The numbers after them are those of `Counts`, for the whole call.
     """
 
     scores: np.ndarray
@@ -124,9 +102,7 @@ class Scorer:
     """A reward model with its tokenizer, ready to score text.
 
     Programs are compiled once for each length and kept, so make one scorer and use it.
-
-    Attributes:
-        window: how many pairs are sorted together.
+    It sorts `window` pairs together.
     """
 
     def __init__(
@@ -140,19 +116,12 @@ class Scorer:
         window: int | None = None,
         devices: Sequence[jax.Device] | None = None,
     ):
-        """Places the model on the devices.
+        """Places the model on the devices, all by default, which share a batch's rows.
 
-        Args:
-            module: the reward model.
-            variables: its variables; of an ensemble, stacked, whose members' mean is
-                the score.
-            tokenizer: makes token ids of text.
-            encoding: how a pair becomes a row; its `max_length` is the longest one.
-            max_tokens: tokens in a batch, padding included, for each device; a row
-                longer than that is a batch of its own. By default what is fast here.
-            window: how many pairs are sorted together. By default 16,384, or as many as
-                a processor scores in minutes.
-            devices: those to share the rows of a batch; all by default.
+        An ensemble's variables are stacked, and the mean of the members is the score. A
+        batch has `max_tokens` for each device, padding included, by default what is
+        fast here; a longer row is a batch by itself. By default, `window` is 16,384
+        pairs, or as many as a processor scores in minutes.
 
         Raises:
             ValueError: model, tokenizer and encoding do not fit one another, or a
@@ -176,14 +145,11 @@ class Scorer:
         devices = jax.devices() if devices is None else list(devices)
         mesh = line(devices, "rows")
         self._rows = NamedSharding(mesh, PartitionSpec("rows"))
-        self._variables = jax.device_put(
-            variables, NamedSharding(mesh, PartitionSpec())
-        )
-        self._num_devices = len(devices)
-        self._max_tokens = max_tokens or default_max_tokens(devices[0].platform)
-        self._grids = [
-            buckets(encoding.max_length, density) for density in (8, 4, 2, 1)
-        ]
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._variables = jax.device_put(variables, everywhere)
+        self._num_devices, platform = len(devices), devices[0].platform
+        self._max_tokens = max_tokens or batching.default_max_tokens(platform)
+        self._grids = [batching.buckets(encoding.max_length, d) for d in (8, 4, 2, 1)]
         score: Any = module.apply
         if np.ndim(variables["scale"]["mean"]):
             members = jax.vmap(score, in_axes=(0, None, None))
@@ -191,8 +157,8 @@ class Scorer:
         self._score = jax.jit(score, out_shardings=self._rows)
         self._compiled: set[int] = set()  # lengths
         num_params = sum(leaf.size for leaf in jax.tree.leaves(variables))
-        self._compile_tokens = default_compile_tokens(devices[0].platform, num_params)
-        self.window = window or default_window(devices[0].platform, num_params)
+        self._compile_tokens = batching.default_compile_tokens(platform, num_params)
+        self.window = window or batching.default_window(platform, num_params)
 
     @classmethod
     def load(
@@ -205,15 +171,11 @@ class Scorer:
         eos: bool | None = None,
         **options: Any,
     ) -> "Scorer":
-        """A scorer of the model and the tokenizer in a Hugging Face folder.
+        """Returns a scorer of the model and the tokenizer in a folder.
 
-        Args:
-            folder: as transformers writes it, or `pretrained.save`.
-            max_length: longest row, in tokens; by default the model's context.
-            template: whether to use the tokenizer's chat template, if it has one.
-            bos: whether rows begin with BOS; by default as `encoding_config` has it.
-            eos: whether rows end with EOS; likewise.
-            options: as of a `Scorer`.
+        The folder is as transformers writes it, or `rljax.rlhf.models.save`. By default
+        `max_length` is the model's context, in tokens. `template`, `bos` and `eos` are
+        those of `encoding_config`, and the options those of a `Scorer`.
 
         Raises:
             ValueError: the folder holds something else.
@@ -230,41 +192,31 @@ class Scorer:
         return cls(module, variables, tokenizer, encoding, **options)
 
     def score(self, pairs: Iterable[Pair]) -> np.ndarray:
-        """`[N]` float32 scores, in the pairs' order.
+        """Returns `[N]` float32 scores of N prompts (text or chat) and completions.
 
-        Args:
-            pairs: N times a prompt, text or chat messages, and its completion. They
-                are read window by window, so an iterator of millions is fine.
+        They are read window by window, so an iterator of millions is fine.
 
         Raises:
-            ValueError: a pair cannot be scored; the message says which.
+            ValueError: a pair cannot be scored; the message has its number.
         """
         return self.detail(pairs).scores
 
     def detail(self, pairs: Iterable[Pair]) -> Detail:
         """As `score`, with each pair's length and truncation, and the work done."""
-        chunks: list[np.ndarray] = []
-        total = Counts()
-        num_rows = 0
-        for _, rows, counts in self.stream(_windows(pairs, self.window)):
-            for i, row in enumerate(rows):
+        chunks, total = [np.zeros((0, 4))], Counts()
+        source = iter(pairs)
+        windows = iter(lambda: list(itertools.islice(source, self.window)), [])
+        for _, rows, counts in self.stream((None, window) for window in windows):
+            for i, row in enumerate(rows, sum(map(len, chunks))):
                 if row.error is not None:
-                    raise ValueError(f"pair {num_rows + i}: {row.error}")
-            num_rows += len(rows)
+                    raise ValueError(f"pair {i}: {row.error}")
+            chunks.append(np.array([row[:-1] for row in rows], np.float64))
             total += counts
-            numbers = [(r.score, r.num_tokens, r.num_cut, r.bucket) for r in rows]
-            chunks.append(np.array(numbers, np.float64))
-        table = np.concatenate([np.zeros((0, 4)), *chunks])
-        num_tokens, num_cut, bucket = table[:, 1:].T.astype(np.int32)
-        return Detail(
-            table[:, 0].astype(np.float32),
-            num_tokens,
-            num_cut,
-            bucket,
-            padding_share=total.padding_share,
-            compile_count=total.compile_count,
-            seconds_compile=total.seconds_compile,
-        )
+        table = np.concatenate(chunks)
+        scores, integers = table[:, 0].astype(np.float32), table[:, 1:].astype(np.int32)
+        num_tokens, num_cut, bucket = integers.T
+        work = total.padding_share, total.compile_count, total.seconds_compile
+        return Detail(scores, num_tokens, num_cut, bucket, *work)
 
     def stream(
         self,
@@ -275,31 +227,27 @@ class Scorer:
 
         The next window is read and tokenized, in a thread, while the device works on one.
 
-        Args:
-            windows: anything that comes out again beside the scores, and the pairs.
-            on_batch: called after each batch with its window's first part and its
-                counts, to show progress.
+        A window is anything, which comes out again beside the scores, and the pairs.
+        After each batch `on_batch` is called with the former and the batch's counts.
 
         Yields:
-            What came with the pairs, a score for each pair, and the window's counts.
+            What came with the pairs, a score for each pair, and the window's counts,
+            whose time runs since the window before.
         """
 
-        def read() -> tuple[Rows, list[EncodedPair | EncodingError]] | None:
-            if (window := next(source, None)) is None:
-                return None
-            rows, pairs = window
-            return rows, encode_pairs(self._tokenizer, pairs, self._encoding)
+        def encoded():
+            for rows, pairs in windows:
+                yield rows, encode_pairs(self._tokenizer, pairs, self._encoding)
 
-        source, watch = iter(windows), Stopwatch()
+        source, watch = encoded(), Stopwatch()
         with concurrent.futures.ThreadPoolExecutor(1, "tokenize") as pool:
-            ahead = pool.submit(read)
-            while (found := ahead.result()) is not None:
-                ahead = pool.submit(read)
-                rows, encoded = found
+            ahead = pool.submit(next, source, None)
+            while (window := ahead.result()) is not None:
+                ahead = pool.submit(next, source, None)
+                rows, pairs = window
                 report = functools.partial(on_batch, rows) if on_batch else None
-                scored, counts = self._score_window(encoded, report)
-                counts = dataclasses.replace(counts, seconds_run=watch.seconds_run)
-                watch = Stopwatch()
+                scored, counts = self._score_window(pairs, report)
+                counts.seconds_run, watch = watch.seconds_run, Stopwatch()
                 yield rows, scored, counts
 
     def compile(self) -> None:
@@ -307,11 +255,9 @@ class Scorer:
         self._compile_tokens = 0.0
         for bucket in self._grids[0]:  # the others' lengths are among these
             size = self.num_rows(bucket)
-            shapes = (
-                jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._rows)
-                for shape in ((size, bucket), (size,))
-            )
-            self._score.lower(self._variables, *shapes).compile()
+            ids = jax.ShapeDtypeStruct((size, bucket), jnp.int32, sharding=self._rows)
+            lengths = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=self._rows)
+            self._score.lower(self._variables, ids, lengths).compile()
             self._compiled.add(bucket)
 
     def num_rows(self, bucket: int) -> int:
@@ -320,7 +266,7 @@ class Scorer:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """What the scores follow from: change one, and they may change."""
+        """What the scores depend on, by name."""
         weights = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_leaves_with_path(self._variables):
             weights.update(jax.tree_util.keystr(path).encode())
@@ -337,27 +283,28 @@ class Scorer:
         rows: list[EncodedPair | EncodingError],
         report: Callable[[Counts], None] | None,
     ) -> tuple[list[Scored], Counts]:
-        results: list[Any] = [
-            None if isinstance(row, EncodedPair) else Scored(math.nan, error=str(row))
+        good = [(i, row) for i, row in enumerate(rows) if isinstance(row, EncodedPair)]
+        results = [
+            Scored(math.nan, error=str(row) if isinstance(row, EncodingError) else None)
             for row in rows
         ]
-        good = [row for row in rows if isinstance(row, EncodedPair)]
-        places = [i for i, result in enumerate(results) if result is None]
-        waiting: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
+        waiting: collections.deque[tuple[batching.Batch, Any]] = collections.deque()
         total = Counts()
 
         def finish():
             batch, scores = waiting.popleft()
             for i, score in zip(batch.rows, np.asarray(scores).tolist(), strict=False):
-                ids, _, num_cut = good[i]
-                results[places[i]] = Scored(score, len(ids), num_cut, batch.length)
+                place, (ids, _, num_cut) = good[i]
+                results[place] = Scored(score, len(ids), num_cut, batch.length)
 
         # Other windows are likely to come, more so after a full one, and to share the
         # programs of this one.
         compile_tokens = self._compile_tokens / (8 if len(good) >= self.window else 2)
-        lengths = np.array([len(row.ids) for row in good], np.int32)
-        for batch in plan_batches(lengths, self._grids, self.num_rows, compile_tokens):
-            scores, counts = self._score_batch(batch, [good[i] for i in batch.rows])
+        lengths = np.array([len(row.ids) for _, row in good], np.int32)
+        for batch in batching.plan_batches(
+            lengths, self._grids, self.num_rows, compile_tokens
+        ):
+            scores, counts = self._score_batch(batch, [good[i][1] for i in batch.rows])
             waiting.append((batch, scores))
             total += counts
             if report:
@@ -369,7 +316,7 @@ class Scorer:
         return results, total
 
     def _score_batch(
-        self, batch: Batch, rows: list[EncodedPair]
+        self, batch: batching.Batch, rows: list[EncodedPair]
     ) -> tuple[jax.Array, Counts]:
         """Returns scores `[batch.size]` that may not be computed yet."""
         ids = np.zeros((batch.size, batch.length), np.int32)
@@ -384,9 +331,3 @@ class Scorer:
         tokens = int(lengths[: len(rows)].sum())
         seconds = watch.seconds_compile if new else 0.0
         return scores, Counts(len(rows), tokens, ids.size, int(new), seconds)
-
-
-def _windows(pairs: Iterable[Pair], size: int) -> Iterator[tuple[None, list[Pair]]]:
-    source = iter(pairs)
-    while window := list(itertools.islice(source, size)):
-        yield None, window

@@ -10,27 +10,17 @@ from rljax.training.manifest import device
 
 
 @dataclasses.dataclass
-class ScoringProgress:
+class ScoringProgress(Counts):
     """How much of a file has been scored, by all the processes that worked on it.
 
     Attributes:
         rows: rows written, those of errors included.
         errors: how many of them have an error in place of a score.
         truncated: rows whose prompt was cut.
-        input_bytes: bytes of the input read for them.
-        input_sha256: the hash of those bytes.
+        input_bytes: bytes read for the rows, whose hash is `input_sha256`.
         output_bytes: bytes of the rows.
-        pairs: pairs scored.
-        tokens: their tokens.
-        padded_tokens: tokens computed for them, padding included.
-        compile_count: programs compiled.
-        seconds_compile: time spent compiling them.
-        seconds_run: all the other time.
-        scores: scores written.
-        mean: of the scores.
+        scores: scores written; `mean`, `min` and `max` are theirs.
         sum_squares: of the scores' distances from the mean.
-        min: the least score.
-        max: the greatest score.
     """
 
     rows: int = 0
@@ -39,23 +29,11 @@ class ScoringProgress:
     input_bytes: int = 0
     input_sha256: str = hashlib.sha256().hexdigest()
     output_bytes: int = 0
-    pairs: int = 0
-    tokens: int = 0
-    padded_tokens: int = 0
-    compile_count: int = 0
-    seconds_compile: float = 0.0
-    seconds_run: float = 0.0
     scores: int = 0
     mean: float = 0.0
     sum_squares: float = 0.0
     min: float | None = None
     max: float | None = None
-
-    def add_counts(self, counts: Counts) -> None:
-        """Adds the work done on a window."""
-        for field in dataclasses.fields(counts):
-            total = getattr(self, field.name) + getattr(counts, field.name)
-            setattr(self, field.name, total)
 
     def add_score(self, score: float) -> None:
         """Updates mean, deviation and range with a score, after Welford (1962)."""
@@ -69,7 +47,6 @@ class ScoringProgress:
     def result(self) -> dict[str, Any]:
         """Returns the summary of a finished file."""
         seconds = max(self.seconds_run, 1e-9)
-        counts = Counts(tokens=self.tokens, padded_tokens=self.padded_tokens)
         std = math.sqrt(self.sum_squares / self.scores) if self.scores else None
         return {
             "device": device(),
@@ -80,7 +57,7 @@ class ScoringProgress:
             "tokens": self.tokens,
             "tokens_per_second": self.tokens / seconds,
             "pairs_per_second": self.pairs / seconds,
-            "padding_share": counts.padding_share,
+            "padding_share": self.padding_share,
             "compile_count": self.compile_count,
             "seconds_compile": self.seconds_compile,
             "seconds_run": self.seconds_run,

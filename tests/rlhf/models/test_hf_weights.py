@@ -213,6 +213,10 @@ def have_text_for_a_number(folder, tensors):
     change_config(folder, num_hidden_layers="two")
 
 
+def have_no_heads(folder, tensors):
+    change_config(folder, num_attention_heads=0, head_dim=None)
+
+
 def scale_otherwise(folder, tensors):
     change_config(folder, rope_parameters={"rope_type": "yarn", "factor": 2.0})
 
@@ -239,6 +243,7 @@ def scale_otherwise(folder, tensors):
         (be_another_kind, "'t5'"),
         (forget_the_width, "no hidden_size"),
         (have_text_for_a_number, "num_layers must be a whole number"),
+        (have_no_heads, "by zero"),
         (scale_otherwise, "'yarn'"),
     ],
 )
