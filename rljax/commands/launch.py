@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
     """Turns a user's errors into one line on stderr and an exit status.
 
     1: the run failed; 2: bad usage. Unforeseen errors keep their traceback. Warnings
-    become one line each, too.
+    become one line each.
 
     Args:
         disk: advice for a file that cannot be read or written.
@@ -108,8 +109,8 @@ def check_counts(settings: Any, *names: str, least: int = 1) -> None:
 def use_compile_cache() -> None:
     """Turns on JAX's persistent compilation cache, for programs of every size.
 
-    Its folder is what `JAX_COMPILATION_CACHE_DIR` says, or one in the user's cache
-    folder. If it cannot be written, there is one warning and no cache.
+    It is in the folder `JAX_COMPILATION_CACHE_DIR`, or in the user's cache folder. If
+    that cannot be written, there is one warning and no cache.
     """
     # Unlike Path.home(), this leaves "~" where the user has no home.
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -133,8 +134,6 @@ def use_compile_cache() -> None:
 
 def _is_usage_error(error: BaseException) -> bool:
     """Returns whether this package raised a ValueError about its input, not JAX."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
     return module.split(".")[0] in ("rljax", "__main__")

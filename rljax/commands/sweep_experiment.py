@@ -58,7 +58,7 @@ def run_sweep(
         algorithm: its module, such as `rljax.algorithms.ppo`.
         env: the environment.
         network: an actor-critic; hashable.
-        task: the environment's parameters, where a point says nothing else.
+        task: the environment's default parameters.
         points: the configurations.
         title: what is swept.
         target: the return from which a run counts as solved.
@@ -69,7 +69,7 @@ def run_sweep(
     Returns:
         The best configuration's figures, and what all runs took.
     """
-    config, folder = settings.config, settings.run.out
+    folder = settings.run.out
     problem = make_problem(
         algorithm,
         env,
@@ -77,15 +77,12 @@ def run_sweep(
         task,
         total_steps=settings.total_steps,
         num_episodes=settings.num_episodes,
-        config=config,
+        config=settings.config,
         hyperparams=settings.hyperparams,
     )
-    how = {
-        "num_seeds": settings.num_seeds,
-        "num_evaluations": settings.num_evaluations,
-        "rungs": settings.rungs,
-        "target": settings.stop_at_return,
-    }
+    names = ("num_seeds", "num_evaluations", "rungs")
+    how = {name: getattr(settings, name) for name in names}
+    how["target"] = settings.stop_at_return
     # Before there is a run directory.
     check_flags(settings, points[0])
     check_sweep(problem, points, **how)
