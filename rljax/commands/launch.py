@@ -28,14 +28,11 @@ def launch(
 ) -> None:
     """Runs an experiment from the command line, and exits.
 
-    Flags are the dataclass's fields. The last line of stdout is the result as JSON.
-    Exit status: 0 done, 1 the run failed (one line says why), 2 bad usage.
-
-    Args:
-        main: the experiment.
-        settings: a dataclass of what the command line can change.
-        description: the first lines of `--help`.
-        all_cores: on a CPU, make each core a device.
+    Flags are the fields of the dataclass `settings`. The last line of stdout is the
+    result as JSON.
+    Exit status: 0 done, 1 the run failed (one line on stderr has the reason), 2 bad
+    usage. `description` is the beginning of `--help`; with `all_cores`, each core of a
+    CPU is a device.
     """
     import tyro
 
@@ -60,11 +57,8 @@ def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
     """Turns a user's errors into one line on stderr and an exit status.
 
     1: the run failed; 2: bad usage. Unforeseen errors keep their traceback. Warnings
-    become one line each.
-
-    Args:
-        disk: advice for a file that cannot be read or written.
-        memory: advice for a device without enough memory.
+    become one line each. `disk` and `memory` are advice for a file that cannot be read
+    or written, and for a device without enough memory.
     """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:

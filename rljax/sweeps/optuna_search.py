@@ -8,15 +8,8 @@ import numpy as np
 
 from rljax.extras import require
 from rljax.numerics.statistics import interquartile_mean
-from rljax.sweeps.points import (
-    LogUniform,
-    OneOf,
-    Point,
-    Space,
-    check_positive,
-    check_space,
-)
-from rljax.sweeps.problem import Problem, group
+from rljax.sweeps.points import LogUniform, OneOf, Point, Space, check_space
+from rljax.sweeps.problem import Problem, check_positive, group
 from rljax.sweeps.runner import sweep
 from rljax.training.files import RunError
 from rljax.training.manifest import differences

@@ -103,13 +103,6 @@ def random_points(num_points: int, *, seed: int, **spaces: Space) -> tuple[Point
     )
 
 
-def check_positive(**counts: int) -> None:
-    """Raises a ValueError, with its name, for a number below 1."""
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
-
-
 def check_space(name: str, space: Any) -> None:
     """Raises a ValueError if a space holds nothing to draw."""
     match space:

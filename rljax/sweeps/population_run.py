@@ -26,12 +26,9 @@ _PAUSE_EVERY = 5.0  # seconds between two moments at which a population can be s
 
 
 class Rungs(NamedTuple):
-    """When configurations are stopped early, and which.
+    """Shares of a run, in (0, 1), and the return at which a configuration ends there.
 
-    Attributes:
-        shares: fractions of a run, each in (0, 1): at the evaluation nearest to each,
-            the worse half of the configurations of a population is dropped.
-        target: a return; a configuration all of whose runs have it then ends there.
+    At the evaluation nearest to each share, the worse half of a population is dropped.
     """
 
     shares: tuple[float, ...] = ()
@@ -240,9 +237,13 @@ class PopulationRunner:
         if saved := folder.saved(shapes):
             progress, runs, metrics, solved = saved
             if len(progress.alive) < len(points):
-                rows = rows_of(range(len(points)), progress.alive, len(self._keys))
-                state, task = self._choose(state, task, rows)
-            state, metrics = self._filled((runs, metrics), state)
+                chosen = rows_of(range(len(points)), progress.alive, len(self._keys))
+                state, task = self._choose(state, task, chosen)
+            first, last = jax.tree.leaves(state)[0], progress.num_runs - 1
+            # The last run is repeated, as where a population starts.
+            rows = np.minimum(np.arange(len(first)), last)
+            runs = member((runs, metrics), rows)
+            state, metrics = jax.device_put(runs, first.sharding)
             return progress, state, task, metrics, solved
         shape = len(points), len(self._keys)
         progress = Progress(
@@ -266,7 +267,7 @@ class PopulationRunner:
             task = jax.tree.map(lambda x: x[rows], task)
         init = jax.jit(self._agents.init)
         state = copied(init(member(self._keys, seeds), hyperparams, task))
-        # Bound to the devices, as restored states are: else both would be compiled for.
+        # Bound to the devices as restored states are, so that one program serves both.
         return jax.device_put(state, jax.tree.leaves(state)[0].sharding), task
 
     def _choose(self, state: Any, task: Any, rows: list[int]) -> tuple[Any, Any]:
@@ -277,12 +278,6 @@ class PopulationRunner:
         if self._task_axes is not None:
             task = jax.tree.map(lambda x: x[chosen], task)
         return state, task
-
-    def _filled(self, runs: Any, like: Any) -> Any:
-        """Repeats the last run until there are as many as in a population like this."""
-        count, whole = (jax.tree.leaves(x)[0].shape[0] for x in (runs, like))
-        rows = np.minimum(np.arange(whole), count - 1)
-        return jax.device_put(member(runs, rows), jax.tree.leaves(like)[0].sharding)
 
     def _evaluate(self, state: Any, task: Any, step: int) -> dict[str, np.ndarray]:
         found = jax.jit(self._test)(state, task, self._keys_of(state, step))

@@ -238,13 +238,15 @@ def _group(problem, network, config, indices, points, parts) -> Group:
     return Group(network, config, points, num_updates, stacked, task, bool(swept))
 
 
-class Cost(NamedTuple):
-    """What the runs of one group take.
+def check_positive(**counts: int) -> None:
+    """Raises a ValueError if a number is below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
 
-    Attributes:
-        bytes_per_run: bytes of memory, over all devices.
-        seconds: seconds of all populations, with evaluations.
-    """
+
+class Cost(NamedTuple):
+    """Bytes of memory over all devices, and seconds that a group's populations take."""
 
     bytes_per_run: float
     seconds: float

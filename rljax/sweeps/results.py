@@ -108,7 +108,7 @@ class Results:
     @functools.cached_property
     def _summary(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        first = np.empty(0)
+        first, final = np.empty(0), self.final
         for index in self.ranking():
             row = {"index": index, "label": self.label(index)}
             row |= self.configurations[index]
@@ -116,8 +116,7 @@ class Results:
             for name in (FINISHED, DIVERGED, DROPPED):
                 row[name] = int((self.status[index] == name).sum())
             row |= dict.fromkeys(("return_iqm", "return_ci95", "first_better"))
-            scores = self.final[index]
-            scores = scores[np.isfinite(scores)]
+            scores = final[index][np.isfinite(final[index])]
             if len(scores):
                 row["return_iqm"] = interquartile_mean(scores)
                 row["return_ci95"] = bootstrap_interval(scores)
@@ -192,11 +191,7 @@ class Results:
         ]
 
     def save(self, folder: Path | str, *, tensorboard: bool = False) -> None:
-        """Writes `results.csv`, and one JSON-lines file a run into `runs/`.
-
-        Args:
-            folder: where; made if missing.
-            tensorboard: also write a log for TensorBoard of every run.
+        """Writes `results.csv`, `runs/` of JSON lines, and with `tensorboard` its logs.
 
         Raises:
             ImportError: tensorboardX is not installed.

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rljax.sweeps.points import Point, check_positive, plain
+from rljax.sweeps.points import Point, plain
 from rljax.sweeps.population_run import PopulationRunner, Rungs, nearest
-from rljax.sweeps.problem import Group, Problem, group, in_words
+from rljax.sweeps.problem import Group, Problem, check_positive, group, in_words
 from rljax.sweeps.results import Results, no_results
 from rljax.sweeps.store import BestAndWorst
 from rljax.training.files import RunError, dumps, read_json, write_atomically

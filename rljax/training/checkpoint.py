@@ -2,7 +2,7 @@
 
 A checkpoint is the folder `<step>/state`, named by the number of updates: the arrays as
 Orbax writes them, a description of every leaf, and a checksum of every file. Orbax's
-CheckpointManager writes under a temporary name, renames at the end and removes old ones.
+CheckpointManager writes under a temporary name, renames it, and removes old ones.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def save(
 ) -> Path:
     """Writes the checkpoint `folder/<step>` and removes all but the newest `keep`.
 
-    Checkpoints of this and later updates, left by an earlier process, are removed first.
+    Checkpoints of this and later updates, of an earlier process, are removed first.
     On several hosts, all of them call it, with the same folder.
 
     Args:
@@ -73,7 +73,10 @@ def save(
     arguments = ocp.args.Composite(**{_ITEM: ChecksumSave(state, description)})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _require_space(folder, state)
+        # On a full disk Orbax's threads print pages.
+        needed = 2 * sum(x.nbytes for x in jax.tree.leaves(state)) + 2**19
+        if (free := shutil.disk_usage(folder).free) < needed:
+            raise OSError(f"{free:,} bytes are free, and about {needed:,} are needed")
         with ocp.CheckpointManager(folder, options=options) as manager:
             for later in [x for x in steps(folder) if x >= step]:
                 manager.delete(later)
@@ -121,7 +124,8 @@ def restore(path: Path, like: State) -> tuple[State, dict[str, Any]]:
             )
             raise CheckpointError(
                 f"{path} holds the state of another program: {name} is {there} in it "
-                f"and {here} here. Use the settings it was made with, or another folder."
+                f"and {here} here. Use the settings it was made with, or another "
+                f"folder."
             )
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)), like
@@ -155,8 +159,8 @@ def restore_latest(folder: Path, like: State) -> tuple[State, dict[str, Any]] | 
             return restored
     if damaged:
         raise CheckpointError(
-            f"all {len(damaged)} checkpoints in {folder} are damaged. Restore them from a "
-            f"copy, or start afresh in another folder."
+            f"all {len(damaged)} checkpoints in {folder} are damaged. Restore them "
+            f"from a copy, or start afresh in another folder."
         )
     return None
 
@@ -165,14 +169,6 @@ def steps(folder: Path) -> list[int]:
     """Returns the updates of which a folder holds checkpoints, ascending."""
     found = Path(folder).glob("[0-9]" * 12)
     return sorted(int(path.name) for path in found if path.is_dir())
-
-
-def _require_space(folder: Path, state: Any) -> None:
-    """Raises an OSError on a full disk before Orbax does, whose threads print pages."""
-    needed = 2 * sum(x.nbytes for x in jax.tree.leaves(state)) + 2**19
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(f"{free:,} bytes are free, and about {needed:,} are needed")
 
 
 def _describe(state: Any) -> dict[str, list[Any]]:

@@ -23,13 +23,8 @@ class Interrupts:
 def catch_interrupts(*, raise_at_once: bool = False) -> Iterator[Interrupts]:
     """Catches the first SIGTERM or Ctrl-C; a second one acts as it did before.
 
-    Outside the main thread nothing is caught.
-
-    Args:
-        raise_at_once: raise `Interrupted` too, wherever the program is.
-
-    Yields:
-        What was received.
+    Outside the main thread nothing is caught. With `raise_at_once`, `Interrupted` is
+    raised, too, wherever the program is.
     """
     interrupts, before = Interrupts(), dict[int, Any]()
 

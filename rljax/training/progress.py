@@ -13,9 +13,7 @@ from rljax.training.loggers import Row, log_line
 class Console:
     """A `Logger` of progress on stderr: a bar in a terminal, else a line per evaluation.
 
-    Args:
-        total: updates of the whole run.
-        headline: name of the value to show beside the bar, where a row has it.
+    `total` is the updates of the whole run, `headline` the value of a row to show.
     """
 
     def __init__(self, total: int, headline: str):
@@ -63,7 +61,7 @@ class ProgressTicker:
     A context manager: a thread calls `state` at regular times.
 
     Args:
-        state: returns the fraction done, in [0, 1], and a line of at most 69 characters.
+        state: returns the fraction done, in [0, 1], and a line of up to 69 characters.
         seconds: between two lines where stderr is no terminal.
     """
 

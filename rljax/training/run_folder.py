@@ -81,10 +81,10 @@ class RunFolder:
         self.result: dict[str, Any] | None = None
         self._exit = contextlib.ExitStack()
         self._interrupts: Interrupts | None = None
-        with self._exit as unless_open:
+        with self._exit as until_open:  # closed if opening fails
             if self.path is not None:
                 self._open(self.path)
-            self._exit = unless_open.pop_all()
+            self._exit = until_open.pop_all()
 
     def __enter__(self) -> "RunFolder":
         return self

@@ -48,8 +48,8 @@ class Progress(NamedTuple):
 class RunLogger:
     """Logs a training run, saves checkpoints when due, and stops it.
 
-    Call `start`, pass `on_log` and `updates_left` to `train`, then call `check_finished`
-    and `finish`.
+    Call `start`, pass `on_log` and `updates_left` to `train`, then call
+    `check_finished` and `finish`.
 
     Args:
         folder: the run's directory.
@@ -198,7 +198,7 @@ class RunLogger:
 
 
 def _rows_until(path: Path, step: int) -> list[Row]:
-    """Returns the rows up to an update, or raises a RunError if they do not reach it."""
+    """Returns the rows up to an update; raises a RunError if they do not reach it."""
     try:
         rows = read_rows(path, step)
         if not rows or rows[-1]["step"] != step:
