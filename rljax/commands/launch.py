@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,14 +28,11 @@ def launch(
 ) -> None:
     """Runs an experiment from the command line, and exits.
 
-    Flags are the dataclass's fields. The last line of stdout is the result as JSON.
-    Exit status: 0 done, 1 the run failed (one line says why), 2 bad usage.
-
-    Args:
-        main: the experiment.
-        settings: a dataclass of what the command line can change.
-        description: the first lines of `--help`.
-        all_cores: on a CPU, make each core a device.
+    Flags are the fields of the dataclass `settings`. The last line of stdout is the
+    result as JSON.
+    Exit status: 0 done, 1 the run failed (one line on stderr has the reason), 2 bad
+    usage. `description` is the beginning of `--help`; with `all_cores`, each core of a
+    CPU is a device.
     """
     import tyro
 
@@ -59,11 +57,8 @@ def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
     """Turns a user's errors into one line on stderr and an exit status.
 
     1: the run failed; 2: bad usage. Unforeseen errors keep their traceback. Warnings
-    become one line each, too.
-
-    Args:
-        disk: advice for a file that cannot be read or written.
-        memory: advice for a device without enough memory.
+    become one line each. `disk` and `memory` are advice for a file that cannot be read
+    or written, and for a device without enough memory.
     """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
@@ -108,8 +103,8 @@ def check_counts(settings: Any, *names: str, least: int = 1) -> None:
 def use_compile_cache() -> None:
     """Turns on JAX's persistent compilation cache, for programs of every size.
 
-    Its folder is what `JAX_COMPILATION_CACHE_DIR` says, or one in the user's cache
-    folder. If it cannot be written, there is one warning and no cache.
+    It is in the folder `JAX_COMPILATION_CACHE_DIR`, or in the user's cache folder. If
+    that cannot be written, there is one warning and no cache.
     """
     # Unlike Path.home(), this leaves "~" where the user has no home.
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -133,8 +128,6 @@ def use_compile_cache() -> None:
 
 def _is_usage_error(error: BaseException) -> bool:
     """Returns whether this package raised a ValueError about its input, not JAX."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
     return module.split(".")[0] in ("rljax", "__main__")

@@ -68,26 +68,16 @@ class Score:
 
 
 def score(command: Score) -> dict[str, Any]:
-    """Scores a file.
-
-    Returns:
-        The figures of `score_file`.
-    """
+    """Scores a file, and returns the figures of `score_file`."""
     from rljax.rlhf.scoring.score_file import check_paths, score_file
     from rljax.rlhf.scoring.scorer import Scorer
 
     check_paths(command.input, command.output)
     use_compile_cache()
     try:
-        scorer = Scorer.load(
-            command.model,
-            max_length=command.max_length,
-            template=command.template == "auto",
-            bos=_choice(command.bos, command.no_bos),
-            eos=_choice(command.eos, command.no_eos),
-            max_tokens=command.max_tokens,
-            window=command.window,
-        )
+        how = command.settings() | {"template": command.template == "auto"}
+        how |= {"max_tokens": command.max_tokens, "window": command.window}
+        scorer = Scorer.load(command.model, **how)
     except OSError as error:
         raise RunError(f"{error}. Give a --model that can be read.") from error
     except FolderError as error:
@@ -103,10 +93,7 @@ def score(command: Score) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the command of the command line, and exits.
-
-    Exit status: 0 done, 1 the run failed (one line says why), 2 bad usage.
-    """
+    """Runs the command of the command line, with the exit status of `launch`."""
     app = tyro.extras.SubcommandApp()
     app.command(Score, name="score")  # type: ignore[call-overload]
     with exit_on_errors(

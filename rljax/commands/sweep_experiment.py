@@ -48,28 +48,18 @@ def run_sweep(
     ceiling: float | None = None,
     frames_per_second: float = 50.0,
 ) -> dict[str, Any]:
-    """Sweeps, or goes on, or repeats the result; writes all that a sweep leaves.
+    """Sweeps, or goes on, or repeats the result; writes tables, a report and replays.
 
-    Args:
-        name: the experiment's.
-        settings: the experiment, with `config`, `hyperparams`, `total_steps`,
-            `num_episodes`, `seed`, `num_seeds`, `num_evaluations`, `rungs`,
-            `stop_at_return` and `run`.
-        algorithm: its module, such as `rljax.algorithms.ppo`.
-        env: the environment.
-        network: an actor-critic; hashable.
-        task: the environment's parameters, where a point says nothing else.
-        points: the configurations.
-        title: what is swept.
-        target: the return from which a run counts as solved.
-        target_name: what it is.
-        ceiling: the largest return there is, for the axis.
-        frames_per_second: steps per second of the replays.
+    `settings` is the experiment: it has `config`, `hyperparams`, `total_steps`,
+    `num_episodes`, `seed`, `num_seeds`, `num_evaluations`, `rungs`, `stop_at_return`
+    and `run`. `algorithm` is a module, such as `rljax.algorithms.ppo`; `network` is
+    hashable. A run counts as solved from the return `target`; no return exceeds
+    `ceiling`.
 
     Returns:
         The best configuration's figures, and what all runs took.
     """
-    config, folder = settings.config, settings.run.out
+    folder = settings.run.out
     problem = make_problem(
         algorithm,
         env,
@@ -77,15 +67,12 @@ def run_sweep(
         task,
         total_steps=settings.total_steps,
         num_episodes=settings.num_episodes,
-        config=config,
+        config=settings.config,
         hyperparams=settings.hyperparams,
     )
-    how = {
-        "num_seeds": settings.num_seeds,
-        "num_evaluations": settings.num_evaluations,
-        "rungs": settings.rungs,
-        "target": settings.stop_at_return,
-    }
+    names = ("num_seeds", "num_evaluations", "rungs")
+    how = {name: getattr(settings, name) for name in names}
+    how["target"] = settings.stop_at_return
     # Before there is a run directory.
     check_flags(settings, points[0])
     check_sweep(problem, points, **how)

@@ -1,9 +1,9 @@
 """Sweeps: many configurations x seeds of one algorithm, trained as populations.
 
-`grid` and `random_points` make configurations, `make_problem` says what they are values
-of, `sweep` trains them all and returns their `Results`, `search` lets Optuna propose
-them. The algorithm's module is an argument: nothing here names one. May import everything
-down to `rljax.training`, and never `rljax.report` or `rljax.rlhf`.
+`grid` and `random_points` make configurations, `make_problem` their problem,
+`sweep` trains them all and returns their `Results`, `search` has Optuna propose them.
+The algorithm's module is an argument. May import everything down to `rljax.training`,
+and never `rljax.report` or `rljax.rlhf`.
 """
 
 from rljax.sweeps.optuna_search import search, trained

@@ -16,12 +16,12 @@ class Progress:
         returns: `[P, S, E]`; NaN before and after a run was evaluated.
         status: `[P, S]`.
         reached: `[P]`: the last evaluation of each point, sound or not.
-        alive: the points that are still trained, in the order of the population.
+        alive: the points in training, in the order of the population.
         num_evaluations: evaluations made.
-        step: updates that those in training have taken.
+        step: updates that a run in training has taken.
         metrics: `[P, S, E]` each: means since the evaluation before.
         updates: updates taken, of all points together.
-        seconds: of training and evaluating, without compiling.
+        seconds: seconds of training and evaluating, without compiling.
     """
 
     returns: np.ndarray
@@ -53,8 +53,9 @@ class Progress:
         def of_runs(values: np.ndarray) -> np.ndarray:
             return values[: before.size].reshape(before.shape)
 
-        score, finite = of_runs(evaluation["return"]), of_runs(evaluation["finite"])
-        sound = finite & np.isfinite(score) & (before == FINISHED)
+        score = of_runs(evaluation["return"])
+        sound = np.isfinite(score) & (before == FINISHED)
+        sound &= of_runs(evaluation["finite"])
         score = np.where(sound, score, np.nan)
         self.returns[self.alive, :, self.num_evaluations] = score
         self.status[self.alive] = np.where(sound, FINISHED, DIVERGED)
@@ -73,9 +74,8 @@ class Progress:
         return self.num_evaluations == self.returns.shape[2] or not self.alive
 
     def solved(self, target: float) -> list[int]:
-        """The points in training all of whose runs have this return, or a higher one."""
-        reached = np.all(self.newest() >= target, axis=1)
-        return [point for point in self.alive if reached[point]]
+        """The points in training all of whose runs have at least this return."""
+        return [x for x in self.alive if np.all(self.newest()[x] >= target)]
 
     def ended(self) -> list[int]:
         """The points that were solved, and so are in training no more."""
@@ -85,18 +85,15 @@ class Progress:
     def halve(self, solved: Collection[int]) -> list[int]:
         """Drops the worse of the points that are not solved, down to a power of two.
 
-        Args:
-            solved: the points that end here, and those that ended before.
-
         Returns:
-            The rows of those that go on.
+            The rows of the points that go on.
         """
         ranking = self.results().ranking()
         others = [p for p in ranking if p in self.alive and p not in solved]
         count = 1 << max((len(others) - 1).bit_length() - 1, 0)
         dropped = others[count:]
-        sound = self.status[dropped] == FINISHED
-        self.status[dropped] = np.where(sound, DROPPED, self.status[dropped])
+        status = self.status[dropped]
+        self.status[dropped] = np.where(status == FINISHED, DROPPED, status)
         kept = sorted(others[:count])
         rows, self.alive = self.rows(kept), kept
         return rows
@@ -108,15 +105,15 @@ class Progress:
     def results(self) -> Results:
         """The evaluations made so far."""
         returns = self.returns[:, :, : self.num_evaluations]
-        count, seeds = self.status.shape
-        labels = ({},) * count, tuple(range(seeds))
-        env_steps = np.zeros((count, self.num_evaluations))
-        return Results(*labels, env_steps, returns, self.status, self.reached)
+        count, seeds, _ = returns.shape
+        env_steps = np.zeros_like(returns[:, 0])
+        arrays = env_steps, returns, self.status, self.reached
+        return Results(({},) * count, tuple(range(seeds)), *arrays)
 
 
 def rows_of(
     population: Sequence[int], points: Sequence[int], num_seeds: int
 ) -> list[int]:
     """Where the runs of some points are in a population of these points."""
-    where = {point: place for place, point in enumerate(population)}
-    return [where[point] * num_seeds + s for point in points for s in range(num_seeds)]
+    firsts = [population.index(point) * num_seeds for point in points]
+    return [first + seed for first in firsts for seed in range(num_seeds)]

@@ -8,9 +8,8 @@ import numpy as np
 
 from rljax.extras import require
 from rljax.numerics.statistics import interquartile_mean
-from rljax.sweeps.points import LogUniform, OneOf, Point, Space, Uniform, check_space
-from rljax.sweeps.problem import Problem, group
-from rljax.sweeps.results import FINISHED
+from rljax.sweeps.points import LogUniform, OneOf, Point, Space, check_space
+from rljax.sweeps.problem import Problem, check_positive, group
 from rljax.sweeps.runner import sweep
 from rljax.training.files import RunError
 from rljax.training.manifest import differences
@@ -31,34 +30,32 @@ def search(
 ) -> Any:
     """Looks for the configuration of the highest final return.
 
-    Asks Optuna for a batch of trials, trains them as one population, tells it the
-    interquartile mean of each one's seeds, and so on. A trial of which a run diverged is
-    told as failed. A trial's user attributes are its share of the population's `env_steps`,
-    `seconds_run` and `seconds_compile`. Processes that name the same study in one storage
-    share its trials.
+    Optuna proposes a batch of trials, which are trained as one population; the value of
+    each is the interquartile mean over its seeds. A trial with a run that diverged has
+    failed. A trial's user attributes are its share of the population's `env_steps`,
+    `seconds_run` and `seconds_compile`. Processes may share a study of one storage.
 
     Args:
         problem: what is swept.
-        spaces: where each value is looked for.
-        num_trials: trials of the whole study that are to be finished, whoever ran them;
-            processes that share it may finish up to a batch each more.
+        spaces: the space of each value.
+        num_trials: trials of the whole study that are to be finished, by all processes;
+            each that shares it may finish up to a batch more.
         batch_size: trials in one population.
         num_seeds: runs of each.
-        seed: what the runs' keys come from, the same for all trials; and the sampler's
-            choices, without a storage.
+        seed: seeds the runs, alike in all trials; without a storage, the sampler, too.
         name: the study's.
         storage: an Optuna storage, or its URL; by default the study is in memory.
-        sampler: an Optuna sampler; by default TPE, aware of what others are trying.
+        sampler: an Optuna sampler; by default TPE, aware of unfinished trials.
         should_stop: called between populations; returns the reason to stop, such as a
             signal's name, or None.
 
     Returns:
-        The `optuna.Study`; its `best_params` are a point. What was best of many was also
-        lucky: train it anew, with another seed, to know how good it is.
+        The `optuna.Study`; its `best_params` are a point. Their value is too high, as
+        the best of many: train them anew, with another seed, for an unbiased one.
 
     Raises:
         ImportError: Optuna, or the storage's database driver, is not installed.
-        ValueError: nothing is to be tried, or cannot be; before anything compiles.
+        ValueError: an argument is out of its range; before anything compiles.
         RunError: the storage cannot be used, its study is of another search, or it was
             stopped.
 
@@ -82,6 +79,7 @@ def search(
             f"that one, or name another study."
         )
     study.set_user_attr("settings", settings)
+    failed = optuna.trial.TrialState.FAIL
     while (count := min(num_trials - len(trained(study)), batch_size)) > 0:
         trials = [study.ask() for _ in range(count)]
         points = [_point(trial, spaces) for trial in trials]
@@ -91,19 +89,16 @@ def search(
             )
         except BaseException:
             for trial in trials:  # they must not look as if they were still running
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                study.tell(trial, state=failed)
             raise
-        results = made.results
-        for trial, scores, status in zip(
-            trials, results.final, results.status, strict=True
-        ):
+        for trial, scores in zip(trials, made.results.final, strict=True):
             trial.set_user_attr("env_steps", made.env_steps // len(trials))
             for what in ("seconds_run", "seconds_compile"):
                 trial.set_user_attr(what, getattr(made, what) / len(trials))
-            if np.all(status == FINISHED):
+            if np.isfinite(scores).all():
                 study.tell(trial, interquartile_mean(scores))
             else:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                study.tell(trial, state=failed)
         if (reason := should_stop()) and len(trained(study)) < num_trials:
             kept = "nothing was kept" if storage is None else "the same command goes on"
             so_far = f"{len(trained(study))} of {num_trials} trials"
@@ -129,20 +124,17 @@ def check_search(
 ) -> None:
     """Raises a ValueError if there is nothing to try, or something that cannot be."""
     counts = {"num_trials": num_trials, "batch_size": batch_size}
-    for what, value in (counts | {"num_seeds": num_seeds}).items():
-        if value < 1:
-            raise ValueError(f"{what} must be at least 1, got {value}. Raise it.")
+    check_positive(**counts, num_seeds=num_seeds)
     if not spaces:
         raise ValueError("a search needs at least one space, got none. Add one.")
     for what, space in spaces.items():
         check_space(what, space)
-        if isinstance(space, OneOf) and any(isinstance(x, tuple) for x in space.values):
-            raise ValueError(
-                f"a search takes numbers, got {space}. Use grid for those."
-            )
-        if isinstance(space, OneOf):
-            for choice in space.values:
-                group(problem, [{what: choice}])
+        for choice in space.values if isinstance(space, OneOf) else ():
+            if isinstance(choice, tuple):
+                raise ValueError(
+                    f"a search takes numbers, got {space}. Use grid for those."
+                )
+            group(problem, [{what: choice}])
     for quantile in (0.0, 0.5, 1.0):
         group(problem, [{what: space.at(quantile) for what, space in spaces.items()}])
 
@@ -153,14 +145,11 @@ def _study(name: str, storage: Any, sampler: Any) -> Any:
     from sqlalchemy.exc import SQLAlchemyError
 
     reason = None
+    settings = {"study_name": name, "storage": storage, "sampler": sampler}
     for _ in range(3):
         try:
             return optuna.create_study(
-                direction="maximize",
-                study_name=name,
-                storage=storage,
-                sampler=sampler,
-                load_if_exists=True,
+                direction="maximize", load_if_exists=True, **settings
             )
         except (ValueError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
             reason = error
@@ -174,11 +163,9 @@ def _study(name: str, storage: Any, sampler: Any) -> Any:
 def _point(trial: Any, spaces: dict[str, Space]) -> Point:
     point: Point = {}
     for name, space in spaces.items():
-        match space:
-            case OneOf(values):
-                point[name] = trial.suggest_categorical(name, list(values))
-            case LogUniform(low, high):
-                point[name] = trial.suggest_float(name, low, high, log=True)
-            case Uniform(low, high):
-                point[name] = trial.suggest_float(name, low, high)
+        if isinstance(space, OneOf):
+            point[name] = trial.suggest_categorical(name, list(space.values))
+        else:
+            log = isinstance(space, LogUniform)
+            point[name] = trial.suggest_float(name, space.low, space.high, log=log)
     return point

@@ -37,14 +37,14 @@ def grid(**values: Sequence[Value]) -> tuple[Point, ...]:
 
 
 def plain(point: Mapping[str, Any]) -> Point:
-    """A point of plain Python values, whatever arrays they came from."""
+    """A point whose scalars, such as NumPy's, have become Python's."""
 
     def value(x: Any) -> Any:
         if isinstance(x, tuple):
             return tuple(map(value, x))
         return x if isinstance(x, bool | int | float) else np.asarray(x).item()
 
-    return {name: value(given) for name, given in point.items()}
+    return {name: value(x) for name, x in point.items()}
 
 
 class Uniform(NamedTuple):
@@ -87,7 +87,7 @@ def random_points(num_points: int, *, seed: int, **spaces: Space) -> tuple[Point
     """Random points, each name's values drawn independently.
 
     Raises:
-        ValueError: no point or no space is asked for, or a space holds nothing.
+        ValueError: there is no point or no space, or a space holds nothing.
     """
     if num_points < 1 or not spaces:
         raise ValueError(
@@ -98,10 +98,7 @@ def random_points(num_points: int, *, seed: int, **spaces: Space) -> tuple[Point
         check_space(name, space)
     quantiles = np.random.default_rng(seed).random((num_points, len(spaces)))
     return tuple(
-        {
-            name: space.at(q)
-            for (name, space), q in zip(spaces.items(), row, strict=True)
-        }
+        {name: spaces[name].at(q) for name, q in zip(spaces, row, strict=True)}
         for row in quantiles
     )
 

@@ -16,7 +16,7 @@ from rljax.numerics.compiler import Stopwatch
 from rljax.sweeps.halving import Progress, rows_of
 from rljax.sweeps.problem import Cost, Group, Problem
 from rljax.sweeps.results import FINISHED
-from rljax.sweeps.store import BestAndWorst, PopulationFolder, PopulationResult
+from rljax.sweeps.store import BestAndWorst, PopulationFolder
 from rljax.training.loggers import LogEntry, log_line
 from rljax.training.loop import copied, no_metrics, train, updates_program
 from rljax.training.populations import map_over_devices, member, population
@@ -26,13 +26,9 @@ _PAUSE_EVERY = 5.0  # seconds between two moments at which a population can be s
 
 
 class Rungs(NamedTuple):
-    """When configurations are stopped early, and which.
+    """Shares of a run, in (0, 1), and the return at which a configuration ends there.
 
-    Attributes:
-        shares: of a run, each in (0, 1): at the evaluation nearest to each, the worse
-            half of the configurations of a population is dropped.
-        target: a return; a configuration all of whose runs have it at a rung is solved,
-            and ends there.
+    At the evaluation nearest to each share, the worse half of a population is dropped.
     """
 
     shares: tuple[float, ...] = ()
@@ -68,6 +64,10 @@ class PopulationRunner:
         self._agents = population(self._algorithm, task_axes, self._devices)
         self._test = _tester(problem, group.network, task_axes, self._devices)
 
+    def env_steps_of(self, progress: Progress) -> int:
+        """Environment steps of all the runs of a population."""
+        return progress.updates * len(self._keys) * self.group.config.batch_size
+
     @property
     def env_steps(self) -> np.ndarray:
         """`[E]` environment steps of one run at each evaluation."""
@@ -99,12 +99,11 @@ class PopulationRunner:
                 f"{needed / 1e9:.2g} GB, and {limit / 1e9:.2g} GB are free."
             )
         train(self._agents, state, task, 1)
-        started = time.perf_counter()
+        updates = Stopwatch()
         train(self._agents, state, task, 2)
-        update = (time.perf_counter() - started) / 2
+        each = self._eval_updates[-1] * updates.seconds_run / 2
         evaluation = Stopwatch()
         self._evaluate(state, task, 0)
-        each = self._eval_updates[-1] * update
         each += len(self._eval_updates) * evaluation.seconds_run
         self.seconds_compile += stopwatch.seconds_compile
         num_runs = self.size * len(self._keys)
@@ -118,16 +117,17 @@ class PopulationRunner:
         checkpoint_every: float,
         should_stop: Callable[[], str | None],
         name: str,
-    ) -> PopulationResult:
+    ) -> tuple[Progress, BestAndWorst]:
         """Trains a population to its end, or reads its result."""
         folder = PopulationFolder(path, self._one_run())
         if (result := folder.result()) is not None:
             log_line(f"{name} was done before: {path}")
             return result
         halvings = {nearest(self._eval_updates, share) for share in rungs.shares}
-        setup = Stopwatch()
+        stopwatch, before_rungs = Stopwatch(), math.inf
         progress, state, task, metrics, solved = self._begin(points, folder)
-        self.seconds_compile += setup.seconds_compile
+        if len(progress.alive) < len(points):
+            before_rungs = stopwatch.seconds_compile
         saved = time.monotonic()
 
         def save(state: Any, metrics: Metrics) -> None:
@@ -139,18 +139,19 @@ class PopulationRunner:
                 folder.save(progress, *jax.device_get(runs))
                 saved = time.monotonic()
             if signal:
-                where = (
-                    f"{progress.step:,}/{self._eval_updates[-1]:,} updates of {name}"
-                )
+                where = f"{updates()} of {name}"
                 raise stopped(signal, where, path and path.parents[1])
+
+        def updates() -> str:
+            return f"{progress.step:,}/{self._eval_updates[-1]:,} updates"
 
         while not progress.done():
             state = self._advance(progress, state, task, metrics, save)
-            now = f"{progress.step:,}/{self._eval_updates[-1]:,} updates"
             best = np.nanmax(np.append(progress.newest(), -np.inf))
-            log_line(f"{name}: {now}, return of the best run {best:.4g}")
+            log_line(f"{name}: {updates()}, return of the best run {best:.4g}")
             if progress.num_evaluations - 1 in halvings:
                 before = len(progress.alive)
+                before_rungs = min(before_rungs, stopwatch.seconds_compile)
                 new = self._solved(progress, state, rungs.target)
                 for point, states in new.items():
                     folder.save_solved(point, states)
@@ -162,9 +163,11 @@ class PopulationRunner:
             metrics = no_metrics(self._agents, state, task)
             if not progress.done():
                 save(state, metrics)
-        result = self._result(progress, state, solved)
-        folder.finish(result)
-        return result
+        self.seconds_compile += stopwatch.seconds_compile
+        self.seconds_rungs += max(stopwatch.seconds_compile - before_rungs, 0)
+        ends = self._ends(progress, state, solved)
+        folder.finish(progress, ends)
+        return progress, ends
 
     def _advance(
         self,
@@ -176,7 +179,6 @@ class PopulationRunner:
     ) -> Any:
         """Trains up to the next evaluation, and makes it."""
         stopwatch, before = Stopwatch(), progress.seconds
-        target = int(self._eval_updates[progress.num_evaluations])
         found: dict[str, np.ndarray] = {}
 
         def on_pause(state: Any, metrics: Metrics) -> None:
@@ -188,26 +190,22 @@ class PopulationRunner:
             progress.train(entry.step)
             found.update(entry.metrics)
 
-        if left := target - progress.step:
+        if left := self._eval_updates[progress.num_evaluations] - progress.step:
             state = train(
-                *(self._agents, state, task, left),
+                *(self._agents, state, task, int(left)),
                 on_log=on_log,
                 pause_every=_PAUSE_EVERY,
                 on_pause=on_pause,
                 metrics=metrics,
             )
         progress.record(self._evaluate(state, task, progress.step), found)
-        compiled = stopwatch.seconds_compile
-        self.seconds_compile += compiled
-        if len(progress.alive) < len(progress.status):
-            self.seconds_rungs += compiled
         progress.seconds = before + stopwatch.seconds_run
         return state
 
-    def _result(
+    def _ends(
         self, progress: Progress, state: Any, solved: dict[int, BestAndWorst]
-    ) -> PopulationResult:
-        """The evaluations of a population, with its best and its worst run."""
+    ) -> BestAndWorst:
+        """The final states of the best and the worst run of a population."""
 
         def state_of(run: tuple[int, int] | None, which: str) -> Any:
             if run is None or run[0] in solved:
@@ -215,16 +213,8 @@ class PopulationRunner:
             return jax.device_get(member(state, progress.rows([run[0]])[run[1]]))
 
         results = progress.results()
-        return PopulationResult(
-            progress.returns,
-            progress.status,
-            progress.reached,
-            progress.metrics,
-            BestAndWorst(
-                state_of(results.best(), "best"), state_of(results.worst(), "worst")
-            ),
-            progress.seconds,
-            progress.updates * len(self._keys) * self.group.config.batch_size,
+        return BestAndWorst(
+            state_of(results.best(), "best"), state_of(results.worst(), "worst")
         )
 
     def _solved(
@@ -243,16 +233,18 @@ class PopulationRunner:
     ) -> tuple[Progress, Any, Any, Metrics, dict[int, BestAndWorst]]:
         """The start of a population, or where it was last saved."""
         state, task = self._start(points)
-        saved = folder.saved(
-            lambda one: jax.eval_shape(self._algorithm.step, one, self._one_task())[1]
-        )
-        if saved is not None:
-            progress, everyone = saved.progress, range(len(points))
+        _, shapes = jax.eval_shape(self._algorithm.step, folder.run, self._one_task())
+        if saved := folder.saved(shapes):
+            progress, runs, metrics, solved = saved
             if len(progress.alive) < len(points):
-                rows = rows_of(everyone, progress.alive, len(self._keys))
-                state, task = self._choose(state, task, rows)
-            state, metrics = self._filled((saved.state, saved.metrics), state)
-            return progress, state, task, metrics, saved.solved
+                chosen = rows_of(range(len(points)), progress.alive, len(self._keys))
+                state, task = self._choose(state, task, chosen)
+            first, last = jax.tree.leaves(state)[0], progress.num_runs - 1
+            # The last run is repeated, as where a population starts.
+            rows = np.minimum(np.arange(len(first)), last)
+            runs = member((runs, metrics), rows)
+            state, metrics = jax.device_put(runs, first.sharding)
+            return progress, state, task, metrics, solved
         shape = len(points), len(self._keys)
         progress = Progress(
             returns=np.full((*shape, len(self._eval_updates)), np.nan),
@@ -275,8 +267,7 @@ class PopulationRunner:
             task = jax.tree.map(lambda x: x[rows], task)
         init = jax.jit(self._agents.init)
         state = copied(init(member(self._keys, seeds), hyperparams, task))
-        # Bound to the devices, as it is when it was restored or chosen from: else the
-        # same program would be compiled for both.
+        # Bound to the devices as restored states are, so that one program serves both.
         return jax.device_put(state, jax.tree.leaves(state)[0].sharding), task
 
     def _choose(self, state: Any, task: Any, rows: list[int]) -> tuple[Any, Any]:
@@ -288,40 +279,28 @@ class PopulationRunner:
             task = jax.tree.map(lambda x: x[chosen], task)
         return state, task
 
-    def _filled(self, runs: Any, like: Any) -> Any:
-        """Repeats the last run until there are as many as in a population like this."""
-        count, whole = (jax.tree.leaves(x)[0].shape[0] for x in (runs, like))
-        rows = np.minimum(np.arange(whole), count - 1)
-        return jax.device_put(member(runs, rows), jax.tree.leaves(like)[0].sharding)
-
     def _evaluate(self, state: Any, task: Any, step: int) -> dict[str, np.ndarray]:
-        keys = self._keys_of(state, jax.random.fold_in(self._evaluation_key, step))
-        found = jax.jit(self._test)(state, task, keys)
+        found = jax.jit(self._test)(state, task, self._keys_of(state, step))
         return {name: np.asarray(x) for name, x in found.items()}
 
-    def _keys_of(self, state: Any, key: jax.Array) -> jax.Array:
+    def _keys_of(self, state: Any, step: int) -> jax.Array:
         """A key for each member: one for each seed, the same in every configuration."""
-        seeds = np.arange(jax.tree.leaves(state)[0].shape[0]) % len(self._keys)
+        key = jax.random.fold_in(self._evaluation_key, step)
+        seeds = np.arange(len(jax.tree.leaves(state)[0])) % len(self._keys)
         return jax.random.split(key, len(self._keys))[seeds]
 
     def _bytes(self, state: Any, task: Any) -> float:
         """What training and evaluating take at their most, over all devices."""
-        keys = self._keys_of(state, jax.random.clone(self._evaluation_key))
         metrics = no_metrics(self._agents, state, task)
-        memory: list[Any] = [
-            program.compile().memory_analysis()
-            for program in (
-                updates_program().lower(
-                    self._agents, state, task, jnp.int32(0), metrics
-                ),
-                jax.jit(self._test).lower(state, task, keys),
-            )
-        ]
+        arguments = self._agents, state, task, jnp.int32(0), metrics
+        test = jax.jit(self._test).lower(state, task, self._keys_of(state, 0))
+        programs = updates_program().lower(*arguments), test
+        memory: list[Any] = [x.compile().memory_analysis() for x in programs]
         most = max(
             x.temp_size_in_bytes + x.output_size_in_bytes - x.alias_size_in_bytes
             for x in memory
         )
-        # A chunk writes over the state that it is given, a copy of the one before.
+        # A chunk overwrites a copy of the state before it.
         return len(self._devices) * (most + 2 * memory[0].argument_size_in_bytes)
 
     def _one_run(self) -> Any:

@@ -26,18 +26,16 @@ class Problem:
         algorithm: `(network, config)`, makes the learner; both are static.
         evaluate: `(network, state, task, key) -> scalar`, pure: the mean return of one
             member's policy.
-        network: the network where a point says nothing else; a hashable dataclass, as
-            Flax modules are.
-        config: the configuration, likewise; a frozen dataclass with `batch_size` and
+        network: the default network; a hashable dataclass, as Flax modules are.
+        config: the default configuration; a frozen dataclass with `batch_size` and
             `updates(total_steps)`.
-        hyperparams: the numbers that may be traced, likewise.
-        task: the environment's parameters, likewise.
+        hyperparams: default numbers that may be traced.
+        task: the environment's default parameters.
         total_steps: environment steps of each run: a budget, never exceeded.
         prepare: `(hyperparams, num_updates) -> hyperparams`, of one run.
         check: raises a ValueError for hyperparameters out of their ranges.
         check_task: likewise for environment parameters.
-        about: what else the results depend on, in words: the environment, the episodes
-            of an evaluation. A sweep goes on only where this is the same, too.
+        about: what else the results depend on, in words, such as the environment.
     """
 
     algorithm: Callable[[Any, Any], Algorithm[Any]]
@@ -64,8 +62,6 @@ class Group(NamedTuple):
     """The points of one network and configuration, which one program can run.
 
     Attributes:
-        network: the network.
-        config: the configuration.
         points: indices of the points.
         num_updates: updates of each run.
         hyperparams: leaves `[P]`.
@@ -107,10 +103,10 @@ def make_problem(
         task: the environment's parameters; its `max_steps` bounds every episode.
         total_steps: environment steps of each run: a budget, never exceeded.
         num_episodes: episodes in an evaluation of each run.
-        config: the configuration where a point names no other; by default the module's.
+        config: the default configuration; by default the module's.
         hyperparams: likewise.
-        decay: let the learning rate fall to 0 over each run, where the algorithm has
-            the hyperparameter for it, and neither `hyperparams` nor a point sets it.
+        decay: let the learning rate fall to 0 over each run, if the algorithm can and
+            neither `hyperparams` nor a point sets `decay_updates`.
     """
     max_steps = task.max_steps
 
@@ -121,9 +117,8 @@ def make_problem(
         ).returns.mean()
 
     def prepare(hyperparams: Any, num_updates: int) -> Any:
-        if decay and getattr(hyperparams, DECAY, None) == math.inf:
-            return hyperparams.replace(**{DECAY: num_updates})
-        return hyperparams
+        falls = decay and getattr(hyperparams, DECAY, None) == math.inf
+        return hyperparams.replace(**{DECAY: num_updates}) if falls else hyperparams
 
     def check_task(swept: Any) -> None:
         if check := getattr(env, "check_params", None):
@@ -153,8 +148,7 @@ def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
     """Sorts points by what they compile to.
 
     Raises:
-        ValueError: there is no point; a point names nothing that there is, or something
-            ambiguous; a value is out of its range.
+        ValueError: there is no point, or a name or value is wrong.
     """
     if not points:
         raise ValueError("a sweep needs at least one point, got none. Use grid(...).")
@@ -195,19 +189,14 @@ def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
 
 def _check_static(part: Any, point: Point) -> None:
     """Raises a ValueError if a value is of another kind than what it replaces."""
-    for name in names_of(part):
-        if name not in point:
-            continue
+    for name in [name for name in names_of(part) if name in point]:
         value, default = point[name], getattr(part, name)
         if isinstance(default, tuple):
-            sizes = value if isinstance(value, tuple) else ()
-            fits, rule = (
-                len(sizes) and min(sizes) > 0,
-                "a tuple of whole numbers above 0",
-            )
+            rule = "a tuple of whole numbers above 0"
+            fits = isinstance(value, tuple) and min(value, default=0) > 0
         else:
-            kinds = (int, float) if isinstance(default, float) else (type(default),)
-            fits, rule = type(value) in kinds, f"of type {type(default).__name__}"
+            rule, kind = f"of type {type(default).__name__}", type(default)
+            fits = type(value) in ((int, float) if kind is float else (kind,))
         if not fits:
             raise ValueError(
                 f"{name} must be {rule}, such as {default}, got {value!r}. Change it."
@@ -215,13 +204,13 @@ def _check_static(part: Any, point: Point) -> None:
 
 
 def names_of(part: Any) -> list[str]:
-    """The names under which a sweep finds values in a dataclass."""
+    """The names of a dataclass's fields that a sweep may replace."""
     flax = ("parent", "name")  # every module has these
     return [f.name for f in dataclasses.fields(part) if f.init and f.name not in flax]
 
 
 def replaced(part: Any, point: Mapping[str, Any]) -> Any:
-    """A dataclass with those of a point's values that it has."""
+    """A dataclass with the values of a point in the fields of the same names."""
     values = {name: point[name] for name in names_of(part) if name in point}
     return dataclasses.replace(part, **values)
 
@@ -231,11 +220,8 @@ def _group(problem, network, config, indices, points, parts) -> Group:
     hyperparams = problem.prepare(problem.hyperparams, num_updates)
 
     def columns(part: str) -> dict[str, list[float]]:
-        return {
-            name: [points[i][name] for i in indices]
-            for name in points[0]
-            if name in parts[part]
-        }
+        names = [name for name in points[0] if name in parts[part]]
+        return {name: [points[i][name] for i in indices] for name in names}
 
     # Some field is needed to say how many members there are.
     first = parts["hyperparams"][0]
@@ -248,19 +234,19 @@ def _group(problem, network, config, indices, points, parts) -> Group:
         if not np.isfinite(values).all():
             raise ValueError(f"{name} must be finite, got {values}. Change it.")
     problem.check_task(task)
-    swept_task = bool(swept)
-    return Group(
-        network, config, tuple(indices), num_updates, stacked, task, swept_task
-    )
+    points = tuple(indices)
+    return Group(network, config, points, num_updates, stacked, task, bool(swept))
+
+
+def check_positive(**counts: int) -> None:
+    """Raises a ValueError if a number is below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
 
 
 class Cost(NamedTuple):
-    """What the runs of one group take.
-
-    Attributes:
-        bytes_per_run: of memory, over all devices.
-        seconds: of all populations, one after another, with their evaluations.
-    """
+    """Bytes of memory over all devices, and seconds that a group's populations take."""
 
     bytes_per_run: float
     seconds: float
@@ -273,11 +259,9 @@ def in_words(
     num_runs = num_points * num_seeds
     memory = max(cost.bytes_per_run for cost in costs) * num_runs / num_populations
     seconds = sum(cost.seconds for cost in costs)
-    populations = (
-        f", in {num_populations} populations one after another"
-        if num_populations > len(costs)
-        else ""
-    )
+    populations = ""
+    if num_populations > len(costs):
+        populations = f", in {num_populations} populations one after another"
     return (
         f"{_count(num_points, 'configuration')} x {_count(num_seeds, 'seed')} = "
         f"{_count(num_runs, 'run')} in {_count(len(costs), 'compilation')}{populations}, about "

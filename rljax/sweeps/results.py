@@ -35,8 +35,7 @@ class Results:
     """The evaluations of C configurations, with S seeds each, at E evaluations.
 
     Attributes:
-        configurations: C mappings from a parameter's name to its value, a number or a
-            tuple of them, of the same names; what is not named is common to all.
+        configurations: C mappings of the same names to values, numbers or tuples.
         seeds: S whole numbers.
         env_steps: `[C, E]` environment steps that each run had taken.
         returns: float64 `[C, S, E]`, each the mean return of whole episodes; NaN after
@@ -44,8 +43,7 @@ class Results:
         status: `[C, S]`, each "finished" (early if its configuration was solved),
             "diverged" (its parameters or its return are not finite) or "dropped"
             (stopped early, for others were better).
-        reached: `[C]`: the last evaluation to which each configuration was trained; its
-            runs may have diverged before.
+        reached: `[C]`: the last evaluation of each configuration, diverged or not.
         metrics: by name, float64 `[C, S, E]`: training's metrics, means since the
             evaluation before; NaN where nothing was observed.
 
@@ -86,22 +84,14 @@ class Results:
     def label(self, index: int) -> str:
         """One configuration in words, such as "learning_rate 0.001, gamma 0.99"."""
         values = self.configurations[index].items()
-        return (
-            ", ".join(f"{name} {value_text(value)}" for name, value in values)
-            or "default"
-        )
+        words = ", ".join(f"{name} {value_text(value)}" for name, value in values)
+        return words or "default"
 
-    def fill(self, points: list[int], env_steps: np.ndarray, result: Any) -> None:
-        """Fills in a population's returns, status, reached and metrics, in place.
-
-        Args:
-            points: the configurations of the population.
-            env_steps: `[E]`.
-            result: the population's `PopulationResult`.
-        """
-        self.env_steps[points], self.reached[points] = env_steps, result.reached
-        self.returns[points], self.status[points] = result.returns, result.status
-        for name, values in result.metrics.items():
+    def fill(self, points: list[int], env_steps: np.ndarray, progress: Any) -> None:
+        """Copies the `Progress` of a population of these points, and `[E]` steps."""
+        self.env_steps[points], self.reached[points] = env_steps, progress.reached
+        self.returns[points], self.status[points] = progress.returns, progress.status
+        for name, values in progress.metrics.items():
             column = self.metrics.setdefault(name, np.full_like(self.returns, np.nan))
             column[points] = values
 
@@ -111,36 +101,28 @@ class Results:
         A row has the configuration's `index`, `label` and values, the `env_steps` that
         its runs took, `finished`, `diverged` and `dropped` runs, and of the finished
         ones `return_iqm`, `return_ci95`, and `first_better`: how likely a run of the
-        first row's configuration is to have a higher return. None where there is none.
-        Computed once: the intervals take 10,000 resamples each.
+        first row's configuration is to have a higher return; None without such runs.
         """
         return self._summary
 
     @functools.cached_property
     def _summary(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        final = self.final
+        first, final = np.empty(0), self.final
         for index in self.ranking():
-            values = self.configurations[index]
-            counts = {
-                name: int((self.status[index] == name).sum())
-                for name in (FINISHED, DIVERGED, DROPPED)
-            }
-            scores = final[index][self.status[index] == FINISHED]
-            row: dict[str, Any] = {"index": index, "label": self.label(index)}
-            row |= (
-                values
-                | {"env_steps": int(self.env_steps[index, self.reached[index]])}
-                | counts
-            )
-            row["return_iqm"] = interquartile_mean(scores) if len(scores) else None
-            row["return_ci95"] = bootstrap_interval(scores) if len(scores) else None
-            first = final[rows[0]["index"]] if rows else scores[:0]
-            first = first[np.isfinite(first)]
-            both = len(first) and len(scores)
-            row["first_better"] = (
-                probability_of_improvement(first, scores) if both else None
-            )
+            row = {"index": index, "label": self.label(index)}
+            row |= self.configurations[index]
+            row["env_steps"] = int(self.env_steps[index, self.reached[index]])
+            for name in (FINISHED, DIVERGED, DROPPED):
+                row[name] = int((self.status[index] == name).sum())
+            row |= dict.fromkeys(("return_iqm", "return_ci95", "first_better"))
+            scores = final[index][np.isfinite(final[index])]
+            if len(scores):
+                row["return_iqm"] = interquartile_mean(scores)
+                row["return_ci95"] = bootstrap_interval(scores)
+                if len(first):
+                    row["first_better"] = probability_of_improvement(first, scores)
+            first = first if rows else scores
             rows.append(row)
         return rows
 
@@ -209,11 +191,7 @@ class Results:
         ]
 
     def save(self, folder: Path | str, *, tensorboard: bool = False) -> None:
-        """Writes `results.csv`, and one JSON-lines file a run into `runs/`.
-
-        Args:
-            folder: where; made if missing.
-            tensorboard: also write a log for TensorBoard of every run.
+        """Writes `results.csv`, `runs/` of JSON lines, and with `tensorboard` its logs.
 
         Raises:
             ImportError: tensorboardX is not installed.
@@ -235,15 +213,9 @@ class Results:
             if tensorboard:
                 shutil.rmtree(folder / "tensorboard" / name, ignore_errors=True)
                 log = TensorBoard(folder / "tensorboard" / name, 0)
+                shown = ["return", *(f"train/{metric}" for metric in self.metrics)]
                 for row in run:
-                    log.write(
-                        {
-                            key: value
-                            for key, value in row.items()
-                            if key == "return" or key.startswith("train/")
-                        }
-                        | {"step": row["env_steps"]}
-                    )
+                    log.write({x: row[x] for x in shown} | {"step": row["env_steps"]})
                 log.close()
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from rljax.sweeps.points import Point, plain
 from rljax.sweeps.population_run import PopulationRunner, Rungs, nearest
-from rljax.sweeps.problem import Group, Problem, group, in_words
+from rljax.sweeps.problem import Group, Problem, check_positive, group, in_words
 from rljax.sweeps.results import Results, no_results
+from rljax.sweeps.store import BestAndWorst
 from rljax.training.files import RunError, dumps, read_json, write_atomically
 from rljax.training.loggers import log_line
 from rljax.training.manifest import differences
@@ -27,10 +28,11 @@ class Sweep(NamedTuple):
         worst: that of the worst run.
         seconds_compile: seconds spent compiling, in this process.
         seconds_run: all other seconds of training and evaluating, in all processes.
-        num_compilations: programs compiled to learn with.
+        num_compilations: programs that train.
         env_steps: environment steps of all runs together.
         updates_saved: share of the updates that rungs saved.
-        seconds_rungs: seconds of compiling that rungs took, in this process.
+        seconds_rungs: seconds of `seconds_compile` after the first rung; what this
+            process had compiled before takes none.
     """
 
     results: Results
@@ -66,23 +68,22 @@ def sweep(
         problem: what is swept.
         points: the configurations, as `grid` or `random_points` make them.
         num_seeds: runs of each.
-        seed: what the seeds' keys come from.
+        seed: seeds all runs.
         num_evaluations: evaluations after the first, at equal distances.
         rungs: fractions of a run, each in (0, 1), at whose evaluation the worse half of
             the configurations of a population is dropped, those first that have diverged.
         target: a return; a configuration all of whose runs have it at a rung is solved,
             and ends there.
-        folder: each population is saved there when it is done, and the sweep goes on
-            from those; it holds nothing, or the same sweep.
+        folder: of the populations that are done, from which the sweep goes on; new, or
+            of the same sweep.
         checkpoint_every: seconds after which an unfinished population is saved, too.
-        max_bytes: of memory for all the runs of a population; by default most of what is
-            free.
+        max_bytes: memory for a population's runs; by default most of what is free.
         should_stop: called between updates; returns the reason to stop, such as a
-            signal's name, or None. What was done is then saved in the folder.
+            signal's name, or None. Progress is then saved in the folder.
 
     Raises:
         RunError: it was stopped, or the folder holds another sweep.
-        ValueError: nothing is to be swept, or a value cannot be; before any compiling.
+        ValueError: an argument is out of its range; before any compiling.
     """
     points = [plain(point) for point in points]
     settings: dict[str, Any] = {
@@ -98,7 +99,9 @@ def sweep(
         PopulationRunner(problem, group_, keys, evaluation_key, eval_fractions)
         for group_ in groups
     ]
-    settings = _settings(problem, points, settings | {"seed": seed})
+    by_name = {f"point {i}": str(point) for i, point in enumerate(points)}
+    settings = by_name | problem.described() | settings | {"seed": seed}
+    settings = json.loads(dumps(settings))
     _plan(runners, settings, len(points), num_seeds, folder, max_bytes)
     todo = [(runner, members) for runner in runners for members in runner.populations()]
     if rungs and len(todo) > len(runners):
@@ -108,28 +111,26 @@ def sweep(
         )
     stops = Rungs(tuple(rungs), np.inf if target is None else target)
     results = no_results(points, num_seeds, len(eval_fractions))
-    done = []
+    ends: dict[int, BestAndWorst] = {}
+    env_steps, seconds_run = 0, 0.0
     for number, (runner, members) in enumerate(todo):
         path = None if folder is None else folder / "populations" / f"{number:03d}"
         name = f"population {number + 1}/{len(todo)}"
-        result = runner.run(members, stops, path, checkpoint_every, should_stop, name)
-        results.fill(list(members), runner.env_steps, result)
-        done.append((members, result))
-    env_steps = sum(result.env_steps for _, result in done)
+        progress, states = runner.run(
+            members, stops, path, checkpoint_every, should_stop, name
+        )
+        results.fill(list(members), runner.env_steps, progress)
+        ends |= dict.fromkeys(members, states)
+        env_steps += runner.env_steps_of(progress)
+        seconds_run += progress.seconds
     most_steps = num_seeds * int(results.env_steps[:, -1].sum())
-
-    def state_of(run: tuple[int, int] | None, which: str) -> Any:
-        for members, result in done:
-            if run is not None and run[0] in members:
-                return getattr(result.ends, which)
-        return None
-
+    best, worst = results.best(), results.worst()
     return Sweep(
         results=results,
-        best=state_of(results.best(), "best"),
-        worst=state_of(results.worst(), "worst"),
+        best=best and ends[best[0]].best,
+        worst=worst and ends[worst[0]].worst,
         seconds_compile=sum(runner.seconds_compile for runner in runners),
-        seconds_run=sum(result.seconds_run for _, result in done),
+        seconds_run=seconds_run,
         num_compilations=len(groups),
         env_steps=env_steps,
         updates_saved=1 - env_steps / most_steps,
@@ -145,10 +146,7 @@ def _plan(
     folder: Path | None,
     max_bytes: float | None,
 ) -> None:
-    """Decides how many points each population has, or reads it from the folder.
-
-    How much memory was free at the start decides what the populations are, for good.
-    """
+    """Sets each population's size: by the memory free at first, then as stored."""
     path = None if folder is None else folder / "plan.json"
     if path is not None and path.exists():
         stored = read_json(path)
@@ -159,8 +157,8 @@ def _plan(
             )
         sizes = stored.get("sizes", [])
         most = [len(runner.group.points) for runner in runners]
-        if len(sizes) != len(runners) or any(
-            type(size) is not int or not 0 < size <= count
+        if len(sizes) != len(runners) or not all(
+            type(size) is int and 0 < size <= count
             for size, count in zip(sizes, most, strict=True)
         ):
             raise RunError(
@@ -172,21 +170,12 @@ def _plan(
         return
     costs = [runner.plan(max_bytes) for runner in runners]
     count = sum(len(runner.populations()) for runner in runners)
-    words = in_words(num_points, num_seeds, costs, count)
-    log_line(words)
+    log_line(words := in_words(num_points, num_seeds, costs, count))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         sizes = [runner.size for runner in runners]
         plan = {"plan": words, "sizes": sizes, "settings": settings}
         write_atomically(path, dumps(plan, indent=1) + "\n")
-
-
-def _settings(
-    problem: Problem, points: Sequence[Point], settings: dict[str, Any]
-) -> dict[str, Any]:
-    """All that a sweep depends on, by name, as JSON reads it back."""
-    by_name = {f"point {i}": str(point) for i, point in enumerate(points)}
-    return json.loads(dumps(by_name | problem.described() | settings))
 
 
 def check_sweep(
@@ -204,22 +193,19 @@ def check_sweep(
         which it is evaluated.
 
     Raises:
-        ValueError: nothing is to be swept, or a value cannot be.
+        ValueError: one is out of its range.
     """
     groups = group(problem, points)
     most = min(num_evaluations, *(x.num_updates for x in groups))
-    for name, value in (("num_seeds", num_seeds), ("num_evaluations", num_evaluations)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
+    check_positive(num_seeds=num_seeds, num_evaluations=num_evaluations)
     if wrong := [share for share in rungs if not 0 < share < 1]:
         raise ValueError(
             f"rungs must be shares of a run in (0, 1), got {wrong[0]}. Use 0.25, say."
         )
     eval_fractions = np.linspace(0, 1, most + 1)
     eval_updates = np.rint(eval_fractions * groups[0].num_updates)
-    if rungs and (
-        most < 2 or len({nearest(eval_updates, x) for x in rungs}) < len(rungs)
-    ):
+    halvings = {nearest(eval_updates, share) for share in rungs}
+    if rungs and (most < 2 or len(halvings) < len(rungs)):
         raise ValueError(
             f"rungs need an evaluation each, between the first and the last, got the "
             f"rungs {list(rungs)} and {most} evaluations. Raise num_evaluations, or "

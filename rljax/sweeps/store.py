@@ -9,14 +9,14 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 
-import rljax.training.checkpoint
 from rljax.base import Metrics
 from rljax.sweeps.halving import Progress
+from rljax.training import checkpoint
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError, dumps, read_json, write_atomically
 from rljax.training.loggers import log_line
@@ -29,42 +29,8 @@ class BestAndWorst(NamedTuple):
     worst: Any
 
 
-class PopulationResult(NamedTuple):
-    """The result of a population of P points and S seeds after E evaluations.
-
-    Attributes:
-        returns: `[P, S, E]`.
-        status: `[P, S]`.
-        reached: `[P]`: the last evaluation of each point.
-        metrics: `[P, S, E]` each, by name.
-        ends: final states.
-        seconds_run: seconds, without compiling.
-        env_steps: environment steps of all its runs.
-    """
-
-    returns: np.ndarray
-    status: np.ndarray
-    reached: np.ndarray
-    metrics: dict[str, np.ndarray]
-    ends: BestAndWorst
-    seconds_run: float
-    env_steps: int
-
-
-class Saved(NamedTuple):
-    """An unfinished population.
-
-    Attributes:
-        progress: its progress.
-        state: its members' states.
-        metrics: those pooled since the last evaluation.
-        solved: final states of the configurations that ended early.
-    """
-
-    progress: Progress
-    state: Any
-    metrics: Metrics
-    solved: dict[int, BestAndWorst]
+T = TypeVar("T")
+Saved: TypeAlias = tuple[Progress, Any, Metrics, dict[int, BestAndWorst]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,31 +45,28 @@ class PopulationFolder:
     path: Path | None
     run: Any
 
-    def finish(self, result: PopulationResult) -> None:
+    def finish(self, progress: Progress, ends: BestAndWorst) -> None:
         """Saves the result, and removes what was there to go on from."""
         if self.path is None:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        _write_ends(self.path, result.ends)
-        about = result._asdict() | {"ends": _present(result.ends)}
+        _write_ends(self.path, ends)
+        about = vars(progress) | {"ends": _present(ends)}
         write_atomically(self.path / "result.json", dumps(about) + "\n")
         (self.path / "progress.json").unlink(missing_ok=True)
         for name in ("state", "solved"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
-    def result(self) -> PopulationResult | None:
+    def result(self) -> tuple[Progress, BestAndWorst] | None:
         """Reads the result, if there is one."""
-        if self.path is None or not (self.path / "result.json").exists():
-            return None
-        try:
-            about = read_json(self.path / "result.json")
-            ends = _read_ends(self.path, self.run)
-            if _present(ends) != about["ends"]:
+
+        def read(path: Path, about: dict[str, Any]) -> tuple[Progress, BestAndWorst]:
+            ends = _read_ends(path, self.run)
+            if _present(ends) != about.pop("ends"):
                 raise ValueError("a checkpoint of its best or worst run is missing")
-            return PopulationResult(**about | _arrays(about) | {"ends": ends})
-        except _DAMAGES as error:
-            self._say_damaged(error)
-            return None
+            return _progress(about), ends
+
+        return self._read("result.json", read)
 
     def save(self, progress: Progress, state: Any, metrics: Metrics) -> None:
         """Saves the progress, the members' states and the metrics pooled so far."""
@@ -111,9 +74,7 @@ class PopulationFolder:
             return
         # The checkpoint before stays for as long as progress.json is about it.
         members = {"state": state, "metrics": metrics}
-        rljax.training.checkpoint.save(
-            self.path / "state", progress.step, members, {}, keep=2
-        )
+        checkpoint.save(self.path / "state", progress.step, members, {}, keep=2)
         write_atomically(self.path / "progress.json", dumps(vars(progress)) + "\n")
 
     def save_solved(self, point: int, ends: BestAndWorst) -> None:
@@ -121,50 +82,55 @@ class PopulationFolder:
         if self.path is not None:
             _write_ends(self.path / "solved" / f"{point:04d}", ends)
 
-    def saved(self, metrics_of: Callable[[Any], Metrics]) -> Saved | None:
+    def saved(self, metrics: Metrics) -> Saved | None:
         """Reads what `save` wrote last, if the population is to go on.
 
         Args:
-            metrics_of: the shapes of one run's metrics, from those of its state.
+            metrics: the shapes of one run's.
+
+        Returns:
+            The progress, the members' states, the metrics pooled since the last
+            evaluation, and the final states of configurations that ended early.
         """
-        if self.path is None or not (self.path / "progress.json").exists():
-            return None
-        try:
-            about = read_json(self.path / "progress.json")
-            progress = Progress(**about | _arrays(about))
-            like = {"state": self.run, "metrics": metrics_of(self.run)}
-            like = jax.tree.map(lambda x: _several(x, progress.num_runs), like)
-            path = self.path / "state" / f"{progress.step:012d}"
-            members, _ = rljax.training.checkpoint.restore(path, like)
+
+        def read(path: Path, about: dict[str, Any]) -> Saved:
+            progress = _progress(about)
+            like = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((progress.num_runs, *x.shape), x.dtype),
+                {"state": self.run, "metrics": metrics},
+            )
+            state = path / "state" / f"{progress.step:012d}"
+            members, _ = checkpoint.restore(state, like)
             solved = {
-                point: _read_ends(self.path / "solved" / f"{point:04d}", self.run)
+                point: _read_ends(path / "solved" / f"{point:04d}", self.run)
                 for point in progress.ended()
             }
-        except _DAMAGES as error:
-            self._say_damaged(error)
+            log_line(f"going on from update {progress.step:,} in {path}")
+            return progress, members["state"], members["metrics"], solved
+
+        return self._read("progress.json", read)
+
+    def _read(self, name: str, read: Callable[[Path, dict[str, Any]], T]) -> T | None:
+        if self.path is None or not (self.path / name).exists():
             return None
-        log_line(f"going on from update {progress.step:,} in {self.path}")
-        return Saved(progress, members["state"], members["metrics"], solved)
-
-    def _say_damaged(self, error: Exception) -> None:
-        log_line(f"{self.path} is damaged, and made again: {error}")
-
-
-# What reading a damaged file raises.
-_DAMAGES = (CheckpointError, RunError, KeyError, TypeError, ValueError)
+        try:
+            return read(self.path, read_json(self.path / name))
+        except (CheckpointError, RunError, KeyError, TypeError, ValueError) as error:
+            log_line(f"{self.path} is damaged, and made again: {error}")
+            return None
 
 
 def _write_ends(folder: Path, ends: BestAndWorst) -> None:
     for name, state in ends._asdict().items():
         if state is not None:
-            rljax.training.checkpoint.save(folder / name, int(state.step), state, {})
+            checkpoint.save(folder / name, int(state.step), state, {})
 
 
 def _read_ends(folder: Path, like: Any) -> BestAndWorst:
     def state(name: str) -> Any:
-        for step in rljax.training.checkpoint.steps(folder / name)[-1:]:
+        for step in checkpoint.steps(folder / name)[-1:]:
             path = folder / name / f"{step:012d}"
-            return rljax.training.checkpoint.restore(path, like)[0]
+            return checkpoint.restore(path, like)[0]
         return None
 
     return BestAndWorst(*map(state, BestAndWorst._fields))
@@ -175,16 +141,12 @@ def _present(ends: BestAndWorst) -> list[bool]:
     return [state is not None for state in ends]
 
 
-def _several(one: jax.ShapeDtypeStruct, count: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((count, *one.shape), one.dtype)
-
-
-def _arrays(about: dict[str, Any]) -> dict[str, Any]:
-    """The arrays that JSON holds as lists."""
+def _progress(about: dict[str, Any]) -> Progress:
+    """Progress whose arrays are lists in JSON."""
     metrics = {name: np.array(x, np.float64) for name, x in about["metrics"].items()}
-    return {
+    arrays = {
         "returns": np.array(about["returns"], np.float64),  # null becomes NaN
         "status": np.array(about["status"], "<U8"),
         "reached": np.array(about["reached"]),
-        "metrics": metrics,
     }
+    return Progress(**about | arrays | {"metrics": metrics})

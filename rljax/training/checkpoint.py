@@ -2,13 +2,11 @@
 
 A checkpoint is the folder `<step>/state`, named by the number of updates: the arrays as
 Orbax writes them, a description of every leaf, and a checksum of every file. Orbax's
-CheckpointManager writes under a temporary name, renames at the end and removes old ones,
-so that a process killed at any moment leaves no half of one.
+CheckpointManager writes under a temporary name, renames it, and removes old ones.
 """
 
 import hashlib
 import json
-import re
 import shutil
 import warnings
 from pathlib import Path
@@ -40,12 +38,11 @@ def save(
 ) -> Path:
     """Writes the checkpoint `folder/<step>` and removes all but the newest `keep`.
 
-    Checkpoints of this and later updates are replaced: they were left by an earlier
-    process, and this one takes those updates again. On several hosts, all of them call
-    it, with the same folder.
+    Checkpoints of this and later updates, of an earlier process, are removed first.
+    On several hosts, all of them call it, with the same folder.
 
     Args:
-        folder: where the run's checkpoints lie; made if missing.
+        folder: the folder of the run's checkpoints; made if missing.
         step: updates taken; the checkpoint's name.
         state: any pytree of arrays, typed keys included.
         metadata: JSON to store beside it.
@@ -76,7 +73,10 @@ def save(
     arguments = ocp.args.Composite(**{_ITEM: ChecksumSave(state, description)})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _require_space(folder, state)
+        # On a full disk Orbax's threads print pages.
+        needed = 2 * sum(x.nbytes for x in jax.tree.leaves(state)) + 2**19
+        if (free := shutil.disk_usage(folder).free) < needed:
+            raise OSError(f"{free:,} bytes are free, and about {needed:,} are needed")
         with ocp.CheckpointManager(folder, options=options) as manager:
             for later in [x for x in steps(folder) if x >= step]:
                 manager.delete(later)
@@ -87,7 +87,7 @@ def save(
     except Exception as error:
         for unfinished in folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(unfinished, ignore_errors=True)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else error
+        reason = next(iter(str(error).strip().splitlines()), repr(error))
         raise CheckpointError(
             f"could not write the checkpoint {path}: {reason}. Make room, or make it "
             f"writable, and run the same command again: earlier checkpoints are whole."
@@ -101,7 +101,7 @@ def restore(path: Path, like: State) -> tuple[State, dict[str, Any]]:
     Args:
         path: the checkpoint.
         like: a state of the same structure: arrays, on whose devices the restored ones
-            are put, or the shapes that `jax.eval_shape` gives.
+            are put, or shapes.
 
     Returns:
         The state, bit for bit as it was saved, and its metadata.
@@ -115,12 +115,20 @@ def restore(path: Path, like: State) -> tuple[State, dict[str, Any]]:
 
     path = Path(path).absolute()
     description = _verified(path)
-    _check_same_leaves(path, description["leaves"], _describe(like))
+    leaves = [description["leaves"], _describe(like)]
+    for name in sorted(set().union(*leaves)):
+        there, here = (x.get(name) for x in leaves)
+        if there != here:
+            there, here = (
+                "absent" if x is None else f"{x[1]}{x[0]}" for x in (there, here)
+            )
+            raise CheckpointError(
+                f"{path} holds the state of another program: {name} is {there} in it "
+                f"and {here} here. Use the settings it was made with, or another "
+                f"folder."
+            )
     abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=getattr(x, "sharding", None)
-        ),
-        like,
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)), like
     )
     with ocp.StandardCheckpointer() as checkpointer:
         state = checkpointer.restore(path / _ITEM / ARRAYS, abstract)
@@ -134,12 +142,10 @@ def restore_latest(folder: Path, like: State) -> tuple[State, dict[str, Any]] | 
         As `restore`, or None if the folder holds no checkpoint.
 
     Raises:
-        CheckpointError: the newest whole one is of another structure, or all are
-            damaged.
+        CheckpointError: that one is of another structure, or all are damaged.
     """
-    found = steps(folder)
     damaged: list[Path] = []
-    for step in reversed(found):
+    for step in reversed(steps(folder)):
         path = Path(folder) / f"{step:012d}"
         try:
             restored = restore(path, like)
@@ -147,35 +153,22 @@ def restore_latest(folder: Path, like: State) -> tuple[State, dict[str, Any]] | 
             warnings.warn(f"{error} Going back to the one before it.", stacklevel=2)
             damaged.append(path)
         else:
-            # Out of the way: the run is about to write these updates again.
+            # The run is about to write these updates again.
             for newer in damaged:
                 newer.rename(newer.with_name(f"damaged-{newer.name}"))
             return restored
-    if found:
+    if damaged:
         raise CheckpointError(
-            f"all {len(found)} checkpoints in {folder} are damaged. Restore them from a "
-            f"copy, or start afresh in another folder."
+            f"all {len(damaged)} checkpoints in {folder} are damaged. Restore them "
+            f"from a copy, or start afresh in another folder."
         )
     return None
 
 
 def steps(folder: Path) -> list[int]:
     """Returns the updates of which a folder holds checkpoints, ascending."""
-    if not Path(folder).is_dir():
-        return []
-    return sorted(
-        int(p.name)
-        for p in Path(folder).iterdir()
-        if re.fullmatch("[0-9]{12}", p.name) and p.is_dir()
-    )
-
-
-def _require_space(folder: Path, state: Any) -> None:
-    """Raises an OSError on a full disk before Orbax does, whose threads print pages."""
-    needed = 2 * sum(x.nbytes for x in jax.tree.leaves(state)) + 2**19
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(f"{free:,} bytes are free, and about {needed:,} are needed")
+    found = Path(folder).glob("[0-9]" * 12)
+    return sorted(int(path.name) for path in found if path.is_dir())
 
 
 def _describe(state: Any) -> dict[str, list[Any]]:
@@ -186,27 +179,16 @@ def _describe(state: Any) -> dict[str, list[Any]]:
     }
 
 
-def _check_same_leaves(path: Path, found: dict[str, Any], wanted: dict[str, Any]):
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            there, here = (_leaf_text(tree.get(name)) for tree in (found, wanted))
-            raise CheckpointError(
-                f"{path} holds the state of another program: {name} is {there} in it "
-                f"and {here} here. Use the settings it was made with, or another folder."
-            )
-
-
-def _leaf_text(leaf: list[Any] | None) -> str:
-    return "absent" if leaf is None else f"{leaf[1]}{leaf[0]}"
+def _sharding(like: Any) -> Any:
+    return getattr(like, "sharding", None)
 
 
 def _placed(x: jax.Array, like: Any) -> jax.Array:
-    """Returns an array that is tied to a device only if `like` is.
+    """Returns an array that is tied to a device, as Orbax's are, only if `like` is.
 
-    Orbax ties what it restores to a device; a program lowered for arrays so tied is
-    another one than that of the run's start: compiled anew, its bits not promised.
+    Arrays so tied would be lowered to another program than that of the run's start.
     """
-    if getattr(like, "sharding", None) is not None:
+    if _sharding(like) is not None:
         return x
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         data = jnp.asarray(np.asarray(jax.random.key_data(x)))
@@ -216,10 +198,10 @@ def _placed(x: jax.Array, like: Any) -> jax.Array:
 
 def checksums(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of every file of a checkpoint, by its path in the folder."""
-    files = [p for p in folder.rglob("*") if p.is_file() and p.name not in _NOT_SUMMED]
     return {
         p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in files
+        for p in folder.rglob("*")
+        if p.is_file() and p.name not in _NOT_SUMMED
     }
 
 

@@ -17,8 +17,7 @@ from rljax.training.files import sync
 class ChecksumHandler(ocp.CheckpointHandler):
     """Writes a state and its description, and the SHA-256 of every file.
 
-    Orbax calls `finalize` on one host, when all hosts have written their arrays and
-    before the folder gets its final name: a checkpoint always has its checksums.
+    Orbax calls `finalize` on one host, before the folder gets its final name.
     """
 
     def __init__(self) -> None:
@@ -55,12 +54,7 @@ class ChecksumHandler(ocp.CheckpointHandler):
 @ocp.args.register_with_handler(ChecksumHandler, for_save=True, for_restore=True)
 @dataclasses.dataclass
 class ChecksumSave(ocp.args.CheckpointArgs):
-    """What `ChecksumHandler` writes.
-
-    Attributes:
-        state: a pytree of arrays.
-        description: JSON.
-    """
+    """What `ChecksumHandler` writes: a pytree of arrays, and JSON."""
 
     state: Any
     description: dict[str, Any]

@@ -25,10 +25,7 @@ def dumps(value: Any, **options: Any) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file at once: a reader sees all of the old text or all of the new.
-
-    One process at a time may write it: a file that several share needs a lock.
-    """
+    """Replaces a file at once; only one process at a time may write it."""
     beside = path.with_name(f".{path.name}.new")
     try:
         with beside.open("w", encoding="utf-8") as file:
@@ -46,7 +43,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a file that holds one JSON object.
 
     Raises:
-        RunError: it cannot be read; the message says why.
+        RunError: it cannot be read.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -61,20 +58,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(path: Path, in_use: str) -> Iterator[BinaryIO]:
-    """Opens a file, made if missing, and keeps other processes out of it.
+    """Opens a file for reading and writing, made if missing, and locks it.
 
-    The lock stays with the file when it is renamed; the kernel drops it when the process
-    ends, however it ends.
-
-    Args:
-        path: the file.
-        in_use: the error's message where another process has it.
-
-    Yields:
-        The file, open for reading and writing.
+    The lock stays with the file when it is renamed, and ends with the process.
 
     Raises:
-        RunError: another process has locked it.
+        RunError: another process has locked it; `in_use` is the message.
     """
     with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
         try:
@@ -104,7 +93,7 @@ def _plain(value: Any) -> Any:
         return {name: _plain(x) for name, x in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(x) for x in value]
-    if isinstance(value, np.generic) or hasattr(value, "__array__"):
+    if hasattr(value, "__array__"):
         array = np.asarray(value)
         if array.dtype == np.float32:
             # The shortest decimal that reads back as the same float32.
@@ -127,12 +116,8 @@ def inside(folder: Path, name: str) -> Path:
     allowed = [root]
     if root.parent.name == "snapshots":
         allowed.append(root.parent.parent / "blobs")
-    real = path.resolve()
-    if (
-        Path(name).is_absolute()
-        or ".." in Path(name).parts
-        or not any(real.is_relative_to(place) for place in allowed)
-    ):
+    named_outside = Path(name).is_absolute() or ".." in Path(name).parts
+    if named_outside or not any(map(path.resolve().is_relative_to, allowed)):
         raise FolderError(
             f"{name!r} lies outside the folder {folder}, and nothing outside is read. "
             f"Put the file into the folder itself."

@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C as requests to stop once everything is saved."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -11,29 +12,19 @@ class Interrupted(KeyboardInterrupt):
     """A signal stopped the work; the message is the signal's name."""
 
 
+@dataclasses.dataclass
 class Interrupts:
-    """The first signal that was received.
+    """The first signal that was received: "SIGTERM" or "SIGINT", or None."""
 
-    Attributes:
-        received: "SIGTERM" or "SIGINT", or None.
-    """
-
-    def __init__(self) -> None:
-        self.received: str | None = None
+    received: str | None = None
 
 
 @contextlib.contextmanager
 def catch_interrupts(*, raise_at_once: bool = False) -> Iterator[Interrupts]:
     """Catches the first SIGTERM or Ctrl-C; a second one acts as it did before.
 
-    Outside the main thread nothing is caught: signals are then the caller's business.
-
-    Args:
-        raise_at_once: raise `Interrupted` wherever the program is, rather than record
-            the signal for the program to look at between two steps.
-
-    Yields:
-        What was received.
+    Outside the main thread nothing is caught. With `raise_at_once`, `Interrupted` is
+    raised, too, wherever the program is.
     """
     interrupts, before = Interrupts(), dict[int, Any]()
 

@@ -25,8 +25,8 @@ class LogEntry(NamedTuple):
         metrics: means since the last entry; NaN where nothing was observed. Leaves
             `[]`, or `[N]` over the members of a population.
         evaluation: what `evaluate` returned, empty if it was not due.
-        seconds_compile: seconds this process has spent compiling.
-        seconds_run: seconds since, in this process.
+        seconds_compile: seconds that this call of `train` has spent compiling.
+        seconds_run: all other seconds of this call.
     """
 
     step: int
@@ -81,9 +81,9 @@ def read_rows(path: Path, last_step: int) -> list[Row]:
     Raises:
         ValueError: a line before the last is not a row.
     """
-    rows: list[Row] = []
     if not path.exists():
-        return rows
+        return []
+    rows: list[Row] = []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         try:

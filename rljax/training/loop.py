@@ -30,9 +30,8 @@ def train(
 ) -> State:
     """Takes `num_updates` updates, reporting between compiled chunks of them.
 
-    One program runs chunks of every length, and pools the metrics from one report to the
-    next whatever their lengths, so how a run is cut into chunks, or stopped, saved and
-    continued, changes no bit of its result.
+    How a run is cut into chunks, or stopped, saved and continued, changes no bit of its
+    result.
 
     Args:
         algorithm: the learner, or a `population` of them.
@@ -41,8 +40,8 @@ def train(
         num_updates: updates to take from here.
         log_every: report whenever `state.step` is a multiple of this, and at the end;
             by default at the end only.
-        on_log: called with the state and a `LogEntry`; returning True stops the run. The
-            state is only lent: the next chunk reuses its memory.
+        on_log: called with the state, whose memory the next chunk reuses, and a
+            `LogEntry`; returning True stops the run.
         evaluate: `(state, key) -> metrics`, pure; compiled here. Called before the
             first update of all, at multiples of `evaluate_every`, and at the end.
         evaluate_every: a multiple of `log_every`; by default at the end only.
@@ -50,23 +49,22 @@ def train(
             `fold_in(evaluation_key, state.step)`.
         pause_every: seconds, about, between two calls of `on_pause`.
         on_pause: called between reports with the state and the metrics pooled since the
-            last one, both lent; save them to go on from here. Returning True stops.
-        metrics: those that `on_pause` had, where the state is the one it had, too.
+            last one; save both to go on from here. Returning True stops.
+        metrics: those passed to `on_pause` together with this state.
 
     Returns:
         The state after the last update taken.
 
     Raises:
-        ValueError: a number of updates is negative, an interval not positive, or one
-            does not divide the other; `evaluate` without a key.
+        ValueError: a number of updates or an interval is wrong, or a key is missing.
     """
     _check(num_updates, log_every, evaluate, evaluate_every, evaluation_key)
     stopwatch, step = Stopwatch(), updates_taken(state)
     last = step + num_updates
     evaluator = None if evaluate is None else jax.jit(evaluate)
 
-    # The loop donates its buffers; a copy keeps the caller's state alive, and parts two
-    # leaves that share a buffer, which cannot be donated twice.
+    # Updates overwrite the state: a copy keeps the caller's, and separates leaves that
+    # share memory.
     state = copied(state)
     pooled = no_metrics(algorithm, state, task) if metrics is None else metrics
 
@@ -85,7 +83,9 @@ def train(
         return state
     chunk_length = 1 << 30 if pause_every is None else 1
     while step < last:
-        until_report = min(_until_multiple(step, log_every), last - step)
+        until_report = last - step
+        if log_every is not None:
+            until_report = min(until_report, log_every - step % log_every)
         length = min(until_report, chunk_length)
         chunk = Stopwatch()
         state, pooled = jax.block_until_ready(
@@ -115,27 +115,18 @@ def updates_program() -> Any:
     Takes `num_updates` updates, a traced number, and pools their metrics into `metrics`.
     The memory of `state` is reused.
     """
+
+    def updates(algorithm, state, task, num_updates, metrics):
+        def update(_, carry):
+            state, metrics = algorithm.step(carry[0], task)
+            return state, jax.tree.map(jnp.add, carry[1], metrics)
+
+        return jax.lax.fori_loop(0, num_updates, update, (state, metrics))
+
+    options = compiler_options()
     return jax.jit(
-        _updates,
-        static_argnums=0,
-        donate_argnums=1,
-        compiler_options=compiler_options(),
+        updates, static_argnums=0, donate_argnums=1, compiler_options=options
     )
-
-
-def _updates(
-    algorithm: Algorithm[State],
-    state: State,
-    task: Any,
-    num_updates: jax.Array,
-    metrics: Metrics,
-) -> tuple[State, Metrics]:
-    def update(_: Any, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
-        state, pooled = carry
-        state, metrics = algorithm.step(state, task)
-        return state, jax.tree.map(jnp.add, pooled, metrics)
-
-    return jax.lax.fori_loop(0, num_updates, update, (state, metrics))
 
 
 def no_metrics(algorithm: Algorithm[State], state: State, task: Any) -> Metrics:
@@ -148,17 +139,13 @@ def no_metrics(algorithm: Algorithm[State], state: State, task: Any) -> Metrics:
 
 @jax.jit
 def copied(tree: Any) -> Any:
-    """The same arrays, each with memory of its own, which may be overwritten."""
+    """Copies of all arrays, whose memory may be overwritten."""
     return jax.tree.map(jnp.copy, tree)
 
 
 def updates_taken(state: Any) -> int:
     """Updates taken; members of a population have taken equally many."""
     return int(np.max(np.asarray(state.step)))
-
-
-def _until_multiple(step: int, interval: int | None) -> int:
-    return (1 << 30) if interval is None else interval - step % interval
 
 
 def _check(num_updates, log_every, evaluate, evaluate_every, evaluation_key):

@@ -16,15 +16,9 @@ import numpy as np
 
 
 def manifest(experiment: str, settings: Any) -> dict[str, Any]:
-    """Returns the settings, versions and machine of a run as a JSON object.
-
-    Args:
-        experiment: the experiment's name.
-        settings: a dataclass, possibly of dataclasses.
-    """
-    packages = ("rljax", "jax", "jaxlib", "flax", "optax", "chex", "numpy")
+    """Returns the settings (a dataclass), versions and machine of a run, as JSON."""
     versions = {"python": platform.python_version()}
-    for package in packages:
+    for package in ("rljax", "jax", "jaxlib", "flax", "optax", "chex", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {
@@ -59,8 +53,6 @@ def flat(settings: Any) -> dict[str, Any]:
             out |= {f"{field.name}.{k}": v for k, v in flat(value).items()}
         elif isinstance(value, float) and not math.isfinite(value):
             out[field.name] = str(value)
-        elif isinstance(value, int | float | str | bool | None):
-            out[field.name] = value
         else:
             out[field.name] = json.loads(json.dumps(np.asarray(value).tolist()))
     return out

@@ -25,11 +25,9 @@ def population(
     Args:
         algorithm: what every member runs.
         task_axes: which leaves of the task have a leading axis over the members, as
-            `jax.vmap` takes it: 0 if all have, None if none has, or a hashable pytree
-            of 0 and None to sweep some of an environment's parameters.
+            `jax.vmap` takes it: 0 for all, None for none, or a hashable pytree of both.
         devices: divide the members among these, with task_axes 0 or None; the number of
-            members must be a multiple of theirs. By default they are where the arguments
-            are.
+            members must be a multiple of theirs. By default the arguments' devices.
 
     Returns:
         An algorithm whose `init` takes `[N]` keys and hyperparameters with leaves `[N]`,
@@ -39,10 +37,8 @@ def population(
     step = jax.vmap(algorithm.step, in_axes=(0, task_axes))
     if devices is None:
         return Algorithm(init, step)
-    return Algorithm(
-        init=map_over_devices(init, (0, 0, task_axes), devices),
-        step=map_over_devices(step, (0, task_axes), devices),
-    )
+    init = map_over_devices(init, (0, 0, task_axes), devices)
+    return Algorithm(init, map_over_devices(step, (0, task_axes), devices))
 
 
 def map_over_devices(
@@ -51,11 +47,7 @@ def map_over_devices(
     """Runs a function of `[N]` members on several devices, each with N / D of them.
 
     On a CPU a device takes a few members at a time, whose arrays then stay in its cache.
-
-    Args:
-        function: maps over a leading axis of arguments and results.
-        in_axes: 0 or None for each argument: whether it has that axis.
-        devices: D of them, a divisor of N.
+    `in_axes` is 0 for an argument with a leading axis N, a multiple of D, or None.
     """
     few = _in_blocks(function, in_axes) if devices[0].platform == "cpu" else function
     return split(few, in_axes, devices, "population")
@@ -77,12 +69,9 @@ def _in_blocks(function: Any, in_axes: tuple[Any, ...]) -> Any:
             mapped = member(mapped, rows)
 
         def block(members: list[Any]) -> Any:
-            rest = iter(members)
+            rest, pairs = iter(members), zip(args, in_axes, strict=True)
             return function(
-                *(
-                    next(rest) if axis == 0 else _reusable(x)
-                    for x, axis in zip(args, in_axes, strict=True)
-                )
+                *(_reusable(x) if axis is None else next(rest) for x, axis in pairs)
             )
 
         few = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), mapped)
@@ -106,15 +95,17 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
         values: N for each field named; the other fields are the same for all.
 
     Raises:
-        ValueError: there is no such field, it is static, none or unequally many values
-            are given, or one does not fit into float32, or int32 for whole numbers.
+        ValueError: a field does not exist or is static, there are no or unequally many
+            values, or one does not fit into float32, or int32 for whole numbers.
 
     Example:
         >>> from rljax import PPOHyperparams
         >>> stack(PPOHyperparams(), learning_rate=[1e-4, 1e-3]).gamma.tolist()
         [0.9900000095367432, 0.9900000095367432]
     """
-    if not _is_struct(numbers):
+    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(numbers))
+    is_struct = dataclasses.is_dataclass(numbers) and not is_leaf
+    if not is_struct:
         raise ValueError(
             f"stack takes numbers that may be traced, got {type(numbers).__name__}, "
             f"whose fields fix shapes. Train one population for each of its values; "
@@ -135,24 +126,22 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
 
     def column_of(name: str) -> jax.Array:
         default = getattr(numbers, name)
+        dtype: Any = np.int32 if isinstance(default, int) else np.float32
         column = np.asarray(values.get(name, [default] * size))
         if isinstance(default, int):
             wrong = (column != np.rint(column)) | (abs(column) >= 2**31)
-            rule, exact = "whole numbers below 2**31", column
+            rule = "whole numbers below 2**31"
         else:
             with np.errstate(over="ignore", under="ignore"):
-                exact = column.astype(np.float32)
-            wrong = ((exact == 0) != (column == 0)) | (
-                np.isinf(exact) != np.isinf(column)
-            )
+                exact = column.astype(dtype)
+            wrong = (exact == 0) != (column == 0)
+            wrong |= np.isinf(exact) != np.isinf(column)
             rule = "numbers that fit into float32"
         if wrong.any():
             raise ValueError(
                 f"{name} must be {rule}, got {column[wrong][0]}. Change it."
             )
-        return jnp.asarray(
-            exact, jnp.int32 if isinstance(default, int) else jnp.float32
-        )
+        return jnp.asarray(column.astype(dtype))
 
     return type(numbers)(**{name: column_of(name) for name in fields})
 
@@ -163,16 +152,10 @@ def member(tree: Any, index: int | slice | np.ndarray) -> Any:
 
 
 def _reusable(tree: Any) -> Any:
-    """The same tree, its keys cloned so that JAX lets them be used once more."""
+    """The same tree with cloned keys, so that JAX lets them be used once more."""
 
     def one(x: Any) -> Any:
         is_key = jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
         return jax.random.clone(x) if is_key else x
 
     return jax.tree.map(one, tree)
-
-
-def _is_struct(numbers: Any) -> bool:
-    """Whether it is a dataclass that JAX takes apart, so that its fields are traced."""
-    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(numbers))
-    return dataclasses.is_dataclass(numbers) and not is_leaf

@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -12,44 +13,34 @@ from rljax.training.loggers import Row, log_line
 class Console:
     """A `Logger` of progress on stderr: a bar in a terminal, else a line per evaluation.
 
-    Args:
-        total: updates of the whole run.
-        headline: name of the value to show beside the bar, where a row has it.
+    `total` is the updates of the whole run, `headline` the value of a row to show.
     """
 
     def __init__(self, total: int, headline: str):
-        from rich import console as rich_console
         from rich import progress
 
-        self._total, self._headline = total, headline
-        self._shown = ""
-        console = rich_console.Console(file=sys.stderr)
-        self._live = console.is_terminal
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
+        self._total, self._headline, self._shown = total, headline, ""
+        self._bar, self._live = _bar(
+            "{task.description}",
             progress.BarColumn(bar_width=None),
             progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
+            "{task.fields[rate]}",
             progress.TimeRemainingColumn(elapsed_when_finished=True),
-            progress.TextColumn("{task.fields[shown]}"),
-            console=console,
-            disable=not self._live,
+            "{task.fields[shown]}",
         )
         self._task = self._bar.add_task("compiling", total=total, rate="", shown="")
         self._bar.start()
 
     def write(self, row: Row) -> None:
         """Updates the bar."""
-        evaluated = self._headline in row
-        if evaluated:
+        if evaluated := self._headline in row:
             mean = float(np.mean(np.asarray(row[self._headline], np.float64)))
             self._shown = f"{self._headline.replace('_', ' ')} {mean:.1f}"
         rate = si(row["env_steps_per_second"]) + " steps/s"
-        done = row["step"] >= self._total
         self._bar.update(
             self._task,
             completed=row["step"],
-            description="trained" if done else "training",
+            description="trained" if row["step"] >= self._total else "training",
             rate=rate,
             shown=self._shown,
         )
@@ -70,24 +61,16 @@ class ProgressTicker:
     A context manager: a thread calls `state` at regular times.
 
     Args:
-        state: returns the fraction done, in [0, 1], and a line about it of at most 69
-            characters, so that it fits a terminal of 80 columns.
+        state: returns the fraction done, in [0, 1], and a line of up to 69 characters.
         seconds: between two lines where stderr is no terminal.
     """
 
     def __init__(self, state: Callable[[], tuple[float, str]], seconds: float = 10.0):
-        from rich import console as rich_console
-        from rich import progress
+        from rich.progress import BarColumn
 
-        console = rich_console.Console(file=sys.stderr)
-        self._state, self._live = state, console.is_terminal
+        self._state = state
+        self._bar, self._live = _bar(BarColumn(bar_width=4), "{task.description}")
         self._seconds = 1.0 if self._live else seconds
-        self._bar = progress.Progress(
-            progress.BarColumn(bar_width=4),
-            progress.TextColumn("{task.description}"),
-            console=console,
-            disable=not self._live,
-        )
         self._task = self._bar.add_task("starting", total=1.0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._tick, daemon=True)
@@ -109,12 +92,22 @@ class ProgressTicker:
             self._show()
 
     def _show(self) -> None:
-        fraction, line = self._state()
-        line = f"{fraction:4.0%}  {line}"
+        fraction, text = self._state()
+        line = f"{fraction:4.0%}  {text}"
         if self._live:
             self._bar.update(self._task, completed=fraction, description=line)
         else:
             log_line(line)
+
+
+def _bar(*columns: Any) -> tuple[Any, bool]:
+    """A bar on stderr, disabled where that is no terminal, and whether it is one."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(file=sys.stderr)
+    live = console.is_terminal
+    return Progress(*columns, console=console, disable=not live), live
 
 
 def clock(seconds: float) -> str:

@@ -81,12 +81,10 @@ class RunFolder:
         self.result: dict[str, Any] | None = None
         self._exit = contextlib.ExitStack()
         self._interrupts: Interrupts | None = None
-        if self.path is not None:
-            try:
+        with self._exit as until_open:  # closed if opening fails
+            if self.path is not None:
                 self._open(self.path)
-            except BaseException:
-                self._exit.close()
-                raise
+            self._exit = until_open.pop_all()
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -101,8 +99,8 @@ class RunFolder:
     def should_stop(self) -> str | None:
         """Returns the signal that asks to stop, "SIGTERM" or "SIGINT", if one came.
 
-        From the first call on, the first signal is only recorded. Call it once there is
-        something to save: while a program compiles, a signal ends the process at once.
+        From the first call on, the first signal is only recorded: call it once there is
+        something to save.
         """
         if self._interrupts is None:
             self._interrupts = self._exit.enter_context(catch_interrupts())
@@ -113,22 +111,16 @@ class RunFolder:
 
         Args:
             result: figures of this kind of run.
-            totals: `env_steps`, `seconds_run` and `seconds_compile`, where they are not
-                in `result`.
+            totals: `env_steps`, `seconds_run` and `seconds_compile`; `result` prevails.
 
         Returns:
-            Those and the figures common to all runs, as they were written.
+            All figures of result.json.
         """
         totals = totals | result
-        steps, seconds = totals["env_steps"], totals["seconds_run"]
-        common = {
-            "device": device(),
-            "seconds_compile": totals["seconds_compile"],
-            "seconds_run": seconds,
-            "env_steps": steps,
-            "env_steps_per_second": steps / max(seconds, 1e-9),
-        }
-        text = dumps(common | result)
+        names = ("seconds_compile", "seconds_run", "env_steps")
+        common = {"device": device()} | {name: totals[name] for name in names}
+        rate = totals["env_steps"] / max(totals["seconds_run"], 1e-9)
+        text = dumps(common | {"env_steps_per_second": rate} | result)
         if self.path is not None:
             write_atomically(self.path / "result.json", text + "\n")
         self.result = json.loads(text)
@@ -166,7 +158,7 @@ class RunFolder:
 
 
 def stopped(signal_name: str, where: str, folder: Path | None) -> RunError:
-    """Returns the error to raise where a signal stopped a run; it says how to resume."""
+    """Returns the error, with how to resume, to raise where a signal stopped a run."""
     how = (
         "nothing was kept; with --out DIR the same command would go on"
         if folder is None

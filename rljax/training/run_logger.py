@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-import rljax.training.checkpoint
 from rljax.numerics.compiler import Stopwatch
+from rljax.training import checkpoint
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError, dumps, write_atomically
 from rljax.training.loggers import (
@@ -30,13 +30,13 @@ State = TypeVar("State")
 
 
 class Progress(NamedTuple):
-    """How far a run is; stored with every checkpoint.
+    """How far a run is, over all of its processes; stored with every checkpoint.
 
     Attributes:
         step: updates taken.
         stopped: whether it reached its target, and takes no more.
-        seconds_run: seconds spent, over all processes that had a part in the run.
-        seconds_compile: seconds spent compiling, likewise, not in `seconds_run`.
+        seconds_run: seconds spent, without compiling.
+        seconds_compile: seconds spent compiling.
     """
 
     step: int = 0
@@ -48,8 +48,8 @@ class Progress(NamedTuple):
 class RunLogger:
     """Logs a training run, saves checkpoints when due, and stops it.
 
-    Call `start` for the first state, pass `on_log` and `updates_left` to `train`, then
-    call `check_finished` and `finish`.
+    Call `start`, pass `on_log` and `updates_left` to `train`, then call
+    `check_finished` and `finish`.
 
     Args:
         folder: the run's directory.
@@ -59,7 +59,7 @@ class RunLogger:
         stop_at: stop, for good, once every member's headline value is at least this.
 
     Attributes:
-        rows: all rows so far, including those of earlier processes.
+        rows: all rows so far, of all processes.
         progress: how far the run is.
     """
 
@@ -99,11 +99,10 @@ class RunLogger:
         stopwatch, restored = Stopwatch(), None
         if (path := self._folder.path) is not None:
             like = jax.eval_shape(init, *args)
-            folder = path / "checkpoints"
-            restored = rljax.training.checkpoint.restore_latest(folder, like)
+            restored = checkpoint.restore_latest(path / "checkpoints", like)
         if restored is None:
-            # Called as a compiled program, it leaves the keys free to be used again, for
-            # a picture of the untrained policy.
+            # A compiled program leaves the keys free to be used again, for a picture
+            # of the untrained policy.
             state = jax.jit(init).lower(*args).compile()(*args)
         else:
             state, metadata = restored
@@ -120,7 +119,7 @@ class RunLogger:
         interrupted = self._folder.should_stop() is not None
         seconds = self._stopwatch.seconds_run
         steps = (entry.step - self._before.step) * self._steps_per_update
-        row = {
+        row: Row = {
             "step": entry.step,
             "env_steps": entry.step * self._steps_per_update,
             "env_steps_per_second": steps / max(seconds, 1e-9),
@@ -132,29 +131,18 @@ class RunLogger:
         self.rows.append(row)
         for logger in self._loggers:
             logger.write(row)
-        self.progress = Progress(
-            step=entry.step,
-            stopped=self._reached_target(row),
-            seconds_run=row["seconds_run"],
-            seconds_compile=self._before.seconds_compile
-            + self._stopwatch.seconds_compile,
-        )
-        stop = self.progress.stopped or interrupted
-        due = self._folder.options.checkpoint_every
-        if entry.step and (
-            stop
-            or entry.step == self._num_updates
-            or time.monotonic() - self._saved_at >= due
-        ):
+        compiling = self._before.seconds_compile + self._stopwatch.seconds_compile
+        reached = self._reached_target(row)
+        self.progress = Progress(entry.step, reached, row["seconds_run"], compiling)
+        stop = reached or interrupted
+        unsaved = time.monotonic() - self._saved_at
+        due = unsaved >= self._folder.options.checkpoint_every
+        if entry.step and (stop or due or entry.step == self._num_updates):
             self._save(state)
         return stop
 
     def check_finished(self) -> None:
-        """Raises an error if a signal stopped the run before its end.
-
-        Raises:
-            RunError: it did; the message says how to resume.
-        """
+        """Raises a RunError, about how to resume, if a signal stopped the run early."""
         if (signal_name := self._folder.should_stop()) and self.updates_left:
             where = f"update {self.progress.step:,} of {self._num_updates:,}"
             raise stopped(signal_name, where, self._folder.path)
@@ -176,12 +164,8 @@ class RunLogger:
         for logger in self._loggers:
             logger.sync()  # the rows must be on the disk before their checkpoint is
         metadata = {"settings": self._folder.manifest["settings"]}
-        rljax.training.checkpoint.save(
-            path / "checkpoints",
-            self.progress.step,
-            state,
-            metadata | self.progress._asdict(),
-        )
+        metadata |= self.progress._asdict()
+        checkpoint.save(path / "checkpoints", self.progress.step, state, metadata)
         self._saved_at = time.monotonic()
 
     def _resumed(self, metadata: dict[str, Any]) -> Progress:
@@ -200,13 +184,11 @@ class RunLogger:
         step = self.progress.step
         if folder is not None:
             path = folder / "metrics.jsonl"
-            if step:
-                self.rows = _rows_until(path, step)
+            self.rows = _rows_until(path, step) if step else []
             write_atomically(path, "".join(dumps(row) + "\n" for row in self.rows))
             self._add(JsonLines(path))
             if self._folder.options.tensorboard:
-                first = step + 1 if step else 0
-                self._add(TensorBoard(folder / "tensorboard", first))
+                self._add(TensorBoard(folder / "tensorboard", step and step + 1))
         if self.updates_left:
             self._add(Console(self._num_updates, self._headline))
 
@@ -216,11 +198,7 @@ class RunLogger:
 
 
 def _rows_until(path: Path, step: int) -> list[Row]:
-    """Returns the rows of metrics.jsonl up to a checkpoint's update.
-
-    Raises:
-        RunError: it ends before that, or a line is not a row.
-    """
+    """Returns the rows up to an update; raises a RunError if they do not reach it."""
     try:
         rows = read_rows(path, step)
         if not rows or rows[-1]["step"] != step:
