@@ -21,7 +21,7 @@ from rljax.report.plots import learning_curve
 from rljax.report.policy_replay import play_policies, require_pictures, save_replay
 from rljax.rollouts.rollout import greedy_and_sampled
 from rljax.training.loop import train
-from rljax.training.populations import member, population, replicate
+from rljax.training.populations import decay_over, member, population, replicate
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
 
@@ -46,6 +46,8 @@ class Experiment:
     """Fresh episodes in an evaluation of each run."""
     stop_at_return: float | None = None
     """Stop once every run's greedy mean return is this or more."""
+    decay: bool = True
+    """Let the learning rate fall to 0 over the run, or over --decay-updates."""
     config: ppo.PPOConfig = dataclasses.field(
         default_factory=lambda: ppo.PPOConfig(num_envs=16, num_steps=32, num_epochs=10)
     )
@@ -105,7 +107,9 @@ def main(experiment: Experiment) -> dict[str, Any]:
             return jax.vmap(one)(states, jax.random.split(key, seeds))
 
         agents = population(ppo.ppo(ENV, NETWORK, config))
-        hyperparams = experiment.hyperparams.replace(decay_updates=num_updates)
+        hyperparams = experiment.hyperparams
+        if experiment.decay:
+            hyperparams = decay_over(hyperparams, num_updates)
         keys = jax.random.split(jax.random.key(experiment.seed), 3)
         start = jax.random.split(keys[0], seeds), replicate(hyperparams, seeds), TASK
         states = train(

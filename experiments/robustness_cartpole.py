@@ -21,7 +21,7 @@ from rljax.numerics.statistics import summarize
 from rljax.report.plots import heat_map, require_matplotlib
 from rljax.rollouts.rollout import evaluate
 from rljax.training.loop import train
-from rljax.training.populations import map_over_devices, stack
+from rljax.training.populations import decay_over, map_over_devices, stack
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
 
@@ -43,6 +43,8 @@ class Experiment:
     """Episodes on each plant."""
     total_steps: int = 100_000
     """Environment steps of the training: a budget, never exceeded."""
+    decay: bool = True
+    """Let the learning rate fall to 0 over the run, or over --decay-updates."""
     config: ppo.PPOConfig = dataclasses.field(
         default_factory=lambda: ppo.PPOConfig(num_envs=16, num_steps=32, num_epochs=10)
     )
@@ -80,7 +82,9 @@ def main(experiment: Experiment) -> dict[str, Any]:
             require_matplotlib()
         keys = jax.random.split(jax.random.key(experiment.seed), 2)
         learner = ppo.ppo(ENV, NETWORK, config)
-        hyperparams = experiment.hyperparams.replace(decay_updates=num_updates)
+        hyperparams = experiment.hyperparams
+        if experiment.decay:
+            hyperparams = decay_over(hyperparams, num_updates)
         state = train(
             learner,
             run.start(learner.init, keys[0], hyperparams, TASK),

@@ -22,7 +22,7 @@ from rljax.report.plots import learning_curve
 from rljax.report.policy_replay import require_pictures
 from rljax.rollouts.rollout import greedy_and_sampled
 from rljax.training.loop import train
-from rljax.training.populations import population, replicate
+from rljax.training.populations import decay_over, population, replicate
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
 
@@ -45,6 +45,8 @@ class Experiment:
     """Evaluations during a run, about; beside one before it and one after."""
     num_episodes: int = 1024
     """Fresh episodes on which all policies are compared at the end."""
+    decay: bool = True
+    """Let the learning rate fall to 0 over the run, or over --decay-updates."""
     config: ppo.PPOConfig = dataclasses.field(
         default_factory=lambda: ppo.PPOConfig(num_envs=16, num_steps=64, num_epochs=10)
     )
@@ -103,7 +105,9 @@ def main(experiment: Experiment) -> dict[str, Any]:
 
         keys = jax.random.split(jax.random.key(experiment.seed), 4)
         agents = population(ppo.ppo(ENV, NETWORK, config))
-        hyperparams = experiment.hyperparams.replace(decay_updates=num_updates)
+        hyperparams = experiment.hyperparams
+        if experiment.decay:
+            hyperparams = decay_over(hyperparams, num_updates)
         start = jax.random.split(keys[0], seeds), replicate(hyperparams, seeds), task
         states = train(
             agents,

@@ -7,14 +7,14 @@ import jax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 
-def line(devices: Sequence[Any], name: str) -> Mesh:
+def device_mesh(devices: Sequence[Any], name: str) -> Mesh:
     """The devices as a mesh of one axis."""
     return jax.make_mesh(
         (len(devices),), (name,), axis_types=(AxisType.Auto,), devices=devices
     )
 
 
-def split(
+def shard_leading_axis(
     function: Callable[..., Any],
     in_axes: Sequence[int | None],
     devices: Sequence[Any],
@@ -33,7 +33,7 @@ def split(
     shared, whole = PartitionSpec(name), PartitionSpec()
     return jax.shard_map(
         function,
-        mesh=line(devices, name),
+        mesh=device_mesh(devices, name),
         in_specs=tuple(whole if axis is None else shared for axis in in_axes),
         out_specs=shared,
         check_vma=False,

@@ -47,7 +47,7 @@ def objective(
         key: consumed.
         env: the environment.
         params: its parameters.
-        act: the policy, `(observation, key) -> action` over all lanes at once.
+        act: the policy, `(observation, key) -> action` over all environments at once.
         gamma: discount factor, in [0, 1].
         num_episodes: number of episodes.
         max_steps: bound on their length; for a continuing task use `horizon`.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from rljax.envs.vector import Draws, VectorEnv
 from rljax.numerics import random
 from rljax.numerics.compiler import CPU_FLAGS, compiler_options
-from rljax.numerics.sharding import split
+from rljax.numerics.sharding import shard_leading_axis
 
 
 class Totals(NamedTuple):
@@ -88,7 +88,7 @@ def compile_simulation(
             return jax.lax.map(lambda index: block(index, *shared), first_indices)
 
         axes = (0, None, None, None, None, None)
-        on_devices = split(blocks, axes, devices, "environments")
+        on_devices = shard_leading_axis(blocks, axes, devices, "environments")
         totals = on_devices(
             jnp.arange(num_blocks, dtype=jnp.uint32) * size,
             *(reset_words, step_words, key, params, policy),

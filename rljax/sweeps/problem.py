@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -78,10 +77,6 @@ class Group(NamedTuple):
     swept_task: bool
 
 
-DECAY = "decay_updates"
-"""The hyperparameter that `make_problem` sets: updates until the learning rate is 0."""
-
-
 def make_problem(
     algorithm: AlgorithmModule,
     env: Any,
@@ -117,8 +112,7 @@ def make_problem(
         ).returns.mean()
 
     def prepare(hyperparams: Any, num_updates: int) -> Any:
-        falls = decay and getattr(hyperparams, DECAY, None) == math.inf
-        return hyperparams.replace(**{DECAY: num_updates}) if falls else hyperparams
+        return decay_over(hyperparams, num_updates) if decay else hyperparams
 
     def check_task(swept: Any) -> None:
         if check := getattr(env, "check_params", None):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Algorithm, State
-from rljax.numerics.sharding import split
+from rljax.numerics.sharding import shard_leading_axis
 from rljax.numerics.validation import check_column, check_name
 
 
@@ -50,7 +51,7 @@ def map_over_devices(
     `in_axes` is 0 for an argument with a leading axis N, a multiple of D, or None.
     """
     few = _in_blocks(function, in_axes) if devices[0].platform == "cpu" else function
-    return split(few, in_axes, devices, "population")
+    return shard_leading_axis(few, in_axes, devices, "population")
 
 
 def _in_blocks(function: Any, in_axes: tuple[Any, ...]) -> Any:
@@ -84,6 +85,16 @@ def _in_blocks(function: Any, in_axes: tuple[Any, ...]) -> Any:
 def replicate(hyperparams: Any, num_members: int) -> Any:
     """Gives all members the same hyperparameters: scalars become float32 `[N]`."""
     return jax.tree.map(lambda x: jnp.full(num_members, x, jnp.float32), hyperparams)
+
+
+def decay_over(hyperparams: Any, num_updates: int) -> Any:
+    """Lets the learning rate fall to 0 over a run of so many updates.
+
+    A `decay_updates` that is finite stays; what has no such field is returned as it is.
+    """
+    if getattr(hyperparams, "decay_updates", None) != math.inf:
+        return hyperparams
+    return hyperparams.replace(decay_updates=num_updates)
 
 
 def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:

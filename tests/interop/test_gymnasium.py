@@ -190,8 +190,8 @@ def test_nested_spaces_and_continuous_actions(mode):
     for _ in range(4):
         observation, *_, info = many.step(push)
         assert many.observation_space.contains(observation)
-        for lane in np.flatnonzero(info.get("_final_obs", [])):
-            assert many.single_observation_space.contains(info["final_obs"][lane])
+        for index in np.flatnonzero(info.get("_final_obs", [])):
+            assert many.single_observation_space.contains(info["final_obs"][index])
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def test_a_trajectorys_log_probability_is_the_numpy_sum(disturbance, key):
     found = jax.vmap(
         lambda one: log_prob(ENV, params, log_policy, one), in_axes=1
     )(trajectories)  # fmt: skip
-    for lane in range(5):
-        one = episode(trajectories, lane)
+    for index in range(5):
+        one = episode(trajectories, index)
         temperature = one.state.temperature.astype(np.float64)
         assert len(temperature) == 31
         start = policy = dynamics = 0.0
@@ -99,7 +99,7 @@ def test_a_trajectorys_log_probability_is_the_numpy_sum(disturbance, key):
                 dynamics += math.log(density / disturbance)
             else:
                 assert abs(temperature[t + 1] - mean) < 1e-4
-        mine = jax.tree.map(lambda x, lane=lane: x[lane], found)
+        mine = jax.tree.map(lambda x, index=index: x[index], found)
         np.testing.assert_allclose(mine, (start, policy, dynamics), rtol=1e-4)
         np.testing.assert_allclose(mine.total, sum(mine), rtol=1e-6)
     alone = log_prob(ENV, params, log_policy, one)

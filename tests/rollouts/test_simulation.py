@@ -1,4 +1,4 @@
-"""The engine, against a plain loop over the same numbers, in any blocks, on any devices."""
+"""`simulate`, against a plain loop over the same numbers, in any blocks, on any devices."""
 
 import os
 import subprocess
@@ -32,38 +32,38 @@ def coin(policy, observation, uniform):
 
 
 def by_hand(key, env, params, act, num_envs, num_steps):
-    """One lane and one step at a time."""
+    """One environment and one step at a time."""
     start_key, steps_key, _ = jax.random.split(key, 3)
     first = jax.random.bits(start_key, (2,))
     keys = jax.random.bits(steps_key, (num_steps, 2))
     step_noise = getattr(env, "step_noise", 0)
 
     @jax.jit
-    def fresh(step_key, lane):
+    def fresh(step_key, index):
         numbers = [
-            random.uniform(step_key, lane, 1 + step_noise + i)
+            random.uniform(step_key, index, 1 + step_noise + i)
             for i in range(env.num_noise)
         ]
         return env.reset_from_noise(jnp.stack(numbers), params)
 
     @jax.jit
-    def step(step_key, lane, state, observation):
-        action = act(None, observation, random.uniform(step_key, lane, 0))
+    def step(step_key, index, state, observation):
+        action = act(None, observation, random.uniform(step_key, index, 0))
         if step_noise:
-            drawn = jnp.stack([random.uniform(step_key, lane, 1)])
+            drawn = jnp.stack([random.uniform(step_key, index, 1)])
             return env.step_from_noise(drawn, state, action, params)
         return env.step(jax.random.key(0), state, action, params)
 
     rewards, episodes = np.zeros(num_envs), np.zeros(num_envs, int)
-    for lane in range(num_envs):
-        state, observation = fresh(first, jnp.uint32(lane))
+    for index in range(num_envs):
+        state, observation = fresh(first, jnp.uint32(index))
         for step_key in keys:
-            state, timestep = step(step_key, jnp.uint32(lane), state, observation)
+            state, timestep = step(step_key, jnp.uint32(index), state, observation)
             observation = timestep.observation
-            rewards[lane] += timestep.reward
+            rewards[index] += timestep.reward
             if timestep.terminated | timestep.truncated:
-                episodes[lane] += 1
-                state, observation = fresh(step_key, jnp.uint32(lane))
+                episodes[index] += 1
+                state, observation = fresh(step_key, jnp.uint32(index))
     return rewards, episodes
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rljax.numerics.compiler import Stopwatch
-from rljax.numerics.sharding import line
+from rljax.numerics.sharding import device_mesh
 from rljax.rlhf.data.encoding import (
     EncodedPair,
     EncodingConfig,
@@ -143,7 +143,7 @@ class Scorer:
             )
         self._module, self._tokenizer, self._encoding = module, tokenizer, encoding
         devices = jax.devices() if devices is None else list(devices)
-        mesh = line(devices, "rows")
+        mesh = device_mesh(devices, "rows")
         self._rows = NamedSharding(mesh, PartitionSpec("rows"))
         everywhere = NamedSharding(mesh, PartitionSpec())
         self._variables = jax.device_put(variables, everywhere)
