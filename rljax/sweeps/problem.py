@@ -14,7 +14,7 @@ from rljax.numerics.validation import check_name
 from rljax.rollouts.rollout import evaluate
 from rljax.sweeps.points import Point
 from rljax.sweeps.results import COLUMNS
-from rljax.training.populations import stack
+from rljax.training.populations import decay_over, stack
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
