@@ -2,7 +2,7 @@
 
     python experiments/robustness_cartpole.py --out runs/robustness
 
-Pole lengths x masses; 500 steps an episode at most. Expected: see the README's results.
+Pole lengths x masses; 500 steps an episode at most. Expected: see experiments/results/README.md.
 """
 
 import dataclasses

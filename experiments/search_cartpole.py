@@ -6,7 +6,7 @@
 --storage sqlite:///study.db, or another database's URL, several processes or machines share
 one study, and a search that was stopped goes on; what is proposed then differs from time to
 time. Needs Optuna: pip install '.[sweep]'.
-Expected: see the README's results.
+Expected: see experiments/results/README.md.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
     python experiments/sweep_cartpole.py --out runs/sweep_cartpole
 
-16 learning rates x 16 seeds. Expected: see the README's results.
+16 learning rates x 16 seeds. Expected: see experiments/results/README.md.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
     python experiments/sweep_thermostat.py --out runs/sweep_thermostat
 
 The room is a part of what is swept: every run has a heater of its own strength. Expected:
-see the README's results.
+see experiments/results/README.md.
 """
 
 import dataclasses

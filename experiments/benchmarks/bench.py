@@ -35,7 +35,7 @@ class Benchmark:
 
 
 def main(settings: Benchmark) -> dict[str, Any]:
-    """Runs each script, and gathers its lines."""
+    """Runs each script, and gathers rows lines."""
     scripts = {
         "env_throughput": ["--seconds", "0.8"],
         "ppo_throughput": [],
@@ -97,9 +97,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
         left.loglog(list(best), list(best.values()), style, label=f"{system}, {env}")
     left.set(xlabel="environments", ylabel="steps/s", title="Random policy, all cores")
     for devices in sorted({row["devices"] for row in found["scaling"]["rows"]}):
-        its = [row for row in found["scaling"]["rows"] if row["devices"] == devices]
+        rows = [row for row in found["scaling"]["rows"] if row["devices"] == devices]
         agents, speed = zip(
-            *((x["agents"], x["steps_per_second"]) for x in its), strict=True
+            *((x["agents"], x["steps_per_second"]) for x in rows), strict=True
         )
         right.loglog(agents, speed, "o-", label=f"CPU devices: {devices}")
     right.set(xlabel="agents in one program", ylabel="steps/s of all agents")

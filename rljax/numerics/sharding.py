@@ -1,4 +1,4 @@
-"""Work shared out to devices along one axis."""
+"""Meshes of devices, and functions split over them along the leading axis."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -72,7 +72,7 @@ def search(
     study = _study(name, storage, sampler)
     settings = {what: repr(space) for what, space in spaces.items()}
     settings |= problem.described() | {"num_seeds": num_seeds, "seed": seed}
-    stored = study.user_attrs.get("settings", settings)
+    stored = study.user_attrs.get("settings", {} if study.trials else settings)
     if other := differences(stored, settings):
         raise RunError(
             f"the study {name!r} is of another search: {'; '.join(other[:3])}. Repeat "

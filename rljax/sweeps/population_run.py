@@ -178,13 +178,16 @@ class PopulationRunner:
         save: Callable[[Any, Metrics], None],
     ) -> Any:
         """Trains up to the next evaluation, and makes it."""
-        stopwatch, before = Stopwatch(), progress.seconds
+        stopwatch, before, saving = Stopwatch(), progress.seconds, 0.0
         found: dict[str, np.ndarray] = {}
 
         def on_pause(state: Any, metrics: Metrics) -> None:
+            nonlocal saving
             progress.train(int(state.step[0]))
-            progress.seconds = before + stopwatch.seconds_run
+            spent = stopwatch.seconds_run
+            progress.seconds = before + spent - saving
             save(state, metrics)
+            saving += stopwatch.seconds_run - spent
 
         def on_log(state: Any, entry: LogEntry) -> None:
             progress.train(entry.step)
@@ -199,7 +202,7 @@ class PopulationRunner:
                 metrics=metrics,
             )
         progress.record(self._evaluate(state, task, progress.step), found)
-        progress.seconds = before + stopwatch.seconds_run
+        progress.seconds = before + stopwatch.seconds_run - saving
         return state
 
     def _ends(

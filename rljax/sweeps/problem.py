@@ -134,7 +134,7 @@ def make_problem(
         prepare=prepare,
         check=algorithm.check_hyperparams,
         check_task=check_task,
-        about=f"{env}, {num_episodes} episodes",
+        about=f"{env}, {num_episodes} episodes, decay {decay}",
     )
 
 

@@ -10,7 +10,7 @@ from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError
 from rljax.training.loggers import LogEntry, Logger, log_line
 from rljax.training.loop import train
-from rljax.training.populations import member, population, replicate, stack
+from rljax.training.populations import decay_over, member, population, replicate, stack
 from rljax.training.run_folder import RunFolder, RunOptions, UsageError
 from rljax.training.run_logger import RunLogger
 
@@ -23,6 +23,7 @@ __all__ = [
     "RunLogger",
     "RunOptions",
     "UsageError",
+    "decay_over",
     "log_line",
     "member",
     "population",

@@ -52,7 +52,8 @@ def save(
         The checkpoint's path.
 
     Raises:
-        CheckpointError: it could not be written. Earlier ones are as they were.
+        CheckpointError: it could not be written. Those of earlier updates are as they
+            were; one of this update, or a later one, is removed before.
     """
     import orbax.checkpoint as ocp
     from orbax.checkpoint.checkpoint_managers import LatestN
@@ -155,7 +156,9 @@ def restore_latest(folder: Path, like: State) -> tuple[State, dict[str, Any]] | 
         else:
             # The run is about to write these updates again.
             for newer in damaged:
-                newer.rename(newer.with_name(f"damaged-{newer.name}"))
+                aside = newer.with_name(f"damaged-{newer.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                newer.rename(aside)
             return restored
     if damaged:
         raise CheckpointError(

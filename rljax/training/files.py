@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,8 +26,8 @@ def dumps(value: Any, **options: Any) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file at once; only one process at a time may write it."""
-    beside = path.with_name(f".{path.name}.new")
+    """Replaces a file so that a reader sees all of the old text or all of the new."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with beside.open("w", encoding="utf-8") as file:
             file.write(text)

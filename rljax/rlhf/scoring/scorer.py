@@ -239,7 +239,7 @@ class Scorer:
             for rows, pairs in windows:
                 yield rows, encode_pairs(self._tokenizer, pairs, self._encoding)
 
-        source, watch = encoded(), Stopwatch()
+        source, stopwatch = encoded(), Stopwatch()
         with concurrent.futures.ThreadPoolExecutor(1, "tokenize") as pool:
             ahead = pool.submit(next, source, None)
             while (window := ahead.result()) is not None:
@@ -247,7 +247,7 @@ class Scorer:
                 rows, pairs = window
                 report = functools.partial(on_batch, rows) if on_batch else None
                 scored, counts = self._score_window(pairs, report)
-                counts.seconds_run, watch = watch.seconds_run, Stopwatch()
+                counts.seconds_run, stopwatch = stopwatch.seconds_run, Stopwatch()
                 yield rows, scored, counts
 
     def compile(self) -> None:
@@ -324,10 +324,10 @@ class Scorer:
         for i, row in enumerate(rows):
             ids[i, : len(row.ids)] = row.ids
             lengths[i] = len(row.ids)
-        new, watch = batch.length not in self._compiled, Stopwatch()
+        new, stopwatch = batch.length not in self._compiled, Stopwatch()
         placed = jax.device_put((ids, lengths), self._rows)
         scores = self._score(self._variables, *placed)
         self._compiled.add(batch.length)
         tokens = int(lengths[: len(rows)].sum())
-        seconds = watch.seconds_compile if new else 0.0
+        seconds = stopwatch.seconds_compile if new else 0.0
         return scores, Counts(len(rows), tokens, ids.size, int(new), seconds)
