@@ -50,6 +50,7 @@ def critic_error():
     return error
 
 
+@pytest.mark.slow
 def test_the_critic_learns_the_value_of_the_task_that_goes_on(critic_error):
     assert critic_error(Thermostat()) <= 0.03
 
