@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from rljax.numerics.validation import check_at_least
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError, dumps
 from rljax.training.loggers import log_line
@@ -95,9 +96,7 @@ def check_seed(seed: int) -> None:
 
 def check_counts(settings: Any, *names: str, least: int = 1) -> None:
     """Raises a ValueError if a field of these names is below the least it may be."""
-    for name in names:
-        if (value := getattr(settings, name)) < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}. Raise it.")
+    check_at_least(least, **{name: getattr(settings, name) for name in names})
 
 
 def use_compile_cache() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from rljax.envs.spaces import Box, Discrete
 from rljax.envs.vector import VectorEnv
+from rljax.numerics.validation import check_at_least
 from rljax.report.gif import frame
 
 try:
@@ -152,8 +153,7 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
         render_mode: str | None = None,
     ):
         super().__init__(env, params, render_mode)
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}. Raise it.")
+        check_at_least(1, num_envs=num_envs)
         self.num_envs = num_envs
         self.single_observation_space = _space(env.observation_space(params))
         self.single_action_space = _space(env.action_space(params))

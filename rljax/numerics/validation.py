@@ -69,6 +69,13 @@ def check_column(name: str, column: Any, *, static: bool = True) -> None:
                 raise ValueError(f"{name} must be {rule}, got {value!r}. Change it.")
 
 
+def check_at_least(least: int, **counts: float) -> None:
+    """Raises a ValueError if one of these numbers, by name, is below the least allowed."""
+    for name, value in counts.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}. Raise it.")
+
+
 def check_positive_integers(config: Any, *names: str) -> None:
     """Raises a ValueError if a field of these names is not a whole number above 0."""
     for name in names:

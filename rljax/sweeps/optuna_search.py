@@ -8,8 +8,9 @@ import numpy as np
 
 from rljax.extras import require
 from rljax.numerics.statistics import interquartile_mean
+from rljax.numerics.validation import check_at_least
 from rljax.sweeps.points import LogUniform, OneOf, Point, Space, check_space
-from rljax.sweeps.problem import Problem, check_positive, group
+from rljax.sweeps.problem import Problem, group
 from rljax.sweeps.runner import sweep
 from rljax.training.files import RunError
 from rljax.training.manifest import differences
@@ -124,7 +125,7 @@ def check_search(
 ) -> None:
     """Raises a ValueError if there is nothing to try, or something that cannot be."""
     counts = {"num_trials": num_trials, "batch_size": batch_size}
-    check_positive(**counts, num_seeds=num_seeds)
+    check_at_least(1, **counts, num_seeds=num_seeds)
     if not spaces:
         raise ValueError("a search needs at least one space, got none. Add one.")
     for what, space in spaces.items():

@@ -178,16 +178,15 @@ class PopulationRunner:
         save: Callable[[Any, Metrics], None],
     ) -> Any:
         """Trains up to the next evaluation, and makes it."""
-        stopwatch, before, saving = Stopwatch(), progress.seconds, 0.0
+        stopwatch = Stopwatch()
         found: dict[str, np.ndarray] = {}
 
         def on_pause(state: Any, metrics: Metrics) -> None:
-            nonlocal saving
+            nonlocal stopwatch
             progress.train(int(state.step[0]))
-            spent = stopwatch.seconds_run
-            progress.seconds = before + spent - saving
+            progress.seconds += stopwatch.seconds_run
             save(state, metrics)
-            saving += stopwatch.seconds_run - spent
+            stopwatch = Stopwatch()  # saving does not count
 
         def on_log(state: Any, entry: LogEntry) -> None:
             progress.train(entry.step)
@@ -202,7 +201,7 @@ class PopulationRunner:
                 metrics=metrics,
             )
         progress.record(self._evaluate(state, task, progress.step), found)
-        progress.seconds = before + stopwatch.seconds_run - saving
+        progress.seconds += stopwatch.seconds_run
         return state
 
     def _ends(

@@ -232,13 +232,6 @@ def _group(problem, network, config, indices, points, parts) -> Group:
     return Group(network, config, points, num_updates, stacked, task, bool(swept))
 
 
-def check_positive(**counts: int) -> None:
-    """Raises a ValueError if a number is below 1."""
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
-
-
 class Cost(NamedTuple):
     """Bytes of memory over all devices, and seconds that a group's populations take."""
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rljax.numerics.validation import check_at_least
 from rljax.sweeps.points import Point, plain
 from rljax.sweeps.population_run import PopulationRunner, Rungs, nearest
-from rljax.sweeps.problem import Group, Problem, check_positive, group, in_words
+from rljax.sweeps.problem import Group, Problem, group, in_words
 from rljax.sweeps.results import Results, no_results
 from rljax.sweeps.store import BestAndWorst
 from rljax.training.files import RunError, dumps, read_json, write_atomically
@@ -197,7 +198,7 @@ def check_sweep(
     """
     groups = group(problem, points)
     most = min(num_evaluations, *(x.num_updates for x in groups))
-    check_positive(num_seeds=num_seeds, num_evaluations=num_evaluations)
+    check_at_least(1, num_seeds=num_seeds, num_evaluations=num_evaluations)
     if wrong := [share for share in rungs if not 0 < share < 1]:
         raise ValueError(
             f"rungs must be shares of a run in (0, 1), got {wrong[0]}. Use 0.25, say."

@@ -105,6 +105,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def json_object(path: Path, error: type[FolderError]) -> dict[str, Any]:
+    """Returns the object in a JSON file of a folder that somebody else wrote.
+
+    Raises `error` if it holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as reason:
+        raise error(f"{path} is not JSON: {reason}.") from reason
+    if not isinstance(value, dict):
+        raise error(f"{path} must hold a JSON object.")
+    return value
+
+
 def inside(folder: Path, name: str) -> Path:
     """Returns the path of a file of a folder that is not trusted; it need not exist.
 

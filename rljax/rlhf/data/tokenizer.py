@@ -2,13 +2,12 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from rljax.extras import require
-from rljax.training.files import FolderError, inside
+from rljax.training.files import FolderError, inside, json_object
 
 
 class Tokenizer(Protocol):
@@ -164,12 +163,4 @@ def _template(folder: Path, settings: dict[str, Any]) -> str | None:
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
     path = inside(folder, name)
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise FolderError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(found, dict):
-        raise FolderError(f"{path} must hold a JSON object.")
-    return found
+    return json_object(path, FolderError) if path.exists() else {}

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from rljax.extras import require
-from rljax.training.files import FolderError, inside, sync, write_atomically
+from rljax.training.files import (
+    FolderError,
+    inside,
+    json_object,
+    sync,
+    write_atomically,
+)
 
 
 class PretrainedError(FolderError):
@@ -23,17 +29,11 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         PretrainedError: it is missing or holds something else.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise PretrainedError(
             f"{path} is missing. Give the folder of a model as transformers saves it."
-        ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise PretrainedError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise PretrainedError(f"{path} must hold a JSON object.")
-    return value
+        )
+    return json_object(path, PretrainedError)
 
 
 def read_tensors(folder: Path) -> dict[str, Callable[[], np.ndarray]]:

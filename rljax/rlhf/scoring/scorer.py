@@ -23,6 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rljax.numerics.compiler import Stopwatch
 from rljax.numerics.sharding import device_mesh
+from rljax.numerics.validation import check_at_least
 from rljax.rlhf.data.encoding import (
     EncodedPair,
     EncodingConfig,
@@ -128,9 +129,8 @@ class Scorer:
                 number is out of range.
         """
         config = module.config
-        for name, value in {"max_tokens": max_tokens, "window": window}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}. Raise it.")
+        counts = {"max_tokens": max_tokens, "window": window}
+        check_at_least(1, **{k: n for k, n in counts.items() if n is not None})
         if encoding.max_length > config.max_length:
             raise ValueError(
                 f"max_length must be at most the model's context, {config.max_length} "
