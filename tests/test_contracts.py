@@ -117,9 +117,8 @@ def test_a_population_member_equals_its_solo_run(case):
     start = jax.jit(many.init)(keys, replicate(hyperparams, 3), task)
     states = train(many, start, task, 2)
     for i in range(3):
-        alone = algorithm.init(
-            jax.random.split(jax.random.key(5), 3)[i], hyperparams, task
-        )
+        key = jax.random.split(jax.random.key(5), 3)[i]
+        alone = jax.jit(algorithm.init)(key, hyperparams, task)
         solo = train(algorithm, alone, task, 2)
         member = take(states, i)
         chex.assert_trees_all_equal(data(member.key), data(solo.key))

@@ -45,8 +45,9 @@ def check_from_noise(
             f"correct {count_name}",
         )
     checker.check_types(name, f"{method}'s", wanted, found)
-    checker.check_deterministic(name, function, noise[0], *inputs)
+    checker.check_deterministic(name, found, function, noise[0], *inputs)
     every = jax.jit(jax.vmap(lambda row: function(row, *inputs)))(noise)
+    every = jax.device_get(without_keys(every))
     for draw in range(len(noise)):
         state, seen = pick(every, draw)
         observation = seen if method == "reset" else seen.observation
@@ -121,3 +122,15 @@ def first_line(error: BaseException) -> str:
 def pick(tree: Any, index: Any) -> Any:
     """The element of each leaf at an index."""
     return jax.tree.map(lambda x: x[index], tree)
+
+
+def without_keys(tree: Any) -> Any:
+    """The tree with typed keys as their bits, which NumPy can hold."""
+
+    def plain(x):
+        is_key = isinstance(x, jax.Array) and jnp.issubdtype(
+            x.dtype, jax.dtypes.prng_key
+        )
+        return jax.random.key_data(x) if is_key else x
+
+    return jax.tree.map(plain, tree)

@@ -27,6 +27,9 @@ FAST = PPOHyperparams(learning_rate=3e-3, gamma=0.5, gae_lambda=0.9)
 NETWORK = ActorCritic(num_actions=2, hidden=(16,))
 
 
+apply = jax.jit(NETWORK.apply)
+
+
 @pytest.fixture(scope="module")
 def learned():
     """The policies and values of all probes, learned as one population."""
@@ -39,7 +42,7 @@ def learned():
     def policy_and_value(probe, observation):
         which = probes.PROBES.index(probe)
         one = jax.tree.map(lambda x: x[which], params)
-        return NETWORK.apply(one, jnp.array([[observation]], jnp.float32))
+        return apply(one, np.array([[observation]], np.float32))
 
     return policy_and_value
 
@@ -100,8 +103,8 @@ def test_gradients_are_clipped_by_their_global_norm():
         states = ours.init(gradient), theirs.init(gradient)
         for scale in (1.0, 1e-3):  # the second step remembers the first
             scaled = jax.tree.map(lambda x, scale=scale: scale * x, gradient)
-            update, first = ours.update(scaled, states[0])
-            wanted, second = theirs.update(scaled, states[1])
+            update, first = jax.jit(ours.update)(scaled, states[0])
+            wanted, second = jax.jit(theirs.update)(scaled, states[1])
             states = first, second
             chex.assert_trees_all_close(update, wanted, rtol=1e-5)
 
@@ -115,7 +118,7 @@ def test_a_gradient_of_zero_under_a_bound_of_zero_is_no_nan():
 def test_the_learning_rate_falls_linearly_to_zero_and_stays_there():
     algorithm = ppo(probes.ConstantReward(), NETWORK, CONFIG)
     hyperparams = FAST.replace(decay_updates=4)
-    state = algorithm.init(jax.random.key(0), hyperparams, None)
+    state = jax.jit(algorithm.init)(jax.random.key(0), hyperparams, None)
     rates = []
     step = jax.jit(algorithm.step)
     for _ in range(6):
@@ -128,10 +131,10 @@ def test_the_learning_rate_falls_linearly_to_zero_and_stays_there():
 def test_every_hyperparameter_is_consumed():
     """Changing any one of them changes the parameters after two updates."""
     algorithm = ppo(CartPole(), NETWORK, CONFIG)
-    step = jax.jit(algorithm.step)
+    init, step = jax.jit(algorithm.init), jax.jit(algorithm.step)
 
     def train_two(hyperparams):
-        state = algorithm.init(jax.random.key(0), hyperparams, CartPoleParams())
+        state = init(jax.random.key(0), hyperparams, CartPoleParams())
         for _ in range(2):
             state, _ = step(state, CartPoleParams())
         return state.params
@@ -154,7 +157,7 @@ def test_every_hyperparameter_is_consumed():
 
 def test_greedy_actions_are_the_most_probable_and_others_are_drawn(key):
     algorithm = ppo(CartPole(), NETWORK, CONFIG)
-    state = algorithm.init(key, PPOHyperparams(), CartPoleParams())
+    state = jax.jit(algorithm.init)(key, PPOHyperparams(), CartPoleParams())
     observations = jax.random.normal(jax.random.key(2), (1000, 4))
     greedy = act(NETWORK, state, observations, jax.random.key(3), greedy=True)
     policy, _ = NETWORK.apply(state.params, observations)

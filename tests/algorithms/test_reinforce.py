@@ -41,7 +41,7 @@ def test_it_learns():
         log_every=20,
     )
     returns = [float(report.metrics["episode_return"]) for report in reports]
-    assert returns[-1] > 1.5 * returns[0]
+    assert returns[-1] > 50  # a random policy: 22
 
 
 def test_it_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):

@@ -110,18 +110,22 @@ def test_an_episode_ends_beyond_the_thresholds_but_not_on_them(name, sign, dtype
         # At rest, so that explicit Euler leaves the position where it is.
         rest = CartPoleState(*jnp.zeros(4, dtype), time=jnp.int32(0))
 
+        step = jax.jit(ENV.step)
+
         def terminated(position):
             state = rest.replace(**{name: jnp.asarray(position)})
-            return ENV.step(jax.random.key(0), state, 1, PARAMS)[1].terminated
+            return step(jax.random.key(0), state, 1, PARAMS)[1].terminated
 
         assert not terminated(limit)
         assert terminated(beyond)
 
 
 def test_only_the_clock_truncates():
+    step = jax.jit(ENV.step)
+
     def truncated(time):
-        state = CartPoleState(*jnp.zeros(4), time=jnp.int32(time))
-        return bool(ENV.step(jax.random.key(0), state, 1, PARAMS)[1].truncated)
+        state = CartPoleState(*np.zeros(4, np.float32), time=np.int32(time))
+        return bool(step(jax.random.key(0), state, 1, PARAMS)[1].truncated)
 
     assert [truncated(time) for time in (0, 498, 499, 500)] == [
         False,
@@ -133,7 +137,7 @@ def test_only_the_clock_truncates():
 
 def test_start_states_are_uniform(key):
     keys = jax.random.split(key, 10_000)
-    state, observation = jax.vmap(ENV.reset, in_axes=(0, None))(keys, PARAMS)
+    state, observation = jax.jit(jax.vmap(ENV.reset, in_axes=(0, None)))(keys, PARAMS)
     ours = np.asarray(observation, np.float64)
     assert not state.time.any()
     assert np.all(observation >= np.float32(-0.05))
@@ -213,9 +217,10 @@ def test_a_batch_of_plants_is_each_plant_on_its_own():
     def step(params):
         return ENV.step(jax.random.key(0), state, 1, params)[1].observation
 
-    together = jax.vmap(step, in_axes=(axes.replace(masspole=0),))(
+    together = jax.jit(jax.vmap(step, in_axes=(axes.replace(masspole=0),)))(
         PARAMS.replace(masspole=masspole)
     )
+    step = jax.jit(step)
     alone = np.stack([step(PARAMS.replace(masspole=m)) for m in masspole.tolist()])
     np.testing.assert_allclose(together, alone, rtol=1e-6)
     assert len(np.unique(alone[:, 3])) == len(masspole)

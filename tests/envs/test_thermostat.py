@@ -29,9 +29,8 @@ def test_every_step_is_newtons_law_of_cooling(params, dtype):
         state = ThermostatState(
             jnp.asarray(temperature, dtype), jnp.zeros(1000, jnp.int32)
         )
-        after, seen = jax.vmap(ENV.step_from_noise, in_axes=(None, 0, 0, None))(
-            jnp.float32([0.9]), state, jnp.asarray(action), params
-        )
+        step = jax.jit(jax.vmap(ENV.step_from_noise, in_axes=(None, 0, 0, None)))
+        after, seen = step(jnp.float32([0.9]), state, jnp.asarray(action), params)
         assert after.temperature.dtype == dtype
         eps = np.finfo(dtype).eps
         np.testing.assert_allclose(after.temperature, expected, rtol=4 * eps)
@@ -73,7 +72,7 @@ def test_starts_are_uniform_and_the_same_in_any_number_of_environments(key):
     np.testing.assert_array_equal(one.temperature, many.temperature[:1])
     np.testing.assert_array_equal(seven.temperature, many.temperature[:7])
     assert kstest(np.asarray(many.temperature), "uniform", (60, 20)).pvalue > 1e-3
-    by_reset, _ = jax.vmap(ENV.reset, in_axes=(0, None))(
+    by_reset, _ = jax.jit(jax.vmap(ENV.reset, in_axes=(0, None)))(
         jax.random.split(key, 4096), PARAMS
     )
     assert kstest(np.asarray(by_reset.temperature), "uniform", (60, 20)).pvalue > 1e-3
@@ -90,7 +89,7 @@ def test_disturbances_are_normal_and_independent_of_one_another(key):
     assert kstest(jumps.ravel(), "norm", (0, 0.7)).pvalue > 1e-3
     assert abs(np.corrcoef(jumps[:-1].ravel(), jumps[1:].ravel())[0, 1]) < 0.03
     assert abs(np.corrcoef(jumps[:, :-1].ravel(), jumps[:, 1:].ravel())[0, 1]) < 0.03
-    by_key, _ = jax.vmap(ENV.step, in_axes=(0, None, None, None))(
+    by_key, _ = jax.jit(jax.vmap(ENV.step, in_axes=(0, None, None, None)))(
         jax.random.split(key, 4000),
         ThermostatState(jnp.float32(70.0), jnp.int32(0)),
         0,

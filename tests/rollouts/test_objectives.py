@@ -17,10 +17,17 @@ from rljax.envs import (
     ThermostatParams,
 )
 from rljax.envs import thermostat_exact as exact
-from rljax.rollouts.objectives import LogProb, horizon, log_prob, objective
-from rljax.rollouts.rollout import episode, record
+from rljax.rollouts.objectives import LogProb, horizon, objective
+from rljax.rollouts.objectives import log_prob as log_prob_
+from rljax.rollouts.rollout import episode
+from rljax.rollouts.rollout import record as record_
 
 ENV = Thermostat()
+
+record = jax.jit(
+    record_, static_argnums=(1, 3), static_argnames=("num_episodes", "max_steps")
+)
+log_prob = jax.jit(log_prob_, static_argnums=(0, 2))
 
 
 def sharp(observation):
@@ -108,9 +115,7 @@ def test_a_trajectorys_log_probability_is_the_numpy_sum(disturbance, key):
 
 def test_cartpoles_log_probability_is_start_and_policy_alone(key):
     env, params = CartPole(), CartPoleParams()
-    uniform = lambda o, k: jax.random.randint(k, o.shape[:1], 0, 2)  # noqa: E731
     trajectories = record(key, env, params, uniform, num_episodes=8, max_steps=60)
-    half = lambda o, a: jnp.full(a.shape, math.log(0.5))  # noqa: E731
     found = jax.vmap(lambda one: log_prob(env, params, half, one), in_axes=1)(
         trajectories
     )
@@ -130,8 +135,6 @@ def test_cartpoles_log_probability_is_start_and_policy_alone(key):
     ],
 )
 def test_what_cannot_happen_has_probability_zero(env, params, key):
-    uniform = lambda o, k: jax.random.randint(k, o.shape[:1], 0, 2)  # noqa: E731
-    half = lambda o, a: jnp.full(a.shape, math.log(0.5))  # noqa: E731
     one = episode(record(key, env, params, uniform, num_episodes=1, max_steps=5), 0)
     assert np.isfinite(log_prob(env, params, half, one).total)
     field = "temperature" if isinstance(env, Thermostat) else "theta"
@@ -149,6 +152,14 @@ def test_what_cannot_happen_has_probability_zero(env, params, key):
         assert moved != log_prob(env, params, half, one).dynamics
     else:
         assert moved == -np.inf
+
+
+def uniform(observation, key):
+    return jax.random.randint(key, observation.shape[:1], 0, 2)
+
+
+def half(observation, action):
+    return jnp.full(action.shape, math.log(0.5))
 
 
 def log_policy(observation, action):

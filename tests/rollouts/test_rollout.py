@@ -92,9 +92,11 @@ def test_episode_statistics_count_every_ended_episode_once():
 
 def test_two_rollouts_join_into_one():
     first, a, _ = rollout(act=balance, num_steps=20)
-    _, b, _ = unroll(
-        jax.random.key(7), ENV, PARAMS, first, lambda o, k: (balance(o, k), 0.0), 1
-    )
+    _, b, _ = jax.jit(
+        lambda key, envs: unroll(
+            key, ENV, PARAMS, envs, lambda o, k: (balance(o, k), 0.0), 1
+        )
+    )(jax.random.key(7), first)
     np.testing.assert_array_equal(b.observation[0], first.observation)
     going = ~np.asarray(a.terminated | a.truncated)[-1]
     np.testing.assert_array_equal(
@@ -158,14 +160,15 @@ def test_evaluation_of_an_environment_that_pays_after_its_end_counts_nothing_mor
         def reward(self, state, action):
             return 1.0
 
-    episodes = evaluate(
-        jax.random.key(0),
-        Unequal(),
-        None,
-        lambda o, k: jnp.zeros(100, jnp.int32),
+    run = functools.partial(
+        evaluate,
+        env=Unequal(),
+        params=None,
+        act=lambda o, k: jnp.zeros(100, jnp.int32),
         num_episodes=100,
         max_steps=10,
     )
+    episodes = jax.jit(run)(jax.random.key(0))
     assert set(episodes.lengths.tolist()) == {1, 3}
     np.testing.assert_array_equal(episodes.returns, episodes.lengths)
 
@@ -201,9 +204,10 @@ def test_a_record_keeps_every_state_and_stands_still_after_the_end():
 
 
 def test_a_lane_that_was_not_recorded_is_refused():
-    kept = record(
-        jax.random.key(5), ENV, PARAMS, at_random, num_episodes=2, max_steps=3
+    run = functools.partial(
+        record, env=ENV, params=PARAMS, act=at_random, num_episodes=2, max_steps=3
     )
+    kept = jax.jit(run)(jax.random.key(5))
     with pytest.raises(ValueError, match=r"one of the 2 recorded, got 2\."):
         episode(kept, 2)
 

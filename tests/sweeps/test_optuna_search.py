@@ -94,6 +94,7 @@ def test_trials_that_diverge_are_told_as_failed():
     assert states == {1.0: "COMPLETE", 3e38: "FAIL"}
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study(tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     code = f"""

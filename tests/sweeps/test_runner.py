@@ -58,6 +58,7 @@ def whole():
     return sweep(PROBLEM, POINTS, **SIZES)
 
 
+@pytest.mark.slow
 def test_every_run_is_its_solo_run():
     done = whole()
     seeds_key, evaluation_key = jax.random.split(jax.random.key(0), 2)

@@ -53,6 +53,11 @@ def model(config=CONFIG):
     return module, variables
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames="method")
+def apply(module, variables, *inputs, method=None):
+    return module.apply(variables, *inputs, method=method)
+
+
 @functools.cache
 def scorer(max_tokens=64, num_devices=1, config=CONFIG):
     return Scorer(
@@ -63,12 +68,6 @@ def scorer(max_tokens=64, num_devices=1, config=CONFIG):
         window=8,
         devices=jax.devices()[:num_devices],
     )
-
-
-@jax.jit
-def alone_padded(variables, ids, mask):
-    module = RewardModel(CONFIG)
-    return module.apply(variables, Tokens(ids, mask), method=RewardModel.of_tokens)
 
 
 @given(
@@ -91,9 +90,8 @@ def test_a_score_depends_on_the_text_alone(pairs, pad_id, left):
         ids = padding + row if left else row + padding
         mask = [True] * len(row) + [False] * len(padding)
         mask = mask[::-1] if left else mask
-        padded = alone_padded(
-            model()[1], jnp.array([ids], jnp.int32), jnp.array([mask])
-        )
+        tokens = Tokens(np.array([ids], np.int32), np.array([mask]))
+        padded = apply(*model(), tokens, method=RewardModel.of_tokens)
         np.testing.assert_allclose(padded[0], score, rtol=0, atol=1e-5)
 
 
@@ -107,22 +105,23 @@ def test_scores_differ_between_texts():
 def test_learned_positions_do_not_shift_under_left_padding():
     module, variables = model(LEARNED)
     ids, lengths = jnp.array([[5, 6, 7, 0, 0]], jnp.int32), jnp.array([3], jnp.int32)
-    expected = module.apply(variables, ids, lengths)
-    left = Tokens(jnp.roll(ids, 2, axis=1), jnp.arange(5)[None] >= 2)
-    score = module.apply(variables, left, method=RewardModel.of_tokens)
+    expected = apply(module, variables, ids, lengths)
+    left = Tokens(np.roll(ids, 2, axis=1), np.arange(5)[None] >= 2)
+    score = apply(module, variables, left, method=RewardModel.of_tokens)
     np.testing.assert_allclose(score, expected, rtol=0, atol=1e-5)
 
 
 def test_the_last_tokens_shortcut_is_the_whole_computation():
     module, variables = model()
-    ids = jax.random.randint(jax.random.key(0), (3, 12), 0, 258)
-    lengths = jnp.array([12, 5, 1], jnp.int32)
-    mask = jnp.arange(12)[None] < lengths[:, None]
-    tokens = module.apply(variables, Tokens(ids, mask), method=RewardModel.per_token)
-    fast = module.apply(variables, ids, lengths)
-    whole = tokens[jnp.arange(3), lengths - 1]
+    ids = np.random.default_rng(0).integers(0, 258, (3, 12), np.int32)
+    lengths = np.array([12, 5, 1], np.int32)
+    mask = np.arange(12)[None] < lengths[:, None]
+    both = Tokens(ids, mask)
+    tokens = apply(module, variables, both, method=RewardModel.per_token)
+    fast = apply(module, variables, ids, lengths)
+    whole = np.asarray(tokens)[np.arange(3), lengths - 1]
     np.testing.assert_allclose(fast, whole, rtol=0, atol=1e-5)
-    assert not np.asarray(tokens)[~np.asarray(mask)].any()
+    assert not np.asarray(tokens)[~mask].any()
 
 
 def test_a_second_pass_over_new_texts_compiles_nothing():
@@ -178,13 +177,6 @@ def test_an_ensembles_members_score_as_they_do_alone():
     module, variables = model()
     halved = jax.tree.map(lambda p: p / 2, variables["params"])
     halved = variables | {"params": halved}
-    ids, lengths = jnp.array([[5, 6, 7]], jnp.int32), jnp.array([3], jnp.int32)
-    together = jax.vmap(module.apply, in_axes=(0, None, None))(
-        stack_ensemble([variables, halved]), ids, lengths
-    )
-    for member, scores in zip([variables, halved], together, strict=True):
-        alone = module.apply(member, ids, lengths)
-        np.testing.assert_allclose(scores, alone, rtol=0, atol=1e-5)
     ensemble = stack_ensemble([variables, halved])
     mean = Scorer(module, ensemble, ByteTokenizer(), ENCODING).score([("a", "b")])
     each = [
@@ -198,9 +190,9 @@ def test_bfloat16_scores_are_near():
     module, variables = model()
     ids = jax.random.randint(jax.random.key(0), (8, 12), 0, 258)
     lengths = jnp.arange(5, 13)
-    expected = jax.jit(module.apply)(variables, ids, lengths)
+    expected = apply(module, variables, ids, lengths)
     half = RewardModel(dataclasses.replace(CONFIG, dtype=jnp.bfloat16))
-    scores = jax.jit(half.apply)(variables, ids, lengths)
+    scores = apply(half, variables, ids, lengths)
     assert scores.dtype == jnp.float32
     assert np.abs(scores - expected).max() > 1e-6  # or it was float32 all along
     np.testing.assert_allclose(scores, expected, rtol=0, atol=0.1)
@@ -210,9 +202,8 @@ def test_a_cut_trunk_is_the_first_layers():
     module, variables = model()
     config, shorter = keep_first_layers(module.config, variables, 1)
     assert config.num_layers == 1
-    score = RewardModel(config).apply(
-        shorter, jnp.array([[5, 6]], jnp.int32), jnp.array([2], jnp.int32)
-    )
+    ids, lengths = np.array([[5, 6]], np.int32), np.array([2], np.int32)
+    score = apply(RewardModel(config), shorter, ids, lengths)
     assert np.isfinite(score).all()
     with pytest.raises(ValueError, match=r"\[1, 2\]"):
         keep_first_layers(module.config, variables, 3)
