@@ -6,7 +6,7 @@ PIP := .venv/bin/pip install --quiet --disable-pip-version-check -c .ci/constrai
 
 PEERS := sb3 gymnax rejax transformers
 
-.PHONY: run test test-slow test-browser peers test-peers bench check clean
+.PHONY: run test test-x64 test-slow test-browser peers test-peers bench check clean
 .DELETE_ON_ERROR:
 
 run: .venv/run-installed  ## trains a policy on CartPole; a second time shows the result
@@ -16,6 +16,9 @@ run: .venv/run-installed  ## trains a policy on CartPole; a second time shows th
 # Without XLA's newer code generator, which takes twice as long to compile.
 test: .venv/test-installed  ## the default tests
 	XLA_FLAGS=--xla_cpu_use_fusion_emitters=false .venv/bin/python -m pytest -n 2 --dist loadfile
+
+test-x64: .venv/test-installed  ## the default tests with 64-bit types allowed
+	JAX_ENABLE_X64=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false .venv/bin/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/test-installed  ## learning, many processes: minutes
 	.venv/bin/python -m pytest -m "slow and not gpu"

@@ -20,7 +20,7 @@ from rljax.numerics.statistics import summarize
 from rljax.report.plots import learning_curve
 from rljax.report.policy_replay import play_policies, require_pictures, save_replay
 from rljax.rollouts.rollout import greedy_and_sampled
-from rljax.training.loop import train
+from rljax.training.loop import diverged, train
 from rljax.training.populations import decay_over, member, population, replicate
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
@@ -134,17 +134,21 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 target=SOLVED,
                 ceiling=TASK.max_steps,
             )
-            first = member(jax.jit(agents.init)(*start), 0)
+            shown = int(diverged(states).argmin())
+            first = member(jax.jit(agents.init)(*start), shown)
             policies = {
                 "untrained": functools.partial(ppo.act, NETWORK, first),
-                "trained": functools.partial(ppo.act, NETWORK, member(states, 0)),
+                "trained": functools.partial(ppo.act, NETWORK, member(states, shown)),
             }
             episodes = play_policies(
                 keys[2], ENV, TASK, policies, max_steps=TASK.max_steps
             )
             save_replay(options.out, ENV, TASK, episodes, steps_per_second=50.0)
         returns, sampled = run.last["greedy_return"], run.last["sampled_return"]
-        more = {"returns_sampled": sampled, "solved": sum(x >= SOLVED for x in returns)}
+        more = {
+            "returns_sampled": sampled,
+            "solved": sum(x is not None and x >= SOLVED for x in returns),
+        }
         return run.finish(summarize(returns) | more)
 
 

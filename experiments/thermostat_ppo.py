@@ -12,6 +12,7 @@ import functools
 from typing import Any
 
 import jax
+import numpy as np
 import thermostat_report
 
 from rljax.algorithms import ppo
@@ -21,8 +22,8 @@ from rljax.envs import HARD_PLANT, Thermostat, ThermostatParams
 from rljax.report.plots import learning_curve
 from rljax.report.policy_replay import require_pictures
 from rljax.rollouts.rollout import greedy_and_sampled
-from rljax.training.loop import train
-from rljax.training.populations import decay_over, population, replicate
+from rljax.training.loop import diverged, train
+from rljax.training.populations import decay_over, member, population, replicate
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
 
@@ -123,8 +124,9 @@ def main(experiment: Experiment) -> dict[str, Any]:
         run.check_finished()
         gamma, episodes = float(hyperparams.gamma), experiment.num_episodes
         runs = NETWORK, jax.jit(agents.init)(*start).params, states.params
+        lost = diverged(states)
         result = thermostat_report.compare(
-            keys[2], task, *runs, gamma=gamma, num_episodes=episodes
+            keys[2], task, *runs, lost, gamma=gamma, num_episodes=episodes
         )
         if options.out is not None:
             seen = [row for row in run.rows if "heater_on" in row]
@@ -139,12 +141,13 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 target_name='"on below 70"',
                 ceiling=task.max_steps,
             )
-            on = [row["heater_on"][0] for row in seen]
+            on = [row["heater_on"][lost.argmin()] for row in seen]
             thermostat_report.draw_policy(
                 options.out / "policy.png", task, steps, on, gamma=gamma
             )
+            shown = NETWORK, *member(runs[1:], np.array([lost.argmin()]))
             thermostat_report.draw_episodes(
-                options.out, keys[3], task, *runs, gamma=gamma
+                options.out, keys[3], task, *shown, gamma=gamma
             )
         thermostat_report.print_table(result)
         return run.finish(result)

@@ -56,6 +56,7 @@ def compare(
     network: Network,
     untrained: Params,
     trained: Params,
+    lost: np.ndarray,
     *,
     gamma: float,
     num_episodes: int,
@@ -68,6 +69,7 @@ def compare(
         network: an actor-critic.
         untrained: leaves `[S, ...]`; initial parameters; actions are sampled.
         trained: leaves `[S, ...]`; trained parameters; actions are greedy.
+        lost: bool `[S]`; runs that diverged, and are left out of the figures.
         gamma: discount factor of the critics.
         num_episodes: episodes of each policy.
 
@@ -104,7 +106,7 @@ def compare(
     returns, critics = jax.device_get(jax.jit(jax.vmap(examine))(trained))
     best = exact.best_act(grid, plant, gamma=gamma)
     optimum = exact.optimal_values(grid, gamma=1.0, num_steps=plant.max_steps)
-    return summarize(returns) | {
+    return summarize(np.where(lost, np.nan, returns)) | {
         "returns_untrained": jax.jit(jax.vmap(examine_untrained))(untrained),
         "return_bang_bang": float(jax.jit(lambda: mean_return(bang_bang))()),
         "return_best_policy": float(jax.jit(lambda: mean_return(best))()),
@@ -133,13 +135,15 @@ def print_table(result: Mapping[str, Any]) -> None:
     ):
         if name == "learned":
             line('"on below the target"', result["return_bang_bang"])
+        values = np.asarray(values, np.float64)
+        values = values[~np.isnan(values)]
         line(name, interquartile_mean(values), bootstrap_interval(values))
     line("best that sees no clock", result["return_best_policy"])
     line("optimum, exact", optimum)
     errors = result["critic_errors"]
     median, worst = (
         "over 100 %" if error >= 1 else f"{error:.2%}"  # of a value of about zero
-        for error in np.quantile(np.asarray(errors, np.float64), [0.5, 1.0])
+        for error in np.nanquantile(np.asarray(errors, np.float64), [0.5, 1.0])
     )
     log_line(f"critics' relative error: {median} (median run), {worst} (worst)")
 

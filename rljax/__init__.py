@@ -3,18 +3,19 @@
 The names here are enough to train and use a policy; the modules hold the rest.
 """
 
-from rljax.algorithms.networks import ActorCritic, NormalActorCritic
+from rljax.algorithms.networks import ActorCritic, NormalActorCritic, make_network
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, PPOState, ppo
 from rljax.base import Algorithm, Environment, Mean, Metrics, TimeStep, Transition
 from rljax.envs.cartpole import CartPole, CartPoleParams, CartPoleState
 from rljax.envs.conformance import check_environment
-from rljax.envs.spaces import Box, Discrete
+from rljax.envs.spaces import Box, Discrete, MultiDiscrete
 from rljax.envs.thermostat import (
     Thermostat,
     ThermostatParams,
     ThermostatState,
     bang_bang,
 )
+from rljax.envs.variation import ParamsPerEnv, Randomized
 from rljax.envs.vector import VectorEnv, VectorState
 from rljax.rollouts.rollout import (
     Episodes,
@@ -26,7 +27,7 @@ from rljax.rollouts.rollout import (
 )
 from rljax.rollouts.simulation import Totals, simulate
 from rljax.training.loop import train
-from rljax.training.populations import population
+from rljax.training.populations import population, stack
 
 __version__ = "0.1.0"
 
@@ -42,10 +43,13 @@ __all__ = [
     "Episodes",
     "Mean",
     "Metrics",
+    "MultiDiscrete",
     "NormalActorCritic",
     "PPOConfig",
     "PPOHyperparams",
     "PPOState",
+    "ParamsPerEnv",
+    "Randomized",
     "Thermostat",
     "ThermostatParams",
     "ThermostatState",
@@ -59,10 +63,12 @@ __all__ = [
     "check_environment",
     "episode",
     "evaluate",
+    "make_network",
     "population",
     "ppo",
     "record",
     "simulate",
+    "stack",
     "train",
     "unroll",
 ]

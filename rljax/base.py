@@ -93,6 +93,10 @@ class Environment(Protocol[EnvState, EnvParams]):
         check_params(params)
 
     which raises a ValueError for parameters out of their ranges, before a sweep.
+
+    `*_from_noise` and `log_prob_*` count only in the class that defines the `reset` or
+    `step` they stand for: a subclass that overrides `step` is never answered for by what
+    it inherits. It may say that one still holds: `log_prob_step = Parent.log_prob_step`.
     """
 
     def reset(self, key: jax.Array, params: EnvParams) -> tuple[EnvState, Any]:
@@ -138,6 +142,10 @@ Metrics: TypeAlias = dict[str, Mean]
 """Diagnostics of an update. Never needed to go on."""
 
 
+def _accept(state: Any, task: Any) -> None:
+    del state, task
+
+
 class Algorithm(NamedTuple, Generic[State]):
     """A learner as a pair of pure functions, as `optax.GradientTransformation` is.
 
@@ -148,10 +156,13 @@ class Algorithm(NamedTuple, Generic[State]):
         init: `(key, hyperparams, task) -> state`. The state has a field `step`, the
             number of updates taken, and holds everything needed to go on.
         step: `(state, task) -> (state, metrics)`; one update.
+        check: `(state, task) -> None`; raises a ValueError for numbers out of their
+            ranges. `train` calls it on the host, where they can be looked at.
     """
 
     init: Callable[[jax.Array, Any, Any], State]
     step: Callable[[State, Any], tuple[State, Metrics]]
+    check: Callable[[State, Any], None] = _accept
 
 
 class AlgorithmModule(Protocol):

@@ -27,7 +27,8 @@ def test_sb3s_own_checks_pass(env, params, render_mode):
     check_env(GymnasiumEnv(env, params, render_mode=render_mode))
 
 
-def test_sb3s_ppo_solves_our_cartpole():
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_sb3s_ppo_solves_our_cartpole(vectorized):
     """With RL Zoo's settings: 8 environments, 100,000 steps."""
     import torch
     from stable_baselines3 import PPO
@@ -35,15 +36,17 @@ def test_sb3s_ppo_solves_our_cartpole():
     from stable_baselines3.common.evaluation import evaluate_policy
 
     from rljax.interop.gymnasium import GymnasiumEnv
+    from rljax.interop.stable_baselines3 import StableBaselines3Env
 
     torch.set_num_threads(1)  # more of them wait for one another on nets this small
 
     def make():
         return GymnasiumEnv(CartPole(), CartPoleParams())
 
+    ours = StableBaselines3Env(CartPole(), CartPoleParams(), 8)
     learner = PPO(
         "MlpPolicy",
-        make_vec_env(make, n_envs=8, seed=0),
+        ours if vectorized else make_vec_env(make, n_envs=8, seed=0),
         n_steps=32,
         batch_size=256,
         n_epochs=20,

@@ -21,7 +21,7 @@ def docstring(module):
 
 
 QUICKSTART, *OTHERS = snippets(README)
-(WALK,) = snippets(docstring("rljax.envs"))
+WALK, OWN_NETWORK = snippets(docstring("rljax.envs"))
 (ALGORITHM,) = snippets(docstring("rljax.algorithms"))
 
 
@@ -44,7 +44,9 @@ def quick(code):
     return code
 
 
-@pytest.mark.parametrize("code", [*OTHERS, *snippets(EXPERIMENTS), ALGORITHM])
+@pytest.mark.parametrize(
+    "code", [*OTHERS, *snippets(EXPERIMENTS), ALGORITHM, OWN_NETWORK]
+)
 def test_other_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"DIR": write_model(tmp_path) if "DIR" in code else None}

@@ -21,7 +21,11 @@ def test_all_is_sorted_and_resolves():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_public_callable_has_a_docstring(name):
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        assert name == "rljax.interop.stable_baselines3"
+        pytest.skip("Stable-Baselines3 is not installed here")
     assert module.__doc__
     for attribute, value in vars(module).items():
         if (

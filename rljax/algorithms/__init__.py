@@ -38,6 +38,6 @@ A module of an algorithm, such as `ppo`, has `Config`, `Hyperparams`, `make(env,
 to `rljax.sweeps.make_problem`. Add yours to the lists of `tests/test_contracts.py`, and solve `tests/probes.py`.
 """
 
-from rljax.algorithms.networks import ActorCritic, NormalActorCritic
+from rljax.algorithms.networks import ActorCritic, NormalActorCritic, make_network
 
-__all__ = ["ActorCritic", "NormalActorCritic"]
+__all__ = ["ActorCritic", "NormalActorCritic", "make_network"]

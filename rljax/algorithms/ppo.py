@@ -22,16 +22,18 @@ from flax import struct
 
 from rljax.algorithms.distributions import draw_policy_noise
 from rljax.algorithms.losses import clipped_surrogate, clipped_value_loss
-from rljax.algorithms.networks import check_policy
+from rljax.algorithms.networks import init_network
+from rljax.algorithms.normalization import Normalizer, make_normalizer, normalize
 from rljax.algorithms.returns import gae
 from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
+from rljax.envs.variation import ParamsPerEnv, one_of
 from rljax.envs.vector import VectorEnv, VectorState
 from rljax.numerics.random import permutations
 from rljax.numerics.validation import (
+    check_minibatches,
     check_positive_integers,
     check_ranges,
     check_scalars,
-    nearest_divisor,
     updates_within,
 )
 from rljax.rollouts.rollout import unroll
@@ -55,31 +57,16 @@ class PPOConfig:
     """Gradient steps in a pass."""
     normalize_advantages: bool = True
     """Shift and scale the advantages of a minibatch to mean 0 and variance 1."""
+    normalize_observations: bool = False
+    """Shift and scale observations by their running moments."""
+    normalize_rewards: bool = False
+    """Divide rewards by the running spread of discounted returns."""
 
     def __post_init__(self):
         check_positive_integers(
             self, "num_envs", "num_steps", "num_epochs", "num_minibatches"
         )
-        sizes = f"num_envs * num_steps = {self.num_envs:,} * {self.num_steps:,}"
-        if self.batch_size >= 2**31:  # indices are int32
-            raise ValueError(
-                f"num_envs * num_steps must be less than 2**31, got {sizes}. Use fewer of "
-                f"either."
-            )
-        if self.normalize_advantages and self.num_minibatches == self.batch_size > 1:
-            raise ValueError(
-                f"a minibatch needs two transitions to normalize their advantages, got "
-                f"num_minibatches={self.num_minibatches} for a batch of "
-                f"{self.batch_size}. Use fewer minibatches, or normalize_advantages="
-                f"False."
-            )
-        if self.batch_size % self.num_minibatches:
-            nearest = nearest_divisor(self.batch_size, self.num_minibatches)
-            raise ValueError(
-                f"num_envs * num_steps must be divisible by num_minibatches, got {sizes} "
-                f"= {self.batch_size} and {self.num_minibatches}. Choose num_minibatches "
-                f"from the divisors of {self.batch_size}: the nearest is {nearest}."
-            )
+        check_minibatches(self)
 
     @property
     def batch_size(self) -> int:
@@ -123,6 +110,7 @@ class PPOState(struct.PyTreeNode):
     opt_state: optax.OptState
     envs: VectorState
     hyperparams: PPOHyperparams
+    normalizer: Normalizer | None = None
 
 
 class Batch(struct.PyTreeNode):
@@ -142,7 +130,7 @@ class Batch(struct.PyTreeNode):
 def check_hyperparams(hyperparams: PPOHyperparams) -> None:
     """Raises a ValueError for a value out of its range; values may be arrays.
 
-    Experiments and sweeps call it, on the host: a jitted `init` cannot look at values.
+    `train`, sweeps and experiments call it: a jitted `init` cannot look at values.
     """
     largest = float(np.finfo(np.float32).max)  # of factors: inf * 0 is NaN
     ranges = {
@@ -183,8 +171,8 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         check_scalars(hyperparams)
         key, network_key, reset_key = jax.random.split(key, 3)
         envs = VectorEnv(env).reset(reset_key, task, config.num_envs)
-        params = network.init(network_key, envs.observation)
-        check_policy(network, params, env.action_space(task), envs.observation)
+        space = env.action_space(one_of(task))
+        params = init_network(network, network_key, envs.observation, space)
         hyperparams = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyperparams)
         return PPOState(
             key=key,
@@ -193,23 +181,31 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             opt_state=_optimizer(hyperparams, jnp.int32(0)).init(params),
             envs=envs,
             hyperparams=hyperparams,
+            normalizer=make_normalizer(config, envs.observation),
         )
 
     def step(state: PPOState, task: Any) -> tuple[PPOState, Metrics]:
         key, env_key, action_key, update_key = jax.random.split(state.key, 4)
         envs, transitions, metrics = collect(state, task, env_key, action_key)
-        batch = estimate(state, transitions, envs.observation)
+        normalizer, last = state.normalizer, envs.observation
+        if normalizer is not None:
+            last = normalize(normalizer, last)
+            gamma = state.hyperparams.gamma
+            normalizer, transitions = normalizer.update(transitions, gamma)
+        batch = estimate(state, transitions, last)
         params, opt_state, means = update(state, batch, update_key)
         metrics |= {name: Mean.of(values) for name, values in means.items()}
         metrics["explained_variance"] = Mean.of(_explained_variance(batch))
-        rate = _learning_rate(state.hyperparams, state.step)
-        metrics["learning_rate"] = Mean.of(rate)
+        metrics["learning_rate"] = Mean.of(
+            _learning_rate(state.hyperparams, state.step)
+        )
         state = state.replace(
             key=key,
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
             envs=envs,
+            normalizer=normalizer,
         )
         return state, metrics
 
@@ -223,6 +219,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         """
 
         def policy(observation):
+            observation = normalize(state.normalizer, observation)
             return network.apply(state.params, observation, method="policy")
 
         def sample(observation, noise):
@@ -291,7 +288,12 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         (params, opt_state), means = jax.lax.scan(epoch, carry, orders)
         return params, opt_state, means
 
-    return Algorithm(init, step)
+    def check(state: PPOState, task: Any) -> None:
+        check_hyperparams(state.hyperparams)
+        if check_task := getattr(env, "check_params", None):
+            check_task(task.params if isinstance(task, ParamsPerEnv) else task)
+
+    return Algorithm(init, step, check)
 
 
 def act(
@@ -306,11 +308,12 @@ def act(
 
     Args:
         network: the module that was trained.
-        state: of which only the params are read.
+        state: of which only the params and the normalizer are read.
         observation: leaves `[..., D]`, as the network takes them.
         key: consumed; unused if greedy.
         greedy: take the most probable action instead of drawing one.
     """
+    observation = normalize(state.normalizer, observation)
     policy = network.apply(state.params, observation, method="policy")
     return policy.mode() if greedy else policy.sample(key)
 
@@ -374,9 +377,8 @@ def _optimizer(
 ) -> optax.GradientTransformation:
     # Rebuilt at every use: an optimizer kept from one trace to the next would hold the
     # first one's tracers.
-    bound = jnp.maximum(
-        hyperparams.max_grad_norm, jnp.finfo(jnp.float32).tiny
-    )  # no 0 / 0
+    least = jnp.finfo(jnp.float32).tiny  # no 0 / 0
+    bound = jnp.maximum(hyperparams.max_grad_norm, least)
     optimizer = optax.chain(
         optax.clip_by_global_norm(bound),
         optax.adam(_learning_rate(hyperparams, step), eps=1e-5),

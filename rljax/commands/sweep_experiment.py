@@ -11,9 +11,10 @@ from rljax.report import sweep_report
 from rljax.report.policy_replay import require_pictures
 from rljax.report.tables import say_results
 from rljax.sweeps.points import Point
-from rljax.sweeps.problem import make_problem, names_of, replaced
+from rljax.sweeps.problem import make_problem, replaced
 from rljax.sweeps.runner import check_sweep, sweep
 from rljax.training.manifest import manifest
+from rljax.training.populations import field_names
 from rljax.training.run_folder import RunFolder
 
 
@@ -24,7 +25,7 @@ def check_flags(settings: Any, swept: Collection[str]) -> None:
             continue
         assert field.default_factory is not dataclasses.MISSING
         part, default = getattr(settings, field.name), field.default_factory()
-        for name in set(names_of(part)) & set(swept):
+        for name in set(field_names(part)) & set(swept):
             if getattr(part, name) != getattr(default, name):
                 flag = "--" + name.replace("_", "-")
                 raise ValueError(

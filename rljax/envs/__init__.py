@@ -60,13 +60,50 @@ save_replay(".", env, params, episodes, steps_per_second=5.0)  # replay.html, re
 gymnasium_env = GymnasiumEnv(env, params, render_mode="rgb_array")
 ```
 
-A reward is part of `step`; its numbers in `params` can be swept. Continuous actions are a `Box` and a
-`NormalActorCritic`. `GymnasiumVectorEnv` has Gymnasium's three auto-reset modes.
+A reward is part of `step`; its numbers in `params` can be swept. `GymnasiumVectorEnv` has Gymnasium's three
+auto-reset modes, and `rljax.interop.stable_baselines3` is a `VecEnv`.
+
+- Spaces are `Box`, `Discrete`, `MultiDiscrete`, and dictionaries and tuples of them;
+  `rljax.make_network(env, params)` is a policy and value for any: images through convolutions, the rest
+  flattened. Actions of a bounded `Box` are squashed into it.
+- An observation `{"observation": ..., "action_mask": bool[n]}` says which discrete actions are allowed.
+- `PPOConfig(normalize_observations=True, normalize_rewards=True)` for numbers of any scale.
+- `ParamsPerEnv(rljax.stack(params, goal=[1.0, 2.0]))` gives every copy parameters of its own;
+  `Randomized(env, sample_params)` draws them anew at each reset.
+- A network of your own is any Flax module with `policy`, `value` and both at once:
+
+```python
+import flax.linen as nn
+from rljax.algorithms.distributions import Categorical
+
+
+class ImageActorCritic(nn.Module):
+    num_actions: int
+
+    def setup(self):
+        self.conv, self.dense = nn.Conv(16, (3, 3), strides=(2, 2)), nn.Dense(64)
+        self.actor, self.critic = nn.Dense(self.num_actions), nn.Dense(1)
+
+    def features(self, image):  # [..., height, width, channels]
+        x = nn.relu(self.conv(image / 255))
+        return nn.tanh(self.dense(x.reshape(*x.shape[:-3], -1)))
+
+    def policy(self, image):
+        return Categorical(self.actor(self.features(image)))
+
+    def value(self, image):
+        return self.critic(self.features(image))[..., 0]
+
+    def __call__(self, image):
+        return self.policy(image), self.value(image)
+```
+
+Optional methods, such as `step_from_noise`, count only in the class that defines the method they stand for.
 """
 
 from rljax.envs.cartpole import CartPole, CartPoleParams, CartPoleState
 from rljax.envs.conformance import check_environment
-from rljax.envs.spaces import Box, Discrete
+from rljax.envs.spaces import Box, Discrete, MultiDiscrete
 from rljax.envs.thermostat import (
     HARD_PLANT,
     Thermostat,
@@ -74,6 +111,7 @@ from rljax.envs.thermostat import (
     ThermostatState,
     bang_bang,
 )
+from rljax.envs.variation import ParamsPerEnv, Randomized
 from rljax.envs.vector import VectorEnv, VectorState
 
 __all__ = [
@@ -83,6 +121,9 @@ __all__ = [
     "CartPoleParams",
     "CartPoleState",
     "Discrete",
+    "MultiDiscrete",
+    "ParamsPerEnv",
+    "Randomized",
     "Thermostat",
     "ThermostatParams",
     "ThermostatState",

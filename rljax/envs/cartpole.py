@@ -80,7 +80,8 @@ class CartPole:
         self, key: jax.Array, params: CartPoleParams
     ) -> tuple[CartPoleState, jax.Array]:
         """Draws every state variable from U(-0.05, 0.05); consumes `key`."""
-        return self.reset_from_noise(jax.random.uniform(key, (self.num_noise,)), params)
+        noise = jax.random.uniform(key, (self.num_noise,), jnp.float32)
+        return self.reset_from_noise(noise, params)
 
     def reset_from_noise(
         self, noise: jax.Array, params: CartPoleParams

@@ -16,6 +16,7 @@ from rljax.envs.conformance_hooks import (
     pick,
     without_keys,
 )
+from rljax.envs.spaces import sample_action, split_mask
 
 _NUM_ENVS = 4
 _NUM_STARTS = 64
@@ -46,6 +47,10 @@ def check_environment(
         check_environment(MyEnvironment(), MyParams(), jax.random.key(0))
     """
     checker = Checker(env, params)
+    # Of this kind an environment's numbers are the same in a batch and alone; of others,
+    # such as "rbg", they never are.
+    words = jax.random.bits(key, (2,), jnp.uint32)
+    key = jax.random.wrap_key_data(words, impl="threefry2x32")
     starts_key, *noise_keys, play_key = jax.random.split(key, 4)
     play_key, *keys = jax.random.split(play_key, 1 + 3 * _NUM_ENVS)
     # Comparing two calls on the same key is the point here; `traced` watches for reuse.
@@ -53,7 +58,7 @@ def check_environment(
         checker.check_members()
         for reset_key, action_key, step_key in zip(*[iter(keys)] * 3, strict=True):
             state, observation = checker.reset(reset_key)
-            action = checker.space("action_space").sample(action_key)
+            action = checker.sample(action_key, observation)
             pair = checker.step(step_key, state, action)
         checker.starts(starts_key)
         start = state, observation
@@ -190,31 +195,32 @@ class Checker:
 
     def rollout(self, key: jax.Array, num_steps: int) -> Any:
         """Steps `[num_steps, B]`, each alone and all together, and their times."""
-        sample = jax.vmap(self.space("action_space").sample)
+        sample = jax.vmap(self.sample)
         reset = jax.vmap(self.env.reset, in_axes=(0, None))
         together = jax.vmap(self.env.step, in_axes=(0, 0, 0, None))
 
         def step(carry, _):
-            key, state, time = carry
+            key, state, observation, time = carry
             key, *subkeys = jax.random.split(key, 4)
             action_keys, step_keys, reset_keys = (
                 jax.random.split(subkey, _NUM_ENVS) for subkey in subkeys
             )
-            inputs = step_keys, state, sample(action_keys)
+            inputs = step_keys, state, sample(action_keys, observation)
             result = together(*inputs, self.params)
             alone = jax.lax.map(lambda x: self.env.step(*x, self.params), inputs)
             done = result[1].terminated | result[1].truncated
-            state = jax.tree.map(
+            after = jax.tree.map(
                 lambda a, b: jnp.where(done.reshape(-1, *[1] * (a.ndim - 1)), a, b),
-                reset(reset_keys, self.params)[0],
-                result[0],
+                reset(reset_keys, self.params),
+                (result[0], result[1].observation),
             )
-            return (key, state, jnp.where(done, 0, time + 1)), (alone, result, time)
+            time_after = jnp.where(done, 0, time + 1)
+            return (key, *after, time_after), (alone, result, time)
 
         key, reset_key = jax.random.split(key)
-        state, _ = reset(jax.random.split(reset_key, _NUM_ENVS), self.params)
+        start = reset(jax.random.split(reset_key, _NUM_ENVS), self.params)
         time = jnp.zeros(_NUM_ENVS, jnp.int32)
-        return jax.lax.scan(step, (key, state, time), length=num_steps)[1]
+        return jax.lax.scan(step, (key, *start, time), length=num_steps)[1]
 
     def traced(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         """Runs a function under jit with all arguments traced and key reuse detected."""
@@ -305,6 +311,18 @@ class Checker:
                 "every observation lies in observation_space(params)",
                 "widen the space, or convert the observation",
             )
+
+        mask = split_mask(observation)[1]
+        if mask is not None and not np.any(mask):
+            self.fail(
+                f"{name}'s observation has an action_mask that allows no action{where}",
+                "some action is always allowed",
+                "end the episode instead",
+            )
+
+    def sample(self, key: jax.Array, observation: Any) -> Any:
+        """A random action that is allowed."""
+        return sample_action(self.space("action_space"), key, observation)
 
     def check_no_nan(self, name: str, field: str, tree: Any, where: str = "") -> None:
         """Checks that no number in the tree is NaN."""

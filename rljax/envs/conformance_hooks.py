@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs.drawing import check_picture
+from rljax.envs.hooks import find_hook, find_owner
 
 if TYPE_CHECKING:
     from rljax.envs.conformance import Checker
 
 _NUM_DRAWS = 64
+_NUM_COMPARED = 1024
 
 
 def check_from_noise(
@@ -28,7 +30,7 @@ def check_from_noise(
     `inputs` and the parameters; `wanted` is a result of `method`, "reset" or "step".
     """
     name = f"{method}_from_noise"
-    function = getattr(checker.env, name, None)
+    function = _find(checker, name, method)
     if function is None:
         return
     noise = _draws(checker, key, count_name, "start" if method == "reset" else method)
@@ -52,6 +54,71 @@ def check_from_noise(
         state, seen = pick(every, draw)
         observation = seen if method == "reset" else seen.observation
         checker.check_start(name, state, observation)
+    _check_same_distribution(checker, method, name, function, key, noise, inputs)
+
+
+def _find(checker: "Checker", name: str, method: str) -> Any:
+    """The optional method, if it is used; fails if it should be and cannot."""
+    env = checker.env
+    owner, other = find_owner(env, name), find_owner(env, method)
+    classes = isinstance(owner, type) and isinstance(other, type)
+    if classes and owner is not other and issubclass(owner, other):
+        checker.fail(
+            f"has {name} in {owner.__name__} and {method} in {other.__name__}, so that "
+            f"{name} is not used",
+            "an optional method counts in the class that defines what it stands for",
+            f"write {method} = {other.__name__}.{method} beside it if it stands for that",
+        )
+    return find_hook(env, name, method)
+
+
+def _check_same_distribution(
+    checker: "Checker",
+    method: str,
+    name: str,
+    function: Any,
+    key: jax.Array,
+    noise: jax.Array,
+    inputs: tuple[Any, ...],
+) -> None:
+    """Checks that a method and its noise hook draw alike: Kolmogorov and Smirnov's test.
+
+    Of every number of state, observation and reward, over starts or over steps from one
+    state. A good environment fails by chance less than once in 10**8.
+    """
+    step_key, noise_key = jax.random.split(key)
+    keys = jax.random.split(step_key, _NUM_COMPARED)
+    noise = jax.random.uniform(noise_key, (_NUM_COMPARED, noise.shape[1]), jnp.float32)
+    by_key = jax.vmap(lambda key: getattr(checker.env, method)(key, *inputs))
+    by_noise = jax.vmap(lambda row: function(row, *inputs))
+    drawn = jax.jit(lambda keys, noise: (by_key(keys), by_noise(noise)))(keys, noise)
+    leaves = [jax.tree.leaves_with_path(side) for side in drawn]
+    for (path, a), (_, b) in zip(*leaves, strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            continue
+        columns = [np.float64(x).reshape(_NUM_COMPARED, -1)[:, :64] for x in (a, b)]
+        bound = np.sqrt(np.log(2e8 * len(leaves[0]) * 64) / _NUM_COMPARED)
+        for first, second in zip(*(x.T for x in columns), strict=True):
+            if (distance := _distance(first, second)) > bound:
+                checker.fail(
+                    f"{name} and {method} draw {jax.tree_util.keystr(path).lstrip('.')} "
+                    f"from different distributions: means {second.mean():g} and "
+                    f"{first.mean():g}, distance {distance:.2f}",
+                    f"{name} is {method} with its random numbers given",
+                    f"let {method} draw the noise and call {name}",
+                )
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    """How far apart two empirical distribution functions are, but for rounding."""
+    a, b = np.sort(a), np.sort(b)
+    rounding = 1e-5 * max(1e-3, *np.abs(a[[0, -1]]), *np.abs(b[[0, -1]]))
+
+    def above(x, y):
+        ranks = np.arange(1, len(x) + 1)
+        return np.max(ranks - np.searchsorted(y, x + rounding, side="right")) / len(x)
+
+    return max(above(a, b), above(b, a))
 
 
 def check_log_probs(
@@ -62,9 +129,9 @@ def check_log_probs(
         ("log_prob_reset", start),
         ("log_prob_step", start, action, next_state),
     ):
-        if not hasattr(checker.env, name):
+        function = _find(checker, name, name.removeprefix("log_prob_"))
+        if function is None:
             continue
-        function = getattr(checker.env, name)
         value = jnp.asarray(checker.traced(name, function, *inputs, checker.params))
         is_float = jnp.issubdtype(value.dtype, jnp.floating)
         if value.shape != () or not is_float or not jnp.isfinite(value):
@@ -78,8 +145,12 @@ def check_log_probs(
 def check_draw(checker: "Checker", start: Any, action: Any, next_state: Any) -> None:
     """Checks that `draw` gives valid pictures of a start and of a step."""
     for state, last in ((start, None), (next_state, action)):
-        # NumPy scalars and arrays, as a replay passes them.
-        host = jax.tree.map(lambda x: np.asarray(x)[()], jax.device_get((state, last)))
+        # NumPy scalars and arrays, and typed keys, as a replay passes them.
+        def on_host(x):
+            is_key = jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
+            return x if is_key else np.asarray(x)[()]
+
+        host = jax.tree.map(on_host, (state, last))
         try:
             picture = checker.env.draw(*host, checker.params)
         except Exception as error:
@@ -110,8 +181,9 @@ def _draws(checker: "Checker", key: jax.Array, count_name: str, what: str) -> ja
             "make it an int",
         )
     last = np.nextafter(1, 0, dtype="f")
-    ends = jnp.stack([jnp.zeros(count), jnp.full(count, last)])
-    return jnp.concatenate([jax.random.uniform(key, (_NUM_DRAWS, count)), ends])
+    ends = np.stack([np.zeros(count, "f"), np.full(count, last)])
+    drawn = jax.random.uniform(key, (_NUM_DRAWS, count), jnp.float32)
+    return jnp.concatenate([drawn, ends])
 
 
 def first_line(error: BaseException) -> str:

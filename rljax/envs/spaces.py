@@ -1,6 +1,7 @@
 """Spaces of actions and observations: their shape, dtype and bounds."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -39,6 +40,43 @@ class Discrete:
 
 
 @dataclasses.dataclass(frozen=True)
+class MultiDiscrete:
+    """Several discrete choices at once: component i is one of `0, ..., nvec[i] - 1`.
+
+    Raises:
+        ValueError: there is no component, or one without elements.
+    """
+
+    nvec: tuple[int, ...]
+    dtype: ClassVar[Any] = np.dtype(np.int32)
+
+    def __post_init__(self):
+        if not self.nvec or min(self.nvec) < 1:
+            raise ValueError(
+                f"MultiDiscrete needs at least one element for each of its components, "
+                f"got nvec={self.nvec}. Use nvec=(2, 3), say."
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one element: `[len(nvec)]`."""
+        return (len(self.nvec),)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws one element uniformly; consumes `key`."""
+        return jax.random.randint(
+            key, self.shape, 0, np.asarray(self.nvec, np.int32), jnp.int32
+        )
+
+    def contains(self, x: Any) -> jax.Array:
+        """Bool scalar: whether `x` has the shape, and integers within the ranges."""
+        array = _as_array(x, self.shape)
+        if array is None or not jnp.issubdtype(array.dtype, jnp.integer):
+            return jnp.bool_(False)
+        return jnp.all((array >= 0) & (array < np.asarray(self.nvec, np.int32)))
+
+
+@dataclasses.dataclass(frozen=True)
 class Box:
     """Arrays of one shape and dtype between two bounds, both included.
 
@@ -46,11 +84,11 @@ class Box:
         low: lower bound, a scalar or an array of `shape`; may be `-inf`, may be traced.
         high: upper bound, likewise.
         shape: shape of one element.
-        dtype: element type: floating, or an integer type whose upper bound lies below
-            2**31 - 1.
+        dtype: element type: floating, bool, or an integer type whose bounds lie within
+            -2**31 and 2**31 - 2.
 
     Raises:
-        ValueError: a lower bound lies above its upper bound.
+        ValueError: a lower bound lies above its upper bound, or an integer one too far.
     """
 
     low: Any
@@ -62,12 +100,13 @@ class Box:
         if any(isinstance(x, jax.core.Tracer) for x in (self.low, self.high)):
             return
         integer = np.issubdtype(self.dtype, np.integer)
-        if integer and np.any(np.asarray(self.high) >= 2**31 - 1):
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        if integer and (np.any(high >= 2**31 - 1) or np.any(low < -(2**31))):
             raise ValueError(
-                f"an integer Box needs high < 2**31 - 1, got {self.high}. Use a smaller "
-                f"bound."
+                f"an integer Box needs -2**31 <= low and high < 2**31 - 1, got "
+                f"low={self.low} and high={self.high}. Use smaller bounds."
             )
-        if np.any(np.asarray(self.low) > np.asarray(self.high)):
+        if np.any(low > high):
             raise ValueError(
                 f"Box needs low <= high, got low={self.low} and high={self.high}. Swap "
                 f"them."
@@ -81,7 +120,7 @@ class Box:
         """
         low = jnp.broadcast_to(jnp.asarray(self.low), self.shape)
         high = jnp.broadcast_to(jnp.asarray(self.high), self.shape)
-        if jnp.issubdtype(self.dtype, jnp.integer):
+        if jnp.issubdtype(self.dtype, jnp.integer) or self.dtype in (bool, np.bool_):
             # randint excludes the upper bound; high + 1 fits into int32.
             drawn = jax.random.randint(
                 key, self.shape, low.astype(jnp.int32), high.astype(jnp.int32) + 1
@@ -104,6 +143,39 @@ class Box:
             return jnp.bool_(False)
         low, high = jnp.asarray(self.low), jnp.asarray(self.high)
         return jnp.all((array >= low) & (array <= high))
+
+
+def split_mask(observation: Any) -> tuple[Any, Any]:
+    """An observation, or its space, and the action mask in it; None if there is none."""
+    if not isinstance(observation, Mapping) or "action_mask" not in observation:
+        return observation, None
+    rest = {name: x for name, x in observation.items() if name != "action_mask"}
+    only = rest["observation"] if rest.keys() == {"observation"} else rest
+    return only, observation["action_mask"]
+
+
+def sample_action(space: Any, key: jax.Array, observation: Any) -> Any:
+    """A random action, uniform among those that the observation's mask allows, if any.
+
+    Args:
+        space: the action space, or a pytree of spaces.
+        key: consumed.
+        observation: of one environment.
+    """
+    _, mask = split_mask(observation)
+    if mask is None:
+        is_leaf = lambda x: hasattr(x, "contains")  # noqa: E731
+        count = len(jax.tree.leaves(space, is_leaf=is_leaf))
+        keys = iter(jax.random.split(key, count) if count > 1 else [key])
+        return jax.tree.map(lambda x: x.sample(next(keys)), space, is_leaf=is_leaf)
+    sizes = np.asarray(getattr(space, "nvec", None) or (space.n,), np.int32)
+    allowed = jnp.split(mask, np.cumsum(sizes)[:-1].tolist())
+    scores = [
+        jnp.where(mask, jax.random.uniform(x, mask.shape, jnp.float32), -1.0)
+        for mask, x in zip(allowed, jax.random.split(key, len(allowed)), strict=True)
+    ]
+    chosen = jnp.stack([jnp.argmax(x) for x in scores]).astype(jnp.int32)
+    return chosen if isinstance(space, MultiDiscrete) else chosen[0]
 
 
 def _as_array(x: Any, shape: tuple[int, ...]) -> jax.Array | None:

@@ -72,7 +72,8 @@ class Thermostat:
         self, key: jax.Array, params: ThermostatParams
     ) -> tuple[ThermostatState, jax.Array]:
         """Draws the temperature from U(start_low, start_high); consumes `key`."""
-        return self.reset_from_noise(jax.random.uniform(key, (self.num_noise,)), params)
+        noise = jax.random.uniform(key, (self.num_noise,), jnp.float32)
+        return self.reset_from_noise(noise, params)
 
     def reset_from_noise(
         self, noise: jax.Array, params: ThermostatParams
@@ -93,7 +94,7 @@ class Thermostat:
         params: ThermostatParams,
     ) -> tuple[ThermostatState, TimeStep]:
         """Draws noise and calls `step_from_noise`; consumes `key`."""
-        noise = jax.random.uniform(key, (self.step_noise,))
+        noise = jax.random.uniform(key, (self.step_noise,), jnp.float32)
         return self.step_from_noise(noise, state, action, params)
 
     def step_from_noise(

@@ -12,7 +12,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from rljax.base import TimeStep
+from rljax.envs.hooks import find_hook
+from rljax.envs.variation import rows_of
 from rljax.numerics import random
+from rljax.numerics.sums import add_compensated
 
 AutoReset: TypeAlias = Literal["same_step", "next_step", "disabled"]
 """What follows an episode's end; see `VectorEnv.step`."""
@@ -26,14 +29,16 @@ class VectorState(struct.PyTreeNode):
         observation: what the policy sees next; leaves `[B, ...]`.
         done: bool `[B]`; the episode is over and the environment has not been restarted.
             Never true under same-step auto-reset.
-        episode_return: float32 `[B]`, reward so far in the episode.
-        episode_length: int32 `[B]`, steps so far in the episode.
+        episode_return: float32 `[B]`, reward so far in the episode, to the last bit.
+        episode_return_lost: float32 `[B]`; see `rljax.numerics.sums`.
+        episode_length: int32 `[B]`, steps so far in the episode; 2**31 - 1 if more.
     """
 
     state: Any
     observation: Any
     done: jax.Array
     episode_return: jax.Array
+    episode_return_lost: jax.Array
     episode_length: jax.Array
 
 
@@ -55,7 +60,10 @@ class VectorEnv:
     """An environment as a batch: `B` copies, stepped together by one `vmap`.
 
     Only here does the library look whether an environment has `reset_from_noise` or
-    `step_from_noise`, which make numbers for all copies cheap to draw.
+    `step_from_noise`, which make numbers for all copies cheap to draw. They are used
+    where they are defined beside `reset` and `step`; see `rljax.envs.hooks`.
+
+    Parameters may be one set for all, or a `ParamsPerEnv` of `rljax.envs.variation`.
 
     Attributes:
         env: an `rljax.Environment`.
@@ -66,16 +74,26 @@ class VectorEnv:
     @property
     def step_size(self) -> int | None:
         """Uniform numbers that a step takes; None if it takes a key."""
-        return self.env.step_noise if hasattr(self.env, "step_from_noise") else None
+        hook = find_hook(self.env, "step_from_noise", "step")
+        return None if hook is None else self.env.step_noise
 
     @property
     def reset_size(self) -> int | None:
         """Uniform numbers that a reset takes; None if it takes a key."""
-        return self.env.num_noise if hasattr(self.env, "reset_from_noise") else None
+        hook = find_hook(self.env, "reset_from_noise", "reset")
+        return None if hook is None else self.env.num_noise
 
     def reset(self, key: jax.Array, params: Any, num_envs: int) -> VectorState:
         """Starts an episode in each of `num_envs` environments; consumes `key`."""
         return self._start(self._draw(key, self.reset_size, num_envs), params, num_envs)
+
+    def reset_each(self, key: jax.Array, seeds: jax.Array, params: Any) -> VectorState:
+        """Starts an episode in each environment by its own seed, uint32 `[B]`."""
+        del key
+        keys = jax.vmap(jax.random.key)(seeds)
+        params, axis = rows_of(params, len(seeds))
+        start = jax.vmap(self.env.reset, in_axes=(0, axis))(keys, params)
+        return _fresh(start, len(seeds))
 
     def restart(
         self, key: jax.Array, params: Any, envs: VectorState, mask: jax.Array
@@ -176,14 +194,15 @@ class VectorEnv:
         self, draws: Any, params: Any, state: Any, action: Any
     ) -> tuple[Any, TimeStep]:
         """Steps every environment, whether or not its episode is over."""
-        step = self.env.step if self.step_size is None else self.env.step_from_noise
-        return jax.vmap(step, in_axes=(0, 0, 0, None))(draws, state, action, params)
+        step = find_hook(self.env, "step_from_noise", "step") or self.env.step
+        params, axis = rows_of(params, len(jax.tree.leaves(draws)[0]))
+        return jax.vmap(step, in_axes=(0, 0, 0, axis))(draws, state, action, params)
 
     def reset_all(self, draws: Any, params: Any) -> tuple[Any, Any]:
         """Start states and observations, leaves `[B, ...]`."""
-        env = self.env
-        reset = env.reset if self.reset_size is None else env.reset_from_noise
-        return jax.vmap(reset, in_axes=(0, None))(draws, params)
+        reset = find_hook(self.env, "reset_from_noise", "reset") or self.env.reset
+        params, axis = rows_of(params, len(jax.tree.leaves(draws)[0]))
+        return jax.vmap(reset, in_axes=(0, axis))(draws, params)
 
     def draw(
         self,
@@ -222,19 +241,24 @@ class VectorEnv:
         )
 
     def _start(self, draws: Any, params: Any, num_envs: int) -> VectorState:
-        state, observation = self.reset_all(draws, params)
-        return VectorState(
-            state=state,
-            observation=observation,
-            done=jnp.zeros(num_envs, bool),
-            episode_return=jnp.zeros(num_envs, jnp.float32),
-            episode_length=jnp.zeros(num_envs, jnp.int32),
-        )
+        return _fresh(self.reset_all(draws, params), num_envs)
 
     def _draw(self, key: jax.Array, size: int | None, num_envs: int) -> jax.Array:
         if size is None:
             return jax.random.split(key, num_envs)
         return random.uniforms(key, (num_envs, size))
+
+
+def _fresh(start: tuple[Any, Any], num_envs: int) -> VectorState:
+    """Environments at the starts of their episodes."""
+    zeros = jnp.zeros(num_envs, jnp.float32)
+    return VectorState(
+        *start,
+        done=jnp.zeros(num_envs, bool),
+        episode_return=zeros,
+        episode_return_lost=zeros,
+        episode_length=jnp.zeros(num_envs, jnp.int32),
+    )
 
 
 def choose(mask: jax.Array, if_true: Any, otherwise: Any) -> Any:
@@ -252,10 +276,16 @@ def _count(
     """The environments after a step, their episodes' returns and lengths counted."""
     done = step.terminated | step.truncated
     over = done & restarted
+    so_far = envs.episode_return, envs.episode_return_lost
+    total, lost = add_compensated(*so_far, step.reward)
+    longest = jnp.iinfo(jnp.int32).max
     return VectorState(
         state=state,
         observation=observation,
         done=done & (not restarted),
-        episode_return=jnp.where(over, 0, envs.episode_return + step.reward),
-        episode_length=jnp.where(over, 0, envs.episode_length + 1),
+        episode_return=jnp.where(over, 0, total),
+        episode_return_lost=jnp.where(over, 0, lost),
+        episode_length=jnp.where(
+            over, 0, jnp.minimum(envs.episode_length, longest - 1) + 1
+        ),
     )

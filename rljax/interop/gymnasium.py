@@ -8,14 +8,16 @@ Example:
 """
 
 import functools
+import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.spaces import Box, Discrete
-from rljax.envs.vector import VectorEnv
+from rljax.envs.variation import one_of, rows_of
+from rljax.envs.vector import VectorEnv, choose
 from rljax.numerics.validation import check_at_least
 from rljax.report.gif import frame
 
@@ -24,11 +26,24 @@ try:
     from gymnasium.error import ResetNeeded
     from gymnasium.vector import AutoresetMode
     from gymnasium.vector.utils import batch_space
+
+    from rljax.interop.gymnasium_spaces import checked, fit, make_spaces
 except ImportError as error:
     raise ImportError(
         "rljax.interop.gymnasium needs gymnasium, which is not installed. Install it "
         "with: pip install 'rljax[gym]'"
     ) from error
+
+
+_is_used = _is_forked = False
+
+
+def _after_fork() -> None:
+    global _is_forked
+    _is_forked = _is_forked or _is_used
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Adapter:
@@ -45,10 +60,21 @@ class _Adapter:
                 f"makes an environment renderable."
             )
         self.render_mode = render_mode
-        self._env, self._params = env, jax.tree.map(jnp.asarray, params)
+        self._env, self._params = env, params
+        if not _is_forked:
+            self._params = jax.tree.map(jnp.asarray, params)
+        global _is_used
+        _is_used = True
         self._key: jax.Array | None = None
 
     def _seed(self, seed: int | None) -> None:
+        if _is_forked:
+            raise RuntimeError(
+                "JAX cannot compute in a process forked from one that has used it: the "
+                "first computation would hang. Start processes afresh, "
+                'AsyncVectorEnv(..., context="spawn"), or use GymnasiumVectorEnv, which '
+                "steps all environments in one program."
+            )
         if seed is not None or self._key is None:
             self._key = jax.random.key(int(self.np_random.integers(2**32)))
 
@@ -81,8 +107,7 @@ class GymnasiumEnv(_Adapter, gymnasium.Env):
 
     def __init__(self, env: Any, params: Any, *, render_mode: str | None = None):
         super().__init__(env, params, render_mode)
-        self.observation_space = _space(env.observation_space(params))
-        self.action_space = _space(env.action_space(params))
+        self.observation_space, self.action_space = make_spaces(env, params)
         self._state: Any = None
         self._action: Any = None
         self._over = True
@@ -90,12 +115,17 @@ class GymnasiumEnv(_Adapter, gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode; a seed makes it, and those that follow, repeatable."""
+        """Starts an episode; a seed makes it, and those that follow, repeatable.
+
+        Raises:
+            ValueError: there are options; an environment has parameters instead.
+        """
+        _check_options(options, ())
         super().reset(seed=seed)
         self._seed(seed)
         self._state, observation = self._call(self._env, "reset", self._params)
         self._action, self._over = None, False
-        return _fit(self.observation_space, observation), {}
+        return fit(self.observation_space, observation), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Takes one action.
@@ -106,11 +136,11 @@ class GymnasiumEnv(_Adapter, gymnasium.Env):
         """
         if self._over:
             raise ResetNeeded("the episode is over, or none was started. Call reset().")
-        action = _checked(self.action_space, action)
+        action = checked(self.action_space, action)
         inputs = self._state, action, self._params
         self._state, timestep = self._call(self._env, "step", *inputs)
         self._action = action
-        observation = _fit(self.observation_space, timestep.observation)
+        observation = fit(self.observation_space, timestep.observation)
         terminated, truncated = bool(timestep.terminated), bool(timestep.truncated)
         self._over = terminated or truncated
         return observation, float(timestep.reward), terminated, truncated, {}
@@ -132,7 +162,7 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
 
     Args:
         env: an rljax environment.
-        params: its parameters, the same for all.
+        params: its parameters, the same for all, or a `ParamsPerEnv`.
         num_envs: how many.
         autoreset_mode: what follows an episode's end; Gymnasium's default.
         render_mode: "rgb_array", if the environment has `draw`; or None.
@@ -155,8 +185,8 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
         super().__init__(env, params, render_mode)
         check_at_least(1, num_envs=num_envs)
         self.num_envs = num_envs
-        self.single_observation_space = _space(env.observation_space(params))
-        self.single_action_space = _space(env.action_space(params))
+        spaces = make_spaces(env, one_of(params))
+        self.single_observation_space, self.single_action_space = spaces
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         try:
@@ -175,27 +205,36 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
         self._acted = np.zeros(num_envs, bool)
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Starts an episode in every environment, or in those of `options["reset_mask"]`.
 
         Args:
-            seed: makes what follows repeatable; one integer for all environments.
+            seed: makes what follows repeatable: an integer; or one for each environment,
+                None for an unpredictable one, whose first episode then depends on its
+                seed only.
             options: `{"reset_mask": bool[num_envs]}`, at least one of them true.
 
         Raises:
-            ValueError: the seed or the mask is of another kind.
+            ValueError: the seed, the mask, or an option is of another kind.
             ResetNeeded: a mask, before all environments were started.
         """
-        if seed is not None and not isinstance(seed, int | np.integer):
-            raise ValueError(
-                f"seed must be one integer for all environments, got {seed!r}. Use "
-                f"seed=0, say."
-            )
-        super().reset(seed=seed)
-        self._seed(seed)
+        _check_options(options, ("reset_mask",))
+        seeds = None if isinstance(seed, int | np.integer | None) else self._each(seed)
+        one: Any = seed if seeds is None else hash(tuple(seeds)) % 2**31
+        super().reset(seed=one)
+        self._seed(one)
         mask = self._mask(options or {})
-        if self._envs is None:
+        if seeds is not None:
+            start = functools.partial(_run, self._all, "reset_each", self._key)
+            self._key, fresh = start(jnp.uint32(seeds), self._params)
+            self._envs = (
+                fresh if self._envs is None else _chosen(mask, fresh, self._envs)
+            )
+        elif self._envs is None:
             start = functools.partial(self._call, self._all, "reset")
             self._envs = start(self._params, num_envs=self.num_envs)
         else:
@@ -203,7 +242,7 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
             self._envs = self._call(self._all, "restart", *inputs)
         self._done = self._done & ~mask
         self._acted = self._acted & ~mask
-        return _fit(self.observation_space, self._envs.observation), {}
+        return fit(self.observation_space, self._envs.observation), {}
 
     def step(
         self, actions: Any
@@ -224,12 +263,12 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
                 f"the episodes of environments {np.flatnonzero(self._done).tolist()} are over. "
                 f"Call reset(options={{'reset_mask': terminated | truncated}})."
             )
-        actions = _checked(self.action_space, actions)
+        actions = checked(self.action_space, actions)
         inputs = self._params, self._envs, actions
         self._envs, timestep, valid = self._call(
             self._all, "step", *inputs, autoreset=self._mode.name.lower()
         )
-        final = _fit(self.observation_space, timestep.observation)
+        final = fit(self.observation_space, timestep.observation)
         reward, terminated, truncated = _numpy(timestep[1:])
         ended = terminated | truncated
         self._done, self._actions, self._acted = ended, actions, np.array(valid)
@@ -237,7 +276,7 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
         if self._mode == AutoresetMode.SAME_STEP and ended.any():
             info = _final(final, ended)
             self._done, self._acted = np.zeros_like(ended), self._acted & ~ended
-        observation = _fit(self.observation_space, self._envs.observation)
+        observation = fit(self.observation_space, self._envs.observation)
         return observation, reward.astype(np.float64), terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -249,13 +288,27 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
         if not self._is_rendered(self._envs):
             return None
         states, params = _numpy((self._envs.state, self._params))
+        all_params, axis = rows_of(params, self.num_envs)
 
         def picture(index: int) -> np.ndarray:
-            state, action = jax.tree.map(lambda x: x[index], (states, self._actions))
+            state, action = _row((states, self._actions), index)
             last = action if self._acted[index] else None
-            return frame(self._env.draw(state, last, params))
+            one = all_params if axis is None else _row(all_params, index)
+            return frame(self._env.draw(state, last, one))
 
         return tuple(map(picture, range(self.num_envs)))
+
+    def _each(self, seed: Any) -> list[int]:
+        """A seed for each environment."""
+        right = isinstance(seed, Sequence | np.ndarray) and len(seed) == self.num_envs
+        if not right or not all(isinstance(x, int | np.integer | None) for x in seed):
+            raise ValueError(
+                f"seed must be an integer, or one for each of {self.num_envs} "
+                f"environments, got {seed!r}. Use seed=0, say."
+            )
+        entropy = np.random.SeedSequence().generate_state(self.num_envs).tolist()
+        pairs = zip(seed, entropy, strict=True)
+        return [(x if one is None else int(one)) % 2**32 for one, x in pairs]
 
     def _mask(self, options: dict[str, Any]) -> np.ndarray:
         if "reset_mask" not in options:
@@ -285,6 +338,9 @@ def _final(observation: Any, ended: np.ndarray) -> dict[str, Any]:
     }
 
 
+_chosen = jax.jit(choose)
+
+
 @functools.partial(
     jax.jit, static_argnums=(0, 1), static_argnames=("num_envs", "autoreset")
 )
@@ -293,36 +349,17 @@ def _run(env: Any, method: str, key: jax.Array, *args: Any, **options: Any) -> A
     return key, getattr(env, method)(subkey, *args, **options)
 
 
-def _space(space: Any) -> gymnasium.Space:
-    """Gymnasium's counterpart of a space, or of a dict or tuple of spaces."""
-    if isinstance(space, Discrete):
-        return gymnasium.spaces.Discrete(space.n)
-    if isinstance(space, Box):
-        low, high = (
-            np.broadcast_to(np.asarray(bound, space.dtype), space.shape)
-            for bound in (space.low, space.high)
+def _check_options(options: dict[str, Any] | None, names: tuple[str, ...]) -> None:
+    if unknown := set(options or {}) - set(names):
+        known = f"only {', '.join(names)}" if names else "none"
+        raise ValueError(
+            f"reset takes {known} of options, got {', '.join(sorted(unknown))}. Change "
+            f"an environment by its params."
         )
-        return gymnasium.spaces.Box(low, high, dtype=space.dtype)
-    if isinstance(space, dict):
-        return gymnasium.spaces.Dict({k: _space(v) for k, v in space.items()})
-    if type(space) in (tuple, list):
-        return gymnasium.spaces.Tuple([_space(part) for part in space])
-    raise ValueError(
-        f"Gymnasium has spaces for Discrete, Box, and dicts and tuples of them, got "
-        f"{space!r}. Give the environment one of these."
-    )
 
 
-def _fit(space: gymnasium.Space, observation: Any) -> Any:
-    """An observation as Gymnasium wants it, in memory that the caller may write to."""
-    if isinstance(space, gymnasium.spaces.Dict):
-        return {name: _fit(part, observation[name]) for name, part in space.items()}
-    if isinstance(space, gymnasium.spaces.Tuple):
-        pairs = zip(space.spaces, observation, strict=True)
-        return tuple(_fit(part, value) for part, value in pairs)
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return np.int64(observation)
-    return np.array(observation, space.dtype)
+def _row(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
 
 
 def _numpy(tree: Any) -> Any:
@@ -331,15 +368,3 @@ def _numpy(tree: Any) -> Any:
         lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.array(x),
         tree,
     )
-
-
-def _checked(space: gymnasium.Space, action: Any) -> Any:
-    """The action as NumPy; raises a ValueError if it lies outside the space."""
-    action = jax.tree.map(
-        lambda x: np.asarray(x)[()] if isinstance(x, jax.Array) else x, action
-    )
-    if not space.contains(action):
-        raise ValueError(
-            f"actions lie in {space}, got {action!r}. Use action_space.sample(), say."
-        )
-    return _fit(space, action)

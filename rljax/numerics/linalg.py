@@ -35,7 +35,7 @@ def orthogonal(scale: float = 1.0) -> Callable[..., jax.Array]:
         # Singular values in (0, 1], from where the iteration takes each to 1.
         small = gaussian / jnp.linalg.norm(gaussian)
         product = functools.partial(jnp.matmul, precision="highest")
-        identity = jnp.eye(columns)
+        identity = jnp.eye(columns, dtype=jnp.float32)
 
         def error_of(q):
             return product(q.T, q) - identity

@@ -35,7 +35,7 @@ def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         shape: of the result; its first axis is that of rows.
     """
     indices = jnp.arange(math.prod(shape[1:]), dtype=jnp.uint32)
-    first, second = jax.random.bits(key, (2,))
+    first, second = jax.random.bits(key, (2,), jnp.uint32)
     row = jax.lax.broadcasted_iota(jnp.uint32, shape or (1,), 0)
     column = jnp.broadcast_to(indices.reshape(shape[1:]), row.shape)
     words, *_ = pcg4d(row, first, second, column)

@@ -1,5 +1,6 @@
 """Statistics over runs: means and chances over a handful of seeds, with intervals."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,11 +115,18 @@ def bootstrap_interval(
 
 
 def summarize(returns: ArrayLike) -> dict[str, Any]:
-    """The headline figures of the final returns of runs `[N]`."""
+    """The headline figures of the final returns of runs `[N]`.
+
+    A run that diverged, whose return is NaN or None, is counted, and left out of the mean
+    and its interval.
+    """
+    every = np.asarray(returns, np.float64)
+    finite = every[~np.isnan(every)]
     return {
-        "returns": np.asarray(returns).tolist(),
-        "return_iqm": interquartile_mean(returns),
-        "return_ci95": bootstrap_interval(returns),
+        "returns": every.tolist(),
+        "return_iqm": interquartile_mean(finite) if len(finite) else math.nan,
+        "return_ci95": bootstrap_interval(finite),
+        "diverged": len(every) - len(finite),
     }
 
 

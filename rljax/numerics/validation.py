@@ -86,6 +86,33 @@ def check_positive_integers(config: Any, *names: str) -> None:
             )
 
 
+def check_minibatches(config: Any) -> None:
+    """Raises a ValueError if a batch cannot be cut into a configuration's minibatches.
+
+    Of `num_envs * num_steps` transitions; with `normalize_advantages` at least two each.
+    """
+    batch_size, num_minibatches = config.batch_size, config.num_minibatches
+    sizes = f"num_envs * num_steps = {config.num_envs:,} * {config.num_steps:,}"
+    if batch_size >= 2**31:  # indices are int32
+        raise ValueError(
+            f"num_envs * num_steps must be less than 2**31, got {sizes}. Use fewer of "
+            f"either."
+        )
+    if config.normalize_advantages and num_minibatches == batch_size:
+        raise ValueError(
+            f"a minibatch needs two transitions to normalize their advantages, got "
+            f"num_minibatches={num_minibatches} for a batch of {batch_size}. Use fewer "
+            f"minibatches, or normalize_advantages=False."
+        )
+    if batch_size % num_minibatches:
+        nearest = nearest_divisor(batch_size, num_minibatches)
+        raise ValueError(
+            f"num_envs * num_steps must be divisible by num_minibatches, got {sizes} = "
+            f"{batch_size} and {num_minibatches}. Choose num_minibatches from the "
+            f"divisors of {batch_size}: the nearest is {nearest}."
+        )
+
+
 def check_scalars(hyperparams: Any) -> None:
     """Raises a ValueError if a hyperparameter is an array of several numbers."""
     for name in hyperparams.__dataclass_fields__:

@@ -41,7 +41,7 @@ def learning_curve(
     Args:
         path: where to write it.
         env_steps: `[E]` environment steps of one run at each evaluation.
-        returns: `[E, N]` returns of N runs.
+        returns: `[E, N]` returns of N runs; those with a NaN diverged, and are left out.
         title: of the figure.
         ylabel: axis label of the returns.
         target: a return to mark with a line.
@@ -49,6 +49,7 @@ def learning_curve(
         ceiling: the largest possible return, for the axis.
     """
     steps, runs = np.asarray(env_steps), np.asarray(returns, np.float64)
+    runs = runs[:, ~np.isnan(runs).any(0)]
     figure = new_figure(8, 5)
     axes = figure.add_subplot()
     axes.plot(steps, runs, color="tab:blue", alpha=0.25, linewidth=0.8)

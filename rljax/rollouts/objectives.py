@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rljax.envs.hooks import find_hook
 from rljax.rollouts.rollout import Trajectory, evaluate
 
 
@@ -121,13 +122,17 @@ def log_prob(
     Raises:
         ValueError: the environment has no such hooks, or there are several episodes.
     """
-    for hook in ("log_prob_reset", "log_prob_step"):
-        if not hasattr(env, hook):
+    hooks: list[Any] = []
+    for method in ("reset", "step"):
+        hooks.append(find_hook(env, f"log_prob_{method}", method))
+        if hooks[-1] is None:
             raise ValueError(
                 f"the probability of a trajectory needs an environment with "
                 f"log_prob_reset and log_prob_step, got {type(env).__name__}, which has "
-                f"no {hook}. Add it; see rljax/envs/thermostat.py."
+                f"no log_prob_{method} in the class that defines its {method}. Add it "
+                f"there; see rljax/envs/thermostat.py."
             )
+    log_prob_reset, log_prob_step = hooks
     if jnp.ndim(trajectory.valid) != 1:
         raise ValueError(
             f"log_prob takes one trajectory, leaves [T, ...], got valid of shape "
@@ -138,12 +143,12 @@ def log_prob(
     before, observation = jax.tree.map(
         lambda x: x[:-1], (trajectory.state, trajectory.observation)
     )
-    steps = jax.vmap(env.log_prob_step, in_axes=(0, 0, 0, None))(
+    steps = jax.vmap(log_prob_step, in_axes=(0, 0, 0, None))(
         before, trajectory.action, after, params
     )
     choices = log_policy(observation, trajectory.action)
     return LogProb(
-        start=env.log_prob_reset(start, params),
+        start=log_prob_reset(start, params),
         policy=jnp.where(trajectory.valid, choices, 0.0).sum(),
         dynamics=jnp.where(trajectory.valid, steps, 0.0).sum(),
     )

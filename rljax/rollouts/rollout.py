@@ -15,6 +15,7 @@ import numpy as np
 
 from rljax.base import Mean, Metrics, Transition
 from rljax.envs.vector import VectorEnv, VectorState
+from rljax.numerics.sums import add_compensated
 
 
 def unroll(
@@ -83,20 +84,29 @@ def _count_episodes(
     """Adds a rollout to the running returns and lengths; means over ended episodes."""
     # After the scan rather than in it, where each operation costs a kernel a step.
     done = steps.terminated | steps.truncated
-    time = jnp.arange(len(done))[:, None]
+    time = jnp.arange(len(done), dtype=jnp.int32)[:, None]
     ended = jax.lax.cummax(jnp.where(done, time, -1))  # the last end until then
     before = jnp.concatenate([jnp.full_like(ended[:1], -1), ended[:-1]])
 
-    def since_start(so_far, each):
-        total = so_far[None] + jnp.cumsum(each, axis=0, dtype=so_far.dtype)
+    def since_start(each, dtype):
+        total = jnp.cumsum(each, axis=0, dtype=dtype)
         earlier = jnp.take_along_axis(total, jnp.maximum(before, 0), axis=0)
         return total - jnp.where(before < 0, 0, earlier)
 
-    returns = since_start(envs.episode_return, steps.reward)
-    lengths = since_start(envs.episode_length, jnp.ones_like(time))
+    def longer(lengths, here):
+        return jnp.minimum(lengths, jnp.iinfo(jnp.int32).max - here) + here
+
+    here = since_start(steps.reward, jnp.float32)
+    so_far = envs.episode_return[None], envs.episode_return_lost[None]
+    returns, lost = add_compensated(*so_far, here)
+    continued = before < 0
+    returns, lost = jnp.where(continued, returns, here), jnp.where(continued, lost, 0)
+    here = since_start(jnp.ones_like(done, jnp.int32), jnp.int32)
+    lengths = jnp.where(continued, longer(envs.episode_length[None], here), here)
     count = done.sum(dtype=jnp.float32)
     envs = envs.replace(
         episode_return=jnp.where(done[-1], 0, returns[-1]),
+        episode_return_lost=jnp.where(done[-1], 0, lost[-1]),
         episode_length=jnp.where(done[-1], 0, lengths[-1]),
     )
     return envs, {
@@ -159,23 +169,26 @@ def evaluate(
     vector = VectorEnv(env)
 
     def going(carry):
-        _, _, _, episodes, _, time = carry
+        _, _, _, episodes, _, _, time = carry
         return (time < max_steps) & ~jnp.all(episodes.finished)
 
     def one_step(carry):
-        key, state, observation, episodes, discount, time = carry
+        key, state, observation, episodes, lost, discount, time = carry
         key, act_key, step_key = jax.random.split(key, 3)
         action = act(observation, act_key)
         draws = vector.draw_step(step_key, num_episodes)
         state, timestep = vector.step_all(draws, params, state, action)
         alive = ~episodes.finished
         ended = timestep.terminated | (timestep.truncated & (not continuing))
+        reward = jnp.where(alive, discount * timestep.reward, 0)
+        returns, lost = add_compensated(episodes.returns, lost, reward)
         episodes = Episodes(
-            returns=episodes.returns + jnp.where(alive, discount * timestep.reward, 0),
+            returns=returns,
             lengths=episodes.lengths + alive,
             finished=episodes.finished | ended,
         )
-        return key, state, timestep.observation, episodes, discount * gamma, time + 1
+        after = key, state, timestep.observation, episodes, lost
+        return *after, discount * gamma, time + 1
 
     key, start_key = jax.random.split(key)
     envs = vector.reset(start_key, params, num_episodes)
@@ -185,7 +198,7 @@ def evaluate(
         finished=jnp.zeros(num_episodes, bool),
     )
     one, zero = jnp.float32(1.0), jnp.int32(0)
-    carry = key, envs.state, envs.observation, episodes, one, zero
+    carry = key, envs.state, envs.observation, episodes, episodes.returns, one, zero
     return jax.lax.while_loop(going, one_step, carry)[3]
 
 

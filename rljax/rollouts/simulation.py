@@ -12,17 +12,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rljax.envs.variation import ParamsPerEnv
 from rljax.envs.vector import Draws, VectorEnv
 from rljax.numerics import random
 from rljax.numerics.compiler import CPU_FLAGS, compiler_options
 from rljax.numerics.sharding import shard_leading_axis
+from rljax.numerics.sums import add_compensated
 
 
 class Totals(NamedTuple):
     """Sums over all steps of each of `B` environments.
 
     Attributes:
-        reward: float32 `[B]`, the sum of all rewards.
+        reward: float32 `[B]`, the sum of all rewards, to the last bit.
         episodes: int32 `[B]`, episodes that ended.
     """
 
@@ -80,8 +82,8 @@ def compile_simulation(
 
     def run(key: jax.Array, params: Any, policy: Any) -> Totals:
         start_key, steps_key, key = jax.random.split(key, 3)
-        reset_words = jax.random.bits(start_key, (2,))
-        step_words = jax.random.bits(steps_key, (num_steps, 2))
+        reset_words = jax.random.bits(start_key, (2,), jnp.uint32)
+        step_words = jax.random.bits(steps_key, (num_steps, 2), jnp.uint32)
         block = functools.partial(_simulate_block, env, act, size)
 
         def blocks(first_indices, *shared):
@@ -104,37 +106,40 @@ def _simulate_block(
     """The totals of environments `first_index` to `first_index + size`."""
     vector = VectorEnv(env)
     index = first_index + jnp.arange(size, dtype=jnp.uint32)
+    if isinstance(params, ParamsPerEnv):
+        params = params.rows(index)
 
     def draw(words, step_key, reset_key):
         """Number 0 is the policy's; then come the step's numbers and the reset's."""
         taken = vector.step_size or 0
-        ahead = Draws(
-            _numbers(words, index, 1, vector.step_size),
-            _numbers(words, index, 1 + taken, vector.reset_size),
+        return Draws(
+            _draws(words, step_key, index, 1, vector.step_size),
+            _draws(words, reset_key, index, 1 + taken, vector.reset_size),
         )
-        return vector.draw(step_key, reset_key, size, ahead)
 
     def one_step(carry, words):
-        key, state, observation, totals = carry
+        key, state, observation, totals, lost = carry
         key, step_key, reset_key = jax.random.split(key, 3)
         action = act(policy, observation, random.uniform(words, index, 0))
         draws = draw(words, step_key, reset_key)
         after, timestep = vector.step_and_reset(draws, params, state, action)
         done = timestep.terminated | timestep.truncated
-        totals = Totals(totals.reward + timestep.reward, totals.episodes + done)
-        return (key, *after, totals), None
+        reward, lost = add_compensated(totals.reward, lost, timestep.reward)
+        return (key, *after, Totals(reward, totals.episodes + done), lost), None
 
-    key, step_key, reset_key = jax.random.split(jax.random.fold_in(key, first_index), 3)
+    # Every block uses it: a key is an environment's own by the index folded in.
+    key, step_key, reset_key = jax.random.split(jax.random.clone(key), 3)
     draws = draw(reset_words, step_key, reset_key)
-    nothing = Totals(jnp.zeros(size, jnp.float32), jnp.zeros(size, jnp.int32))
-    carry = key, *vector.reset_all(draws.reset, params), nothing
+    zeros = jnp.zeros(size, jnp.float32)
+    nothing = Totals(zeros, jnp.zeros(size, jnp.int32)), zeros
+    carry = key, *vector.reset_all(draws.reset, params), *nothing
     return jax.lax.scan(one_step, carry, step_words)[0][3]
 
 
-def _numbers(words, index, first, count):
-    """`[B, count]` numbers of the environments `index`, or None if none are taken."""
+def _draws(words, key, index, first, count):
+    """`[B, count]` numbers of the environments `index`; a key each if they take keys."""
     if count is None:
-        return None
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
     numbers = [random.uniform(words, index, first + i) for i in range(count)]
     return jnp.stack(numbers, axis=-1)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rljax.extras import require
+from rljax.numerics.identity import identity
 from rljax.numerics.statistics import interquartile_mean
 from rljax.numerics.validation import check_at_least
 from rljax.sweeps.points import LogUniform, OneOf, Point, Space, check_space
@@ -71,7 +72,7 @@ def search(
         sampler = optuna.samplers.TPESampler(seed=sampler_seed, constant_liar=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _study(name, storage, sampler)
-    settings = {what: repr(space) for what, space in spaces.items()}
+    settings = {what: identity(space) for what, space in spaces.items()}
     settings |= problem.described() | {"num_seeds": num_seeds, "seed": seed}
     stored = study.user_attrs.get("settings", {} if study.trials else settings)
     if other := differences(stored, settings):

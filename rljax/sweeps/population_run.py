@@ -98,9 +98,9 @@ class PopulationRunner:
                 f"warning: {len(self._keys)} seeds of one configuration take about "
                 f"{needed / 1e9:.2g} GB, and {limit / 1e9:.2g} GB are free."
             )
-        train(self._agents, state, task, 1)
+        train(self._agents, state, task, 1, raise_if_diverged=False)
         updates = Stopwatch()
-        train(self._agents, state, task, 2)
+        train(self._agents, state, task, 2, raise_if_diverged=False)
         each = self._eval_updates[-1] * updates.seconds_run / 2
         evaluation = Stopwatch()
         self._evaluate(state, task, 0)
@@ -199,6 +199,7 @@ class PopulationRunner:
                 pause_every=_PAUSE_EVERY,
                 on_pause=on_pause,
                 metrics=metrics,
+                raise_if_diverged=False,  # an evaluation finds it
             )
         progress.record(self._evaluate(state, task, progress.step), found)
         progress.seconds += stopwatch.seconds_run
@@ -293,6 +294,8 @@ class PopulationRunner:
 
     def _bytes(self, state: Any, task: Any) -> float:
         """What training and evaluating take at their most, over all devices."""
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+            return 0.0  # nothing is compiled that could be asked
         metrics = no_metrics(self._agents, state, task)
         arguments = self._agents, state, task, jnp.int32(0), metrics
         test = jax.jit(self._test).lower(state, task, self._keys_of(state, 0))

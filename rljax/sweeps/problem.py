@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,11 +9,25 @@ import jax
 import numpy as np
 
 from rljax.base import Algorithm, AlgorithmModule
+from rljax.envs.variation import ParamsPerEnv, one_of
+from rljax.numerics.identity import identity
 from rljax.numerics.validation import check_name
 from rljax.rollouts.rollout import evaluate
 from rljax.sweeps.points import Point
 from rljax.sweeps.results import COLUMNS
-from rljax.training.populations import decay_over, stack
+from rljax.training.populations import (
+    decay_over,
+    field,
+    field_names,
+    kind_of,
+    stack,
+    with_fields,
+)
+
+
+def _as_given(hyperparams: Any, num_updates: int) -> Any:
+    del num_updates
+    return hyperparams
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +37,7 @@ class Problem:
     Attributes:
         algorithm: `(network, config)`, makes the learner; both are static.
         evaluate: `(network, state, task, key) -> scalar`, pure: the mean return of one
-            member's policy.
+            member's policy. Functions and environment are part of a sweep's identity.
         network: the default network; a hashable dataclass, as Flax modules are.
         config: the default configuration; a frozen dataclass with `batch_size` and
             `updates(total_steps)`.
@@ -34,7 +47,6 @@ class Problem:
         prepare: `(hyperparams, num_updates) -> hyperparams`, of one run.
         check: raises a ValueError for hyperparameters out of their ranges.
         check_task: likewise for environment parameters.
-        about: what else the results depend on, in words, such as the environment.
     """
 
     algorithm: Callable[[Any, Any], Algorithm[Any]]
@@ -44,17 +56,39 @@ class Problem:
     hyperparams: Any
     task: Any
     total_steps: int
-    prepare: Callable[[Any, int], Any] = lambda hyperparams, num_updates: hyperparams
+    prepare: Callable[[Any, int], Any] = _as_given
     check: Callable[[Any], None] = lambda hyperparams: None
     check_task: Callable[[Any], None] = lambda task: None
-    about: str = ""
 
     def described(self) -> dict[str, Any]:
-        """All that the results depend on, as JSON."""
-        parts = ("network", "config", "hyperparams", "task", "about")
-        # Addresses in memory differ from process to process.
-        words = {x: re.sub(" at 0x[0-9a-f]+", "", str(getattr(self, x))) for x in parts}
-        return words | {"total_steps": self.total_steps}
+        """All that the results depend on, as JSON.
+
+        Raises:
+            ValueError: something cannot be identified.
+        """
+        checks = ("check", "check_task")  # they only refuse
+        names = [f.name for f in dataclasses.fields(self) if f.name not in checks]
+        return {name: identity(getattr(self, name)) for name in names}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MeanReturn:
+    """The mean return of the greedy policy of an algorithm's state, over episodes."""
+
+    algorithm: AlgorithmModule
+    env: Any
+    num_episodes: int
+    max_steps: int
+
+    def __call__(
+        self, network: Any, state: Any, task: Any, key: jax.Array
+    ) -> jax.Array:
+        """Plays the episodes; consumes `key`."""
+        act = functools.partial(self.algorithm.act, network, state, greedy=True)
+        play = functools.partial(
+            evaluate, num_episodes=self.num_episodes, max_steps=self.max_steps
+        )
+        return play(key, self.env, task, act).returns.mean()
 
 
 class Group(NamedTuple):
@@ -88,6 +122,7 @@ def make_problem(
     config: Any = None,
     hyperparams: Any = None,
     decay: bool = True,
+    max_steps: int | None = None,
 ) -> Problem:
     """An algorithm on an environment, by its greedy policy's mean return over episodes.
 
@@ -95,29 +130,35 @@ def make_problem(
         algorithm: its module, such as `rljax.algorithms.ppo`.
         env: the environment.
         network: what the algorithm trains; hashable.
-        task: the environment's parameters; its `max_steps` bounds every episode.
+        task: the environment's parameters.
         total_steps: environment steps of each run: a budget, never exceeded.
         num_episodes: episodes in an evaluation of each run.
         config: the default configuration; by default the module's.
         hyperparams: likewise.
         decay: let the learning rate fall to 0 over each run, if the algorithm can and
             neither `hyperparams` nor a point sets `decay_updates`.
+        max_steps: bound on an evaluation's episodes; by default the task's `max_steps`.
+
+    Raises:
+        ValueError: there is no bound on episodes.
     """
-    max_steps = task.max_steps
-
-    def mean_return(network: Any, state: Any, task: Any, key: jax.Array) -> jax.Array:
-        act = functools.partial(algorithm.act, network, state, greedy=True)
-        return evaluate(
-            key, env, task, act, num_episodes=num_episodes, max_steps=max_steps
-        ).returns.mean()
-
-    def prepare(hyperparams: Any, num_updates: int) -> Any:
-        return decay_over(hyperparams, num_updates) if decay else hyperparams
+    one = one_of(task)
+    if max_steps is None:
+        if "max_steps" not in field_names(one):
+            raise ValueError(
+                f"an evaluation needs a bound on its episodes, and {type(one).__name__} "
+                f"has no max_steps. Give max_steps=1000, say."
+            )
+        max_steps = int(field(one, "max_steps"))
 
     def check_task(swept: Any) -> None:
+        swept = swept.params if isinstance(swept, ParamsPerEnv) else swept
         if check := getattr(env, "check_params", None):
             check(swept)
-        if (longest := int(np.max(swept.max_steps))) > max_steps:
+        longest = max_steps
+        if "max_steps" in field_names(swept):
+            longest = int(np.max(field(swept, "max_steps")))
+        if longest > max_steps:
             raise ValueError(
                 f"max_steps must be at most {max_steps}, after which evaluations end, got "
                 f"{longest}. Raise the task's own max_steps."
@@ -125,16 +166,15 @@ def make_problem(
 
     return Problem(
         algorithm=functools.partial(algorithm.make, env),
-        evaluate=mean_return,
+        evaluate=MeanReturn(algorithm, env, num_episodes, max_steps),
         network=network,
         config=algorithm.Config() if config is None else config,
         hyperparams=algorithm.Hyperparams() if hyperparams is None else hyperparams,
         task=task,
         total_steps=total_steps,
-        prepare=prepare,
+        prepare=decay_over if decay else _as_given,
         check=algorithm.check_hyperparams,
         check_task=check_task,
-        about=f"{env}, {num_episodes} episodes, decay {decay}",
     )
 
 
@@ -153,7 +193,7 @@ def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
             f"it to all."
         )
     parts = {
-        name: names_of(getattr(problem, name))
+        name: field_names(getattr(problem, name))
         for name in ("network", "config", "hyperparams", "task")
     }
     everything = [name for names in parts.values() for name in names]
@@ -181,32 +221,27 @@ def group(problem: Problem, points: Sequence[Point]) -> tuple[Group, ...]:
     )
 
 
+def replaced(part: Any, point: Mapping[str, Any]) -> Any:
+    """A part of the problem with a point's values in the fields of the same names."""
+    values = {name: point[name] for name in field_names(part) if name in point}
+    return with_fields(part, **values)
+
+
 def _check_static(part: Any, point: Point) -> None:
     """Raises a ValueError if a value is of another kind than what it replaces."""
-    for name in [name for name in names_of(part) if name in point]:
-        value, default = point[name], getattr(part, name)
+    for name in [name for name in field_names(part) if name in point]:
+        value, default = point[name], field(part, name)
         if isinstance(default, tuple):
             rule = "a tuple of whole numbers above 0"
             fits = isinstance(value, tuple) and min(value, default=0) > 0
         else:
-            rule, kind = f"of type {type(default).__name__}", type(default)
+            kind = kind_of(part, name)
+            rule = f"of type {kind.__name__}"
             fits = type(value) in ((int, float) if kind is float else (kind,))
         if not fits:
             raise ValueError(
                 f"{name} must be {rule}, such as {default}, got {value!r}. Change it."
             )
-
-
-def names_of(part: Any) -> list[str]:
-    """The names of a dataclass's fields that a sweep may replace."""
-    flax = ("parent", "name")  # every module has these
-    return [f.name for f in dataclasses.fields(part) if f.init and f.name not in flax]
-
-
-def replaced(part: Any, point: Mapping[str, Any]) -> Any:
-    """A dataclass with the values of a point in the fields of the same names."""
-    values = {name: point[name] for name in names_of(part) if name in point}
-    return dataclasses.replace(part, **values)
 
 
 def _group(problem, network, config, indices, points, parts) -> Group:
@@ -219,7 +254,7 @@ def _group(problem, network, config, indices, points, parts) -> Group:
 
     # Some field is needed to say how many members there are.
     first = parts["hyperparams"][0]
-    default = [getattr(hyperparams, first)] * len(indices)
+    default = [field(hyperparams, first)] * len(indices)
     stacked = stack(hyperparams, **({first: default} | columns("hyperparams")))
     problem.check(stacked)
     swept = columns("task")

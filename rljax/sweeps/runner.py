@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rljax.numerics.identity import identity
 from rljax.numerics.validation import check_at_least
 from rljax.sweeps.points import Point, plain
 from rljax.sweeps.population_run import PopulationRunner, Rungs, nearest
@@ -56,7 +57,7 @@ def sweep(
     num_evaluations: int = 20,
     rungs: Sequence[float] = (),
     target: float | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     checkpoint_every: float = 60.0,
     max_bytes: float | None = None,
     should_stop: Callable[[], str | None] = lambda: None,
@@ -87,6 +88,7 @@ def sweep(
         ValueError: an argument is out of its range; before any compiling.
     """
     points = [plain(point) for point in points]
+    folder = None if folder is None else Path(folder)
     settings: dict[str, Any] = {
         "num_seeds": num_seeds,
         "num_evaluations": num_evaluations,
@@ -100,7 +102,7 @@ def sweep(
         PopulationRunner(problem, group_, keys, evaluation_key, eval_fractions)
         for group_ in groups
     ]
-    by_name = {f"point {i}": str(point) for i, point in enumerate(points)}
+    by_name = {f"point {i}": identity(point) for i, point in enumerate(points)}
     settings = by_name | problem.described() | settings | {"seed": seed}
     settings = json.loads(dumps(settings))
     _plan(runners, settings, len(points), num_seeds, folder, max_bytes)

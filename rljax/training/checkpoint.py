@@ -52,9 +52,11 @@ def save(
         The checkpoint's path.
 
     Raises:
+        TypeError: a leaf is no array, the step no whole number, or the metadata no JSON.
         CheckpointError: it could not be written. Those of earlier updates are as they
             were; one of this update, or a later one, is removed before.
     """
+    _check(step, state, metadata)
     import orbax.checkpoint as ocp
     from orbax.checkpoint.checkpoint_managers import LatestN
 
@@ -62,7 +64,7 @@ def save(
 
     folder = Path(folder).absolute()
     path = folder / f"{step:012d}"
-    description = {"step": step, "metadata": metadata, "leaves": _describe(state)}
+    description = {"step": int(step), "metadata": metadata, "leaves": _describe(state)}
     options = ocp.CheckpointManagerOptions(
         step_format_fixed_length=12,
         preservation_policy=LatestN(keep),
@@ -81,7 +83,7 @@ def save(
         with ocp.CheckpointManager(folder, options=options) as manager:
             for later in [x for x in steps(folder) if x >= step]:
                 manager.delete(later)
-            manager.save(step, args=arguments, force=True)
+            manager.save(int(step), args=arguments, force=True)
         sync(path)
         sync(folder)
     # Orbax reports a full disk in exceptions of several unrelated types.
@@ -94,6 +96,28 @@ def save(
             f"writable, and run the same command again: earlier checkpoints are whole."
         ) from error
     return path
+
+
+def _check(step: Any, state: Any, metadata: Any) -> None:
+    if isinstance(step, bool) or not isinstance(step, int | np.integer) or step < 0:
+        raise TypeError(
+            f"step must be a whole number of updates, got {step!r}. Use int(state.step), "
+            f"say."
+        )
+    for path, x in jax.tree_util.tree_leaves_with_path(state):
+        if not isinstance(x, jax.Array | np.ndarray):
+            raise TypeError(
+                f"a checkpoint holds arrays, got the {type(x).__name__} {x!r} at "
+                f"state{jax.tree_util.keystr(path)}. Make it one of a fixed dtype: "
+                f"jnp.int32(...) or jnp.float32(...)."
+            )
+    try:
+        json.dumps(metadata)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"metadata must be JSON, got {metadata!r}: {error}. Convert its numbers with "
+            f"int(...) or float(...)."
+        ) from error
 
 
 def restore(path: Path, like: State) -> tuple[State, dict[str, Any]]:

@@ -1,10 +1,13 @@
 """Atomic and locked files, and strict JSON."""
 
 import contextlib
+import errno
+import functools
 import json
 import math
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,7 +35,7 @@ def write_atomically(path: Path, text: str) -> None:
         with beside.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            flush_to_disk(file.fileno())
         beside.replace(path)
         sync(path.parent)
     except OSError:
@@ -80,13 +83,47 @@ def locked(path: Path, in_use: str) -> Iterator[BinaryIO]:
         yield file
 
 
+# What systems say that cannot do it: some network file systems, and Windows for folders.
+_CANNOT_SYNC = {
+    errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF,
+    errno.EACCES, errno.EPERM, errno.EISDIR,
+}  # fmt: skip
+
+
 def sync(path: Path) -> None:
     """Flushes a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        _warn_once_or_raise(error)
+        return
+    try:
+        flush_to_disk(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_to_disk(descriptor: int) -> None:
+    """`os.fsync`; where the file system has none, goes on with one warning."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        _warn_once_or_raise(error)
+
+
+def _warn_once_or_raise(error: OSError) -> None:
+    if error.errno not in _CANNOT_SYNC:
+        raise error
+    _warn_about_sync()
+
+
+@functools.cache
+def _warn_about_sync() -> None:
+    warnings.warn(
+        "this file system cannot flush to the disk: what was written last may be lost if "
+        "the machine loses power.",
+        stacklevel=2,
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +10,7 @@ import numpy as np
 
 from rljax.base import Mean
 from rljax.extras import require
-from rljax.training.files import dumps
+from rljax.training.files import dumps, flush_to_disk
 
 Row = dict[str, Any]
 """One log entry as plain numbers; a population's values are lists over its members."""
@@ -27,6 +26,7 @@ class LogEntry(NamedTuple):
         evaluation: what `evaluate` returned, empty if it was not due.
         seconds_compile: seconds that this call of `train` has spent compiling.
         seconds_run: all other seconds of this call.
+        diverged: bool `[]` or `[N]`, whether a parameter is no longer finite.
     """
 
     step: int
@@ -34,6 +34,7 @@ class LogEntry(NamedTuple):
     evaluation: dict[str, np.ndarray]
     seconds_compile: float
     seconds_run: float
+    diverged: np.ndarray
 
 
 def value_of(mean: Mean) -> np.ndarray:
@@ -68,7 +69,7 @@ class JsonLines:
 
     def sync(self) -> None:
         """Puts the file on the disk."""
-        os.fsync(self._file.fileno())
+        flush_to_disk(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file."""

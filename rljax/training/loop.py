@@ -10,6 +10,7 @@ import numpy as np
 
 from rljax.base import Algorithm, Metrics, State
 from rljax.numerics.compiler import Stopwatch, compiler_options
+from rljax.training.files import RunError
 from rljax.training.loggers import LogEntry, value_of
 
 
@@ -27,6 +28,7 @@ def train(
     pause_every: float | None = None,
     on_pause: Callable[[State, Metrics], bool | None] | None = None,
     metrics: Metrics | None = None,
+    raise_if_diverged: bool = True,
 ) -> State:
     """Takes `num_updates` updates, reporting between compiled chunks of them.
 
@@ -51,13 +53,18 @@ def train(
         on_pause: called between reports with the state and the metrics pooled since the
             last one; save both to go on from here. Returning True stops.
         metrics: those passed to `on_pause` together with this state.
+        raise_if_diverged: end where no member has finite parameters any more. Where some
+            have, `LogEntry.diverged` says which have not.
 
     Returns:
         The state after the last update taken.
 
     Raises:
-        ValueError: a number of updates or an interval is wrong, or a key is missing.
+        ValueError: a number of updates or an interval is wrong, a key is missing, or
+            the algorithm refuses its hyperparameters or task.
+        RunError: the run diverged, or all of a population did; found at a report.
     """
+    algorithm.check(state, task)
     _check(num_updates, log_every, evaluate, evaluate_every, evaluation_key)
     stopwatch, step = Stopwatch(), updates_taken(state)
     last = step + num_updates
@@ -69,6 +76,13 @@ def train(
     pooled = no_metrics(algorithm, state, task) if metrics is None else metrics
 
     def report(metrics: Metrics, due: bool) -> bool:
+        lost = diverged(state)
+        if raise_if_diverged and lost.all():
+            runs = f"all {lost.size} runs have" if lost.ndim else "the run has"
+            raise RunError(
+                f"training diverged: {runs} parameters that are not finite, found at "
+                f"update {step:,}. Lower the learning rate, say."
+            )
         evaluation = {}
         if due and evaluator is not None and evaluation_key is not None:
             found = evaluator(state, jax.random.fold_in(evaluation_key, step))
@@ -77,7 +91,7 @@ def train(
             return False
         values = {name: value_of(mean) for name, mean in metrics.items()}
         seconds = stopwatch.seconds_compile, stopwatch.seconds_run
-        return bool(on_log(state, LogEntry(step, values, evaluation, *seconds)))
+        return bool(on_log(state, LogEntry(step, values, evaluation, *seconds, lost)))
 
     if step == 0 and evaluator is not None and report({}, due=True):
         return state
@@ -135,6 +149,20 @@ def no_metrics(algorithm: Algorithm[State], state: State, task: Any) -> Metrics:
     like: Any = state
     device = like.step.sharding if like.step.committed else None
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=device), shapes)
+
+
+def diverged(state: Any) -> np.ndarray:
+    """Bool `[]`, or `[N]` of a population: whether some parameter is not finite."""
+    return np.asarray(_not_finite(getattr(state, "params", ()), state.step))
+
+
+@jax.jit
+def _not_finite(params: Any, step: jax.Array) -> jax.Array:
+    found = jnp.zeros(step.shape, bool)
+    for leaf in jax.tree.leaves(params):
+        finite = jnp.isfinite(leaf).reshape(*step.shape, -1).all(-1)
+        found |= ~finite
+    return found
 
 
 @jax.jit

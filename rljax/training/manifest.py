@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -12,7 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from rljax.numerics.identity import identity
 
 
 def manifest(experiment: str, settings: Any) -> dict[str, Any]:
@@ -51,11 +51,19 @@ def flat(settings: Any) -> dict[str, Any]:
             continue
         if dataclasses.is_dataclass(value):
             out |= {f"{field.name}.{k}": v for k, v in flat(value).items()}
-        elif isinstance(value, float) and not math.isfinite(value):
-            out[field.name] = str(value)
         else:
-            out[field.name] = json.loads(json.dumps(np.asarray(value).tolist()))
+            out[field.name] = _json(value)
     return out
+
+
+def _json(value: Any) -> Any:
+    """JSON's own kinds as they are, and anything else as the text that identifies it."""
+    if isinstance(value, tuple | list):
+        return [_json(x) for x in value]
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if type(value) in (type(None), bool, int, float, str) and finite:
+        return value
+    return identity(value)
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

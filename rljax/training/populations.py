@@ -1,8 +1,10 @@
 """Many runs in one compiled program: populations, and the points of a sweep."""
 
+import contextlib
 import dataclasses
 import functools
 import math
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,9 +39,10 @@ def population(
     init = jax.vmap(algorithm.init, in_axes=(0, 0, task_axes))
     step = jax.vmap(algorithm.step, in_axes=(0, task_axes))
     if devices is None:
-        return Algorithm(init, step)
+        return Algorithm(init, step, algorithm.check)
     init = map_over_devices(init, (0, 0, task_axes), devices)
-    return Algorithm(init, map_over_devices(step, (0, task_axes), devices))
+    step = map_over_devices(step, (0, task_axes), devices)
+    return Algorithm(init, step, algorithm.check)
 
 
 def map_over_devices(
@@ -72,7 +75,7 @@ def _in_blocks(function: Any, in_axes: tuple[Any, ...]) -> Any:
         def block(members: list[Any]) -> Any:
             rest, pairs = iter(members), zip(args, in_axes, strict=True)
             return function(
-                *(_reusable(x) if axis is None else next(rest) for x, axis in pairs)
+                *(reusable(x) if axis is None else next(rest) for x, axis in pairs)
             )
 
         few = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), mapped)
@@ -101,8 +104,8 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
     """Gives every member its numbers: leaves `[N]`.
 
     Args:
-        numbers: hyperparameters, or an environment's parameters: a Flax struct of
-            scalars.
+        numbers: hyperparameters, or an environment's parameters: a dataclass, NamedTuple
+            or dictionary of numbers, or of arrays, which get a leading axis.
         values: N for each field named; the other fields are the same for all.
 
     Raises:
@@ -114,15 +117,13 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
         >>> stack(PPOHyperparams(), learning_rate=[1e-4, 1e-3]).gamma.tolist()
         [0.9900000095367432, 0.9900000095367432]
     """
-    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(numbers))
-    is_struct = dataclasses.is_dataclass(numbers) and not is_leaf
-    if not is_struct:
+    fields = field_names(numbers)
+    if not fields or jax.tree_util.treedef_is_leaf(jax.tree.structure(numbers)):
         raise ValueError(
             f"stack takes numbers that may be traced, got {type(numbers).__name__}, "
             f"whose fields fix shapes. Train one population for each of its values; "
             f"sweeps of `grid` points do."
         )
-    fields = [field.name for field in dataclasses.fields(numbers)]
     for name, column in values.items():
         check_name(name, fields, type(numbers).__name__)
         check_column(name, column, static=False)
@@ -136,10 +137,10 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
     (size,) = sizes
 
     def column_of(name: str) -> jax.Array:
-        default = getattr(numbers, name)
-        dtype: Any = np.int32 if isinstance(default, int) else np.float32
-        column = np.asarray(values.get(name, [default] * size))
-        if isinstance(default, int):
+        whole = kind_of(numbers, name) is int
+        dtype: Any = np.int32 if whole else np.float32
+        column = np.asarray(values.get(name, [field(numbers, name)] * size))
+        if whole:
             wrong = (column != np.rint(column)) | (abs(column) >= 2**31)
             rule = "whole numbers below 2**31"
         else:
@@ -157,13 +158,52 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
     return type(numbers)(**{name: column_of(name) for name in fields})
 
 
+def field_names(numbers: Any) -> list[str]:
+    """The names in a dataclass, a NamedTuple or a dictionary; none of anything else."""
+    if isinstance(numbers, dict):
+        return list(numbers)
+    if dataclasses.is_dataclass(numbers):
+        flax = ("parent", "name")  # every module has these
+        fields = dataclasses.fields(numbers)
+        return [f.name for f in fields if f.init and f.name not in flax]
+    return list(getattr(numbers, "_fields", ()))
+
+
+def field(numbers: Any, name: str) -> Any:
+    """The value of that name in a dataclass, a NamedTuple or a dictionary."""
+    return numbers[name] if isinstance(numbers, dict) else getattr(numbers, name)
+
+
+def with_fields(numbers: Any, **values: Any) -> Any:
+    """The same with other values of some names."""
+    if isinstance(numbers, dict):
+        return numbers | values
+    if hasattr(numbers, "_fields"):
+        return numbers._replace(**values)
+    return dataclasses.replace(numbers, **values)
+
+
+def kind_of(struct: Any, name: str) -> type:
+    """int, float or another type: of a dataclass's field as annotated, or else its value.
+
+    A number's annotation decides, so that a default written `1` does not forbid `0.5`.
+    """
+    with contextlib.suppress(NameError, TypeError):  # an annotation out of reach
+        if (hint := typing.get_type_hints(type(struct)).get(name)) in (int, float):
+            return hint
+    value = field(struct, name)
+    kinds = {"i": int, "u": int, "f": float}
+    is_plain = isinstance(value, bool | int | float | tuple | str)
+    return type(value) if is_plain else kinds.get(np.asarray(value).dtype.kind, object)
+
+
 def member(tree: Any, index: int | slice | np.ndarray) -> Any:
     """One member of a population's state, or several of them."""
-    return jax.tree.map(lambda x: x[index], _reusable(tree))
+    return jax.tree.map(lambda x: x[index], reusable(tree))
 
 
-def _reusable(tree: Any) -> Any:
-    """The same tree with cloned keys, so that JAX lets them be used once more."""
+def reusable(tree: Any) -> Any:
+    """The same tree with cloned keys, which may be used although the tree's are."""
 
     def one(x: Any) -> Any:
         is_key = jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)

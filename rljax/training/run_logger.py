@@ -23,6 +23,7 @@ from rljax.training.loggers import (
     read_rows,
 )
 from rljax.training.manifest import differences
+from rljax.training.populations import reusable
 from rljax.training.progress import Console
 from rljax.training.run_folder import RunFolder, stopped
 
@@ -80,6 +81,7 @@ class RunLogger:
         self._loggers: list[Logger] = []
         self._stopwatch = Stopwatch()
         self._saved_at = 0.0
+        self._diverged: set[int] = set()
 
     @property
     def updates_left(self) -> int:
@@ -101,9 +103,8 @@ class RunLogger:
             like = jax.eval_shape(init, *args)
             restored = checkpoint.restore_latest(path / "checkpoints", like)
         if restored is None:
-            # A compiled program leaves the keys free to be used again, for a picture
-            # of the untrained policy.
-            state = jax.jit(init).lower(*args).compile()(*args)
+            # The keys may be used again, for a picture of the untrained policy.
+            state = jax.jit(init)(*reusable(args))
         else:
             state, metadata = restored
             self._before = self._resumed(metadata)
@@ -119,13 +120,14 @@ class RunLogger:
         interrupted = self._folder.should_stop() is not None
         seconds = self._stopwatch.seconds_run
         steps = (entry.step - self._before.step) * self._steps_per_update
+        evaluation = self._without_diverged(entry)
         row: Row = {
             "step": entry.step,
             "env_steps": entry.step * self._steps_per_update,
             "env_steps_per_second": steps / max(seconds, 1e-9),
             "seconds_run": self._before.seconds_run + seconds,
             **entry.metrics,
-            **entry.evaluation,
+            **evaluation,
         }
         row = json.loads(dumps(row))
         self.rows.append(row)
@@ -140,6 +142,25 @@ class RunLogger:
         if entry.step and (stop or due or entry.step == self._num_updates):
             self._save(state)
         return stop
+
+    def _without_diverged(self, entry: LogEntry) -> dict[str, np.ndarray]:
+        """The evaluation, NaN in the place of members that have diverged."""
+        new = set(np.flatnonzero(entry.diverged).tolist()) - self._diverged
+        if new:
+            self._diverged |= new
+            log_line(
+                f"warning: of the runs, {', '.join(map(str, sorted(new)))} diverged before "
+                f"update {entry.step:,}: left out of all figures that follow"
+            )
+
+        def without(values: np.ndarray) -> np.ndarray:
+            per_run = values.ndim and len(values) == entry.diverged.size
+            if not per_run or not np.issubdtype(values.dtype, np.floating):
+                return values
+            lost = entry.diverged.reshape(-1, *(1,) * (values.ndim - 1))
+            return np.where(lost, np.nan, values)
+
+        return {name: without(values) for name, values in entry.evaluation.items()}
 
     def check_finished(self) -> None:
         """Raises a RunError, about how to resume, if a signal stopped the run early."""

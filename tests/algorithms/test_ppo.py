@@ -83,7 +83,7 @@ def test_it_values_what_lies_beyond_a_time_limit(learned):
 
 
 def test_it_learns_continuous_actions():
-    network = NormalActorCritic(action_size=1, hidden=(16,))
+    network = NormalActorCritic(action_size=1, hidden=(16,), low=-10.0, high=10.0)
     algorithm = ppo(probes.ContinuousTarget(), network, CONFIG)
     state = jax.jit(algorithm.init)(jax.random.key(0), FAST, None)
     state = train(algorithm, state, None, 300)
@@ -209,7 +209,7 @@ def test_a_hyperparameter_out_of_range_is_refused(name, value):
     ("network", "made"),
     [
         (ActorCritic(num_actions=3), "3 discrete actions"),
-        (NormalActorCritic(action_size=2), r"actions of shape \(2,\)"),
+        (NormalActorCritic(action_size=2), r"actions float32\[2\]"),
     ],
 )
 def test_a_network_for_other_actions_is_refused(network, made, key):

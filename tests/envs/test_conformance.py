@@ -61,6 +61,7 @@ class BadStepNoise(Walk):
     """Steps that are NaN for some of the noise; `step` itself is good."""
 
     step_noise: Any = 1
+    step = Walk.step
 
     def step_from_noise(self, noise, state, action, params):
         position = jnp.where(noise[0] < 0.4, jnp.nan, 0.5)
@@ -74,6 +75,8 @@ class BadStepNoise(Walk):
 class WithDensity(Walk):
     start_density: Callable = lambda state: jnp.float32(0.0)
     step_density: Callable = lambda error: -0.5 * error**2
+
+    reset, step = Walk.reset, Walk.step
 
     def log_prob_reset(self, state, params):
         return self.start_density(state)
@@ -122,6 +125,8 @@ class BadNoise(Walk):
 
 class WrongNumNoise(BadNoise):
     num_noise: ClassVar[int] = 2
+
+    reset = Walk.reset
 
     def reset_from_noise(self, noise, params):
         (position,) = noise

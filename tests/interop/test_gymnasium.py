@@ -1,11 +1,15 @@
 import dataclasses
+import subprocess
+import sys
 import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pendulum import Pendulum, PendulumParams
 
+from rljax.algorithms.networks import make_network
 from rljax.base import TimeStep
 from rljax.envs import CartPole, CartPoleParams, Thermostat, ThermostatParams
 from rljax.envs.spaces import Box, Discrete
@@ -218,9 +222,29 @@ def test_nested_spaces_and_continuous_actions(mode):
             "no episode was started",
         ),
         (
-            lambda: GymnasiumVectorEnv(*CASES[0], 2).reset(seed=[1, 2]),
+            lambda: GymnasiumVectorEnv(*CASES[0], 2).reset(seed=[1, 2, 3]),
             ValueError,
-            r"one integer for all environments, got \[1, 2\]",
+            r"one for each of 2 environments, got \[1, 2, 3\]",
+        ),
+        (
+            lambda: GymnasiumVectorEnv(*CASES[0], 2).reset(seed="abc"),
+            ValueError,
+            "got 'abc'",
+        ),
+        (
+            lambda: GymnasiumVectorEnv(*CASES[0], 2).reset(options={"masspole": 1}),
+            ValueError,
+            "only reset_mask of options, got masspole",
+        ),
+        (
+            lambda: GymnasiumEnv(*CASES[0]).reset(options={"low": 0, "high": 1}),
+            ValueError,
+            "none of options, got high, low",
+        ),
+        (
+            lambda: pendulum_env().step(np.array([2.27])),
+            ValueError,
+            "clip to its low and high",
         ),
         (
             lambda: GymnasiumVectorEnv(*CASES[0], 2).reset(
@@ -241,6 +265,73 @@ def test_nested_spaces_and_continuous_actions(mode):
 def test_errors_say_what_to_do(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def pendulum_env():
+    adapted = GymnasiumEnv(Pendulum(), PendulumParams())
+    adapted.reset(seed=0)
+    return adapted
+
+
+@pytest.mark.parametrize(
+    "action", [np.array([0.5]), np.float32([0.5]), [0.5], np.array([1]), jnp.ones(1)]
+)
+def test_actions_may_be_of_any_precision(action):
+    pendulum_env().step(action)
+    many = GymnasiumVectorEnv(Pendulum(), PendulumParams(), 2)
+    many.reset(seed=0)
+    many.step(np.stack([np.asarray(action)] * 2))
+
+
+def test_our_own_policy_keeps_to_the_bounds_of_our_own_adapter():
+    network = make_network(Pendulum(), PendulumParams(), hidden=(8,))
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 3)))
+    wide = params | {"params": params["params"] | {"log_std": jnp.full(1, 3.0)}}
+    many = GymnasiumVectorEnv(Pendulum(), PendulumParams(), 512)
+    observation, _ = many.reset(seed=0)
+
+    @jax.jit
+    def act(observation, key):
+        return network.apply(wide, observation, method="policy").sample(key)
+
+    actions = act(observation, jax.random.key(1))
+    assert float(jnp.abs(actions).max()) == 2.0
+    many.step(actions)
+
+
+def test_a_seed_for_each_environment():
+    many = GymnasiumVectorEnv(*CASES[0], 3)
+    first, _ = many.reset(seed=[1, 2, 1])
+    np.testing.assert_array_equal(first[0], first[2])
+    assert (first[0] != first[1]).any()
+    other, _ = GymnasiumVectorEnv(*CASES[0], 3).reset(seed=np.array([2, 1, 7]))
+    np.testing.assert_array_equal(first[:2], other[1::-1])
+    after = many.step(np.array([0, 1, 0]))[0]
+    again = GymnasiumVectorEnv(*CASES[0], 3)
+    again.reset(seed=[1, 2, 1])
+    np.testing.assert_array_equal(after, again.step(np.array([0, 1, 0]))[0])
+    mask = np.array([True, False, False])
+    partly, _ = many.reset(seed=[5, None, None], options={"reset_mask": mask})
+    np.testing.assert_array_equal(partly[1:], after[1:])
+
+
+def test_processes_that_were_forked_are_refused_instead_of_hanging():
+    code = """
+import sys; sys.path.insert(0, "tests")
+import gymnasium
+from rljax import CartPole, CartPoleParams
+from rljax.interop.gymnasium import GymnasiumEnv
+make = lambda: GymnasiumEnv(CartPole(), CartPoleParams())
+make().reset(seed=0)
+envs = gymnasium.vector.AsyncVectorEnv([make, make], context="fork")
+envs.reset(seed=0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert 'AsyncVectorEnv(..., context="spawn")' in done.stderr
 
 
 def started():

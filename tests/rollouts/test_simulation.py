@@ -20,8 +20,10 @@ from rljax import (
     bang_bang,
     simulate,
 )
+from rljax.envs.vector import VectorEnv
 from rljax.numerics import random
 from rljax.rollouts import simulation
+from rljax.rollouts.rollout import evaluate, unroll
 
 pytestmark = pytest.mark.optimized
 
@@ -138,6 +140,86 @@ def test_an_environment_that_draws_by_keys():
     )  # fmt: skip
     episodes = totals.episodes.sum()
     assert abs(float(totals.reward.sum() / episodes)) < 6 / np.sqrt(episodes)
+
+
+@pytest.mark.parametrize("most", [3, 64])
+def test_keys_do_not_depend_on_blocks_or_devices_either(most, monkeypatch):
+    """Of an environment with only the four methods."""
+
+    def blocks(num_envs, num_devices, platform):
+        each = -(-num_envs // (num_devices * -(-num_envs // (most * num_devices))))
+        return -(-num_envs // (each * num_devices)) * num_devices, each
+
+    def run(num_envs, num_devices):
+        return simulate(
+            jax.random.key(0), Noisy(), None, coin, num_envs=num_envs, num_steps=20,
+            devices=jax.devices()[:num_devices],
+        )  # fmt: skip
+
+    one = run(8, 1)
+    assert len(set(one.reward.tolist())) == 8
+    simulation.compile_simulation.cache_clear()
+    monkeypatch.setattr(simulation, "_blocks", blocks)
+    for num_envs, num_devices in ((4, 2), (5, 1), (8, 2)):
+        few = run(num_envs, num_devices)
+        np.testing.assert_allclose(few.reward, one.reward[:num_envs], rtol=1e-6)
+        np.testing.assert_array_equal(few.episodes, one.episodes[:num_envs])
+    simulation.compile_simulation.cache_clear()
+
+
+class Noisy(RewardFromObservation):
+    """Draws its rewards and its ends by keys."""
+
+    def step(self, key, state, action, params):
+        state, timestep = super().step(key, state, action, params)
+        keys = jax.random.split(jax.random.clone(key))
+        ended = jax.random.bernoulli(keys[1], 0.2)
+        reward = jax.random.normal(keys[0], (), jnp.float32)
+        return state, timestep._replace(reward=reward, terminated=ended)
+
+
+class Rich(RewardFromObservation):
+    """Pays 2**24 at first, and then 1 a step: a float32 sum would stand still."""
+
+    length = 10_000
+
+    def reward(self, state, action):
+        return jnp.where(state.time == 0, 2.0**24, 1.0)
+
+
+def test_totals_grow_beyond_the_last_whole_float():
+    sizes = {"num_envs": 3, "num_steps": 1001}
+    totals = simulate(jax.random.key(0), Rich(), None, coin, **sizes)
+    np.testing.assert_array_equal(totals.reward, np.float32(2**24 + 1000))
+
+
+def test_returns_grow_beyond_the_last_whole_float():
+    still = lambda o, k: jnp.zeros(2, jnp.int32)  # noqa: E731
+    played = jax.jit(
+        lambda key: evaluate(key, Rich(), None, still, num_episodes=2, max_steps=1001)
+    )(jax.random.key(0))
+    np.testing.assert_array_equal(played.returns, np.float32(2**24 + 1000))
+    envs = VectorEnv(Rich()).reset(jax.random.key(0), None, 2)
+    run = jax.jit(
+        lambda key, envs: unroll(
+            key, Rich(), None, envs, lambda o, k: (still(o, k), 0.0), 77
+        )
+    )
+    envs = envs.replace(
+        state=envs.state.replace(time=jnp.ones(2, jnp.int32)),
+        episode_return=jnp.full(2, 2.0**24),
+    )
+    for i in range(13):
+        envs, *_ = run(jax.random.key(i), envs)
+    np.testing.assert_array_equal(envs.episode_return, np.float32(2**24 + 1001))
+    long = envs.replace(episode_length=jnp.full(2, 2**31 - 3, jnp.int32))
+    envs, *_ = run(jax.random.key(99), long)
+    np.testing.assert_array_equal(envs.episode_length, 2**31 - 1)
+    envs, *_ = VectorEnv(Rich()).step(
+        jax.random.key(3), None, envs, jnp.zeros(2, jnp.int32)
+    )
+    np.testing.assert_array_equal(envs.episode_length, 2**31 - 1)
+    np.testing.assert_array_equal(envs.episode_return, np.float32(2**24 + 1079))
 
 
 def test_a_policy_is_an_argument():

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax.training import checkpoint
+from rljax.training import checkpoint, files
 from rljax.training.checkpoint import CheckpointError, DamagedCheckpointError
 
 STATE = {
@@ -213,3 +214,43 @@ def harm(path, how):
         sums.write_text("[]")
     else:
         sums.unlink()
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "metadata", "words"),
+    [
+        ({"a": 3}, 1, {}, r"the int 3 at state\['a'\]. Make it .*jnp.int32"),
+        ({"a": np.float64(0.5)}, 1, {}, "the float64 .* at state"),
+        ({"a": None, "b": True}, 1, {}, "the bool True"),
+        (
+            {"a": jnp.ones(2)},
+            1.5,
+            {},
+            "step must be a whole number of updates, got 1.5",
+        ),
+        ({"a": jnp.ones(2)}, -1, {}, "step must be a whole number"),
+        ({"a": jnp.ones(2)}, 1, {"x": np.float32(1)}, "metadata must be JSON"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told_before_anything_is_written(
+    state, step, metadata, words, tmp_path
+):
+    with pytest.raises(TypeError, match=words):
+        checkpoint.save(tmp_path / "it", step, state, metadata)
+    assert not (tmp_path / "it").exists()
+
+
+@pytest.mark.parametrize("reason", [errno.EINVAL, errno.ENOTSUP])
+def test_a_disk_that_cannot_flush_is_one_warning(reason, tmp_path, monkeypatch):
+    def fsync(descriptor):
+        raise OSError(reason, os.strerror(reason))
+
+    files._warn_about_sync.cache_clear()
+    monkeypatch.setattr(os, "fsync", fsync)
+    state = {"a": jnp.ones(2)}
+    with pytest.warns(UserWarning, match="cannot flush to the disk") as told:
+        checkpoint.save(tmp_path, 1, state, {})
+    assert len([x for x in told if "flush" in str(x.message)]) == 1
+    checkpoint.save(tmp_path, 2, state, {})
+    assert checkpoint.steps(tmp_path) == [1, 2]
+    files._warn_about_sync.cache_clear()

@@ -199,7 +199,9 @@ class Transformer(nn.Module):
 
     def _embed(self, ids, mask, start):
         if mask is None:
-            positions = jnp.broadcast_to(start + jnp.arange(ids.shape[1]), ids.shape)
+            positions = jnp.broadcast_to(
+                start + jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape
+            )
         else:
             positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)[:, start:]
         x = self.embed(ids)
@@ -220,7 +222,8 @@ class Transformer(nn.Module):
     def _init_layers(self, key: jax.Array):
         init = jax.vmap(Block(self.config, parent=None).init, (0, None, None, None))
         keys = jax.random.split(key, self.config.num_layers)
-        x, zero = jnp.zeros((1, 1, self.config.hidden_size)), jnp.zeros((1, 1), int)
+        x = jnp.zeros((1, 1, self.config.hidden_size), jnp.float32)
+        zero = jnp.zeros((1, 1), jnp.int32)
         return init(keys, x, zero, jnp.ones((1, 1, 1), bool))["params"]
 
 

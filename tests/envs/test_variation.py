@@ -1,0 +1,168 @@
+"""One parameter set an environment, and one an episode, beside environments of their own."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rljax
+from rljax.algorithms import ppo
+from rljax.envs.variation import ParamsPerEnv, Randomized
+from rljax.envs.vector import VectorEnv
+from rljax.rollouts.rollout import evaluate
+from rljax.sweeps import grid, make_problem, sweep
+from rljax.training.populations import stack
+
+LENGTHS = np.linspace(0.25, 1.0, 8).astype(np.float32)
+EIGHT = ParamsPerEnv(stack(rljax.CartPoleParams(), length=LENGTHS))
+ENV = rljax.CartPole()
+TINY = rljax.PPOConfig(num_envs=8, num_steps=8, num_epochs=1, num_minibatches=1)
+
+
+def push(observation, key):
+    return (observation[:, 2] > 0).astype(jnp.int32)
+
+
+def returns(params, num_episodes, index=slice(None)):
+    run = functools.partial(
+        evaluate, env=ENV, act=push, num_episodes=num_episodes, max_steps=300
+    )
+    return jax.jit(run)(jax.random.key(0), params=params).returns[index]
+
+
+def test_each_environment_has_its_own_parameters_in_an_evaluation():
+    together = returns(EIGHT, 8)
+    for i, length in enumerate(LENGTHS):
+        alone = returns(rljax.CartPoleParams(length=float(length)), 8, i)
+        assert together[i] == alone
+    assert len(set(together.tolist())) > 3
+    np.testing.assert_array_equal(returns(EIGHT, 24)[:8], together)
+
+
+def test_and_in_a_vector_through_resets():
+    vector = VectorEnv(ENV)
+    step = jax.jit(vector.step)
+    envs = vector.reset(jax.random.key(0), EIGHT, 8)
+    one = [VectorEnv(ENV).reset(jax.random.key(0), rljax.CartPoleParams(), 8)] * 2
+    which = [rljax.CartPoleParams(length=float(LENGTHS[i])) for i in (0, 7)]
+    for t in range(60):
+        key = jax.random.key(t)
+        envs, *_ = step(key, EIGHT, envs, jnp.ones(8, jnp.int32))
+        for j, i in enumerate((0, 7)):
+            one[j], *_ = step(
+                jax.random.clone(key), which[j], one[j], jnp.ones(8, jnp.int32)
+            )
+            np.testing.assert_allclose(
+                envs.observation[i], one[j].observation[i], atol=1e-5
+            )
+
+
+def test_and_in_a_simulation_of_any_blocks():
+    def fall(policy, observation, uniform):
+        return jnp.ones(len(uniform), jnp.int32)
+
+    totals = rljax.simulate(
+        jax.random.key(0), ENV, EIGHT, fall, num_envs=16, num_steps=500
+    )
+    assert int(totals.episodes[0]) > int(totals.episodes[7])
+    for i in (0, 7):
+        alone = rljax.simulate(
+            jax.random.key(0), ENV, rljax.CartPoleParams(length=float(LENGTHS[i])),
+            fall, num_envs=16, num_steps=500,
+        )  # fmt: skip
+        assert totals.episodes[i] == alone.episodes[i]
+
+
+def test_and_in_a_learner_a_sweep_and_the_adapter():
+    network = rljax.ActorCritic(2, hidden=(8,))
+    learner = rljax.ppo(ENV, network, TINY)
+    state = jax.jit(learner.init)(jax.random.key(0), rljax.PPOHyperparams(), EIGHT)
+    assert int(rljax.train(learner, state, EIGHT, 2).step) == 2
+    wrong = ParamsPerEnv(EIGHT.params.replace(tau=jnp.full(8, -1.0)))
+    with pytest.raises(ValueError, match="tau must lie in"):
+        rljax.train(learner, state, wrong, 1)
+    problem = make_problem(
+        ppo, ENV, network, EIGHT, total_steps=128, config=TINY, num_episodes=8
+    )
+    done = sweep(problem, grid(learning_rate=[1e-3, 1e-2]), num_seeds=1)
+    assert np.isfinite(done.results.final).all()
+    from rljax.interop.gymnasium import GymnasiumVectorEnv
+
+    adapted = GymnasiumVectorEnv(ENV, EIGHT, 8, render_mode="rgb_array")
+    adapted.reset(seed=0)
+    adapted.step(np.ones(8, np.int64))
+    short, *_, long = adapted.render()
+    assert short.shape != long.shape  # drawn to scale
+
+
+def test_a_single_number_among_them_is_refused(key):
+    params = ParamsPerEnv(rljax.CartPoleParams(length=LENGTHS))
+    with pytest.raises(ValueError, match=r"the number 9.8. Use rljax.stack"):
+        VectorEnv(ENV).reset(key, params, 8)
+
+
+def any_length(key, params):
+    return params.replace(length=jax.random.uniform(key, (), minval=0.25, maxval=1.0))
+
+
+def test_parameters_are_drawn_anew_at_every_reset(key):
+    env, params = Randomized(ENV, any_length), rljax.CartPoleParams()
+    rljax.check_environment(env, params, jax.random.key(1), num_steps=20)
+    vector = VectorEnv(env)
+    envs = vector.reset(key, params, 1000)
+    lengths = np.asarray(envs.state.params.length)
+    assert abs(lengths.mean() - 0.625) < 0.03
+    assert len(np.unique(lengths)) > 990
+    step = jax.jit(vector.step)
+    for t in range(12):
+        envs, timestep, _ = step(
+            jax.random.key(t), params, envs, jnp.ones(1000, jnp.int32)
+        )
+        changed = np.asarray(envs.state.params.length) != lengths
+        np.testing.assert_array_equal(changed, timestep.terminated)
+        lengths = np.asarray(envs.state.params.length)
+    assert changed.any()
+
+
+class Room(NamedTuple):
+    """Parameters that are no dataclass, have an array in them, and no max_steps."""
+
+    bonus: float = 1
+    table: tuple = (0.0, 1.0)
+
+
+class Bonus(rljax.Thermostat):
+    def reset(self, key, params):
+        return super().reset(key, rljax.ThermostatParams(max_steps=5))
+
+    def step(self, key, state, action, params):
+        bonus, table = params if isinstance(params, tuple) else params.values()
+        state, timestep = super().step(
+            key, state, action, rljax.ThermostatParams(max_steps=5)
+        )
+        return state, timestep._replace(
+            reward=jnp.float32(bonus) + jnp.asarray(table)[1]
+        )
+
+    def observation_space(self, params):
+        return rljax.Box(-np.inf, np.inf, (1,))
+
+    check_params = None
+
+
+@pytest.mark.parametrize(
+    "task", [Room(), {"bonus": 1.0, "table": np.float32([0, 1])}], ids=["tuple", "dict"]
+)
+def test_a_sweep_takes_parameters_of_any_kind(task, tmp_path):
+    network = rljax.ActorCritic(2, hidden=(8,))
+    about = {"total_steps": 128, "config": TINY, "num_episodes": 4}
+    with pytest.raises(ValueError, match=r"has no max_steps. Give max_steps="):
+        make_problem(ppo, Bonus(), network, task, **about)
+    problem = make_problem(ppo, Bonus(), network, task, **about, max_steps=5)
+    done = sweep(
+        problem, grid(bonus=[0.5, 2.0]), num_seeds=1, folder=str(tmp_path / "sweep")
+    )
+    np.testing.assert_allclose(done.results.final, [[7.5], [15.0]])

@@ -1,0 +1,110 @@
+"""Other values, another text; the same values, the same text, in every process."""
+
+import dataclasses
+import functools
+import subprocess
+import sys
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rljax
+from rljax.numerics.identity import identity
+
+MAP = np.arange(1600.0).reshape(40, 40)
+CHANGED = np.where(MAP == 820, 821, MAP)
+
+
+class Plain:
+    """An environment whose repr is its address."""
+
+    def __init__(self, layout):
+        self.layout = layout
+
+
+class Slotted:
+    __slots__ = ("a",)
+
+    def __init__(self, a):
+        self.a = a
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    value: Any
+
+
+def scaled(scale):
+    return lambda x: scale * x
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (MAP, CHANGED),
+        (Plain(MAP), Plain(CHANGED)),
+        (Holder(Plain(1)), Holder(Plain(2))),
+        (Slotted(1), Slotted(2)),
+        (0.1, np.nextafter(0.1, 1)),
+        (np.float32(0.1), np.nextafter(np.float32(0.1), np.float32(1))),
+        (jnp.float32(1 / 3), jnp.float32(0.33333334) + jnp.float32(3e-8)),
+        (1, 1.0),
+        (1, True),
+        (np.float32(1), np.float64(1)),
+        ((1, 2), [1, 2]),
+        ({"a": 1}, {"b": 1}),
+        (np.zeros((2, 8)), np.zeros((4, 4))),
+        (scaled(1.0), scaled(2.0)),
+        (lambda x: x + 1, lambda x: x + 2),
+        (nn.tanh, nn.relu),
+        (functools.partial(max, 1), functools.partial(max, 2)),
+        (jax.random.key(0), jax.random.key(1)),
+        (rljax.CartPole(), rljax.CartPole(semi_implicit=True)),
+        (rljax.ActorCritic(2), rljax.ActorCritic(3)),
+        (jax.jit(lambda x: x), jax.jit(lambda x: -x)),
+    ],
+    ids=range(21),
+)
+def test_what_differs_is_another(one, other):
+    assert identity(one) != identity(other)
+    assert identity(one) == identity(one)
+
+
+def test_an_equal_value_is_the_same():
+    assert identity(Plain(MAP.copy())) == identity(Plain(MAP))
+    assert identity({"a": 1, "b": 2}) == identity({"b": 2, "a": 1})
+    assert identity(scaled(1.0)) == identity(scaled(1.0))
+    assert identity(np.array([np.nan])) == identity(np.array([np.nan]))
+    assert identity({3, 1, 2}) == identity({2, 3, 1})
+
+
+@pytest.mark.parametrize("value", [object(), iter([1]), np.array([object()])])
+def test_what_cannot_be_identified_is_refused(value):
+    with pytest.raises(ValueError, match="cannot be identified"):
+        identity(Holder(value))
+
+
+def test_what_holds_itself_is_refused():
+    loop = []
+    loop.append(loop)
+    with pytest.raises(ValueError, match="list holds itself"):
+        identity(loop)
+
+
+def test_another_process_says_the_same():
+    code = (
+        "import rljax, numpy as np; from rljax.numerics.identity import identity; "
+        "print(identity((rljax.CartPole(), rljax.ActorCritic(2), {'b', 'a', 'c'}, "
+        "np.arange(99.0), lambda x: x * 2)))"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(texts) == 1

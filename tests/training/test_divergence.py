@@ -1,0 +1,73 @@
+"""A run whose parameters are no longer finite says so, and is in no figure."""
+
+import cartpole_ppo
+import jax
+import numpy as np
+import pytest
+
+import rljax
+from rljax.algorithms.ppo import PPOConfig, PPOHyperparams
+from rljax.numerics.statistics import summarize
+from rljax.training.files import RunError
+from rljax.training.loop import train
+from rljax.training.populations import population, stack
+from rljax.training.run_folder import RunOptions
+
+TINY = PPOConfig(num_envs=2, num_steps=8, num_epochs=1, num_minibatches=1)
+LEARNER = rljax.ppo(rljax.CartPole(), rljax.ActorCritic(2, hidden=(8,)), TINY)
+TASK = rljax.CartPoleParams()
+
+
+def start(**values):
+    return jax.jit(LEARNER.init)(jax.random.key(0), PPOHyperparams(**values), TASK)
+
+
+def test_a_run_that_diverges_ends_with_the_update():
+    with pytest.raises(RunError, match=r"diverged: the run has .*found at update 3"):
+        train(LEARNER, start(learning_rate=1e30), TASK, 6, log_every=3)
+
+
+def test_an_experiment_that_diverges_fails(tmp_path):
+    experiment = cartpole_ppo.Experiment(
+        config=TINY, hyperparams=PPOHyperparams(learning_rate=1e30), num_seeds=2,
+        total_steps=64, num_evaluations=2, num_episodes=2, run=RunOptions(out=tmp_path),
+    )  # fmt: skip
+    with pytest.raises(
+        RunError, match="all 2 runs have parameters that are not finite"
+    ):
+        cartpole_ppo.main(experiment)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_of_a_population_those_that_diverged_are_marked():
+    many, rates = population(LEARNER), [1e-3, 1e30, 1e-3]
+    hyperparams = stack(PPOHyperparams(), learning_rate=rates)
+    keys = jax.random.split(jax.random.key(0), 3)
+    state, seen = jax.jit(many.init)(keys, hyperparams, TASK), []
+    train(many, state, TASK, 3, on_log=lambda _, entry: seen.append(entry.diverged))
+    np.testing.assert_array_equal(seen, [[False, True, False]])
+
+
+def test_what_diverged_is_counted_and_left_out():
+    found = summarize([1.0, None, 3.0])
+    assert found["diverged"] == 1
+    assert found["return_iqm"] == 2.0
+    assert np.isnan(found["returns"][1])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"gamma": 99.0}, r"gamma must lie in \[0, 1\], got 99"),
+        ({"learning_rate": -1.0}, "learning_rate must lie in"),
+        ({"clip_eps": np.nan}, "clip_eps must lie in"),
+    ],
+)
+def test_the_library_checks_what_is_trained_with(values, words):
+    with pytest.raises(ValueError, match=words):
+        train(LEARNER, start(**values), TASK, 1)
+
+
+def test_the_library_checks_what_is_trained_on():
+    with pytest.raises(ValueError, match="tau must lie in"):
+        train(LEARNER, start(), TASK.replace(tau=-0.02), 1)
