@@ -27,7 +27,7 @@ class Probe:
     length: ClassVar[int] = 1
 
     def reset(self, key, params):
-        cue = jax.random.choice(key, jnp.array([-1.0, 1.0]))
+        cue = jax.random.choice(key, jnp.float32([-1.0, 1.0]))
         state = ProbeState(cue, jnp.int32(0))
         return state, self.observe(state)
 
@@ -43,7 +43,7 @@ class Probe:
         return done, jnp.bool_(False)
 
     def observe(self, state):
-        return jnp.zeros(1)
+        return jnp.zeros(1, jnp.float32)
 
     def observation_space(self, params):
         return Box(-10.0, 10.0, (1,))

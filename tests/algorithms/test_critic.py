@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 from thermostat_report import compare
 
@@ -21,8 +22,8 @@ NETWORK = ActorCritic(num_actions=2)
 class EndsWithTheClock(Thermostat):
     """The mistake: the clock's running out is taken for the task's end."""
 
-    def step_from_noise(self, noise, state, action, params):
-        state, timestep = super().step_from_noise(noise, state, action, params)
+    def step(self, key, state, action, params):
+        state, timestep = super().step(key, state, action, params)
         ended = timestep.truncated
         return state, timestep._replace(terminated=ended, truncated=ended & False)
 
@@ -38,7 +39,9 @@ def critic_error():
         last = train(learner, first, PLANT, 40)
         one_run = jax.tree.map(lambda x: x[None], (first.params, last.params))
         result = compare(
-            jax.random.key(1), PLANT, NETWORK, *one_run, gamma=GAMMA, num_episodes=64
+            *(jax.random.key(1), PLANT, NETWORK, *one_run, np.zeros(1, bool)),
+            gamma=GAMMA,
+            num_episodes=64,
         )
         assert result["return_iqm"] > 190
         assert result["return_optimum"] == pytest.approx(194.88, abs=0.01)

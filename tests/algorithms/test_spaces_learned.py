@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +33,10 @@ class Seen(probes.RewardFromBoth):
         if isinstance(self.space, MultiDiscrete):
             return jnp.stack([high, 2 * high])
         if self.space == "dict":
-            return {"a": state.cue[None], "b": {"c": jnp.zeros((2, 2)), "d": high}}
+            return {
+                "a": state.cue[None],
+                "b": {"c": jnp.zeros((2, 2), jnp.float32), "d": high},
+            }
         shade = jnp.asarray(255 * high, self.space.dtype)
         return jnp.full(self.space.shape, shade)
 
@@ -104,7 +106,7 @@ def learned(env, updates, config=CONFIG, hyperparams=FAST, network=None):
     return float(run(jax.random.key(1)).returns.mean())
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", sorted(set(SPACES) - {"image"}))
 def test_it_learns_from_observations_of(name):
     env = Seen(SPACES[name])
     rljax.check_environment(env, None, jax.random.key(0), num_steps=4)
@@ -142,28 +144,6 @@ def test_it_learns_bounded_actions_and_keeps_the_bounds():
             return Box(-0.5, 0.5, (1,))
 
     assert learned(Bounded(), 150) > 0.98
-
-
-def test_a_network_of_ones_own_is_taken():
-    class Mine(nn.Module):
-        def setup(self):
-            self.conv, self.actor = nn.Conv(4, (3, 3), strides=(4, 4)), nn.Dense(2)
-            self.critic = nn.Dense(1)
-
-        def features(self, image):
-            x = nn.relu(self.conv(image.astype(jnp.float32) / 255))
-            return x.reshape(*x.shape[:-3], -1)
-
-        def policy(self, image):
-            return Categorical(self.actor(self.features(image)))
-
-        def value(self, image):
-            return self.critic(self.features(image))[..., 0]
-
-        def __call__(self, image):
-            return self.policy(image), self.value(image)
-
-    assert learned(Seen(SPACES["image"]), 60, network=Mine()) > 0.9
 
 
 def test_it_learns_from_numbers_of_any_scale():
