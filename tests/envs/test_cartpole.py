@@ -154,7 +154,7 @@ def test_start_states_are_uniform(key):
 
 
 def test_reset_is_reset_from_noise_drawn_with_the_same_key(key):
-    noise = jax.random.uniform(jax.random.clone(key), (4,))
+    noise = jax.random.uniform(jax.random.clone(key), (4,), jnp.float32)
     ours, theirs = ENV.reset(key, PARAMS), ENV.reset_from_noise(noise, PARAMS)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 

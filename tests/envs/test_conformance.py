@@ -26,8 +26,10 @@ class State(struct.PyTreeNode):
 class Walk:
     """A good environment made of parts; each broken one replaces one of them."""
 
-    start: Callable = lambda key: State(jax.random.uniform(key), jnp.int32(0))
-    noise: Callable = jax.random.normal
+    start: Callable = lambda key: State(
+        jax.random.uniform(key, (), jnp.float32), jnp.int32(0)
+    )
+    noise: Callable = lambda key: jax.random.normal(key, (), jnp.float32)
     speed: Callable = lambda state, speed: speed
     limit: Callable = lambda position: jnp.clip(position, -1, 1)
     tick: Callable = lambda time: time + 1
@@ -64,7 +66,7 @@ class BadStepNoise(Walk):
     step = Walk.step
 
     def step_from_noise(self, noise, state, action, params):
-        position = jnp.where(noise[0] < 0.4, jnp.nan, 0.5)
+        position = jnp.where(noise[0] < 0.4, jnp.float32(jnp.nan), 0.5)
         state = State(position, state.time + 1)
         return state, TimeStep(*(part(state) for part in (
             self.observe, self.reward, self.terminated, self.truncated
@@ -117,10 +119,10 @@ class BadNoise(Walk):
     def reset_from_noise(self, noise, params):
         position = jnp.where(noise[0] < 0.4, jnp.nan, noise[0])
         state = State(position, jnp.int32(0))
-        return state, jnp.zeros(1)
+        return state, jnp.zeros(1, jnp.float32)
 
     def reset(self, key, params):
-        return super().reset(key, params)[0], jnp.zeros(1)
+        return super().reset(key, params)[0], jnp.zeros(1, jnp.float32)
 
 
 class WrongNumNoise(BadNoise):
@@ -130,7 +132,7 @@ class WrongNumNoise(BadNoise):
 
     def reset_from_noise(self, noise, params):
         (position,) = noise
-        return State(position, jnp.int32(0)), jnp.zeros(1)
+        return State(position, jnp.int32(0)), jnp.zeros(1, jnp.float32)
 
 
 class NumpyNoise:
@@ -164,7 +166,9 @@ def shared_limit_of_all_environments(axis_size, in_batched, position):
 
 
 def used_twice(key):
-    return jax.random.normal(key) + jax.random.uniform(key)
+    return jax.random.normal(key, (), jnp.float32) + jax.random.uniform(
+        key, (), jnp.float32
+    )
 
 
 BROKEN = {
@@ -174,7 +178,7 @@ BROKEN = {
         r"jnp\.where or jax\.lax\.cond",
     ),
     "state_changes_dtype": (
-        Walk(tick=lambda time: time + 1.0),
+        Walk(tick=lambda time: time + jnp.float32(1)),
         r"step turns time from int32\[\] into float32\[\]",
         r"\.astype\('int32'\)",
     ),
@@ -219,20 +223,20 @@ BROKEN = {
         r"jax\.random\.split",
     ),
     "nan_reward_in_time": (
-        Walk(reward=lambda state: jnp.sqrt(3.0 - state.time)),
+        Walk(reward=lambda state: jnp.sqrt(jnp.float32(3) - state.time)),
         r"step made NaN in reward at step 4 of an episode",
         r"[Gg]uard divisions, roots",
     ),
     "nan_state_in_time": (
         Walk(
             limit=jnp.log,
-            observe=lambda state: jnp.zeros(1),
+            observe=lambda state: jnp.zeros(1, jnp.float32),
         ),
         r"step made NaN in state\.position at ",
         r"[Gg]uard divisions, roots",
     ),
     "python_number_in_the_state": (
-        Walk(start=lambda key: State(jax.random.uniform(key), 0)),
+        Walk(start=lambda key: State(jax.random.uniform(key, (), jnp.float32), 0)),
         r"reset's state\.time came from a Python number",
         r"jnp\.int32\(",
     ),
@@ -253,21 +257,25 @@ BROKEN = {
     ),
     "a_start_outside_the_space_now_and_then": (
         Walk(
-            start=lambda key: State(jnp.exp(jax.random.normal(key) - 1), jnp.int32(0))
+            start=lambda key: State(
+                jnp.exp(jax.random.normal(key, (), jnp.float32) - 1), jnp.int32(0)
+            )
         ),
         r"reset's observation float32\[1\] .* lies outside Box",
         r"Widen the space",
     ),
     "nan_start": (
         Walk(
-            start=lambda key: State(jax.random.uniform(key) * jnp.nan, jnp.int32(0)),
-            observe=lambda state: jnp.zeros(1),
+            start=lambda key: State(
+                jax.random.uniform(key, (), jnp.float32) * jnp.nan, jnp.int32(0)
+            ),
+            observe=lambda state: jnp.zeros(1, jnp.float32),
         ),
         r"reset made NaN in state\.position",
         r"[Gg]uard divisions",
     ),
     "infinite_reward": (
-        Walk(reward=lambda state: 1.0 / (state.time // 3 * 0.0 + state.time - 3)),
+        Walk(reward=lambda state: jnp.float32(1) / (state.time - 3)),
         r"step's reward is inf at step 3 of an episode",
         r"Bound it",
     ),
@@ -307,7 +315,7 @@ BROKEN = {
         r"[Cc]ompare with the arithmetic",
     ),
     "density_of_another_shape": (
-        WithDensity(start_density=lambda state: jnp.zeros(1)),
+        WithDensity(start_density=lambda state: jnp.zeros(1, jnp.float32)),
         r"log_prob_reset gives \[0\.\]",
         r"finite floating scalar",
     ),
@@ -351,7 +359,9 @@ def test_a_state_may_hold_a_key():
         return jax.random.split(time)[0]
 
     env = Walk(
-        start=lambda key: State(0.5 * jax.random.uniform(key), jax.random.key(3)),
+        start=lambda key: State(
+            0.5 * jax.random.uniform(key, (), jnp.float32), jax.random.key(3)
+        ),
         tick=tick,
         truncated=lambda state: state.position > 2,
     )

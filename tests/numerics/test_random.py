@@ -29,7 +29,7 @@ COUNT = NUM_ENVS * STEPS
 @pytest.fixture(scope="module")
 def drawn():
     """`[5, STEPS, NUM_ENVS]`: of several steps, as an episode would meet them."""
-    step_keys = jax.random.bits(jax.random.key(0), (STEPS, 2))
+    step_keys = jax.random.bits(jax.random.key(0), (STEPS, 2), jnp.uint32)
     indices = jnp.arange(NUM_ENVS, dtype=jnp.uint32)
 
     def step(key):
@@ -54,7 +54,7 @@ def test_the_hash_in_plain_integers():
 
 
 def test_an_environment_gets_the_same_numbers_in_any_batch():
-    key = jax.random.bits(jax.random.key(1), (2,))
+    key = jax.random.bits(jax.random.key(1), (2,), jnp.uint32)
     many = uniform(key, jnp.arange(1000, dtype=jnp.uint32), 3)
     np.testing.assert_array_equal(
         uniform(key, jnp.uint32([7, 993]), 3), np.asarray(many)[[7, 993]]

@@ -36,8 +36,8 @@ def coin(policy, observation, uniform):
 def by_hand(key, env, params, act, num_envs, num_steps):
     """One environment and one step at a time."""
     start_key, steps_key, _ = jax.random.split(key, 3)
-    first = jax.random.bits(start_key, (2,))
-    keys = jax.random.bits(steps_key, (num_steps, 2))
+    first = jax.random.bits(start_key, (2,), jnp.uint32)
+    keys = jax.random.bits(steps_key, (num_steps, 2), jnp.uint32)
     step_noise = getattr(env, "step_noise", 0)
 
     @jax.jit
