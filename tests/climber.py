@@ -50,7 +50,7 @@ def climb(network, config):
 
     def init(key, hyperparams, task):
         rate = jax.tree.map(jnp.float32, hyperparams)
-        return Climber(key, jnp.int32(0), jnp.zeros(network.width), rate)
+        return Climber(key, jnp.int32(0), jnp.zeros(network.width, jnp.float32), rate)
 
     def step(state, task):
         params = state.params + state.hyperparams.rate * task.slope

@@ -23,7 +23,7 @@ def init(key, hyperparams, task):
 def step(state, task):
     TRACES.append(1)
     key, draw_key = jax.random.split(state.key)
-    total = state.total + task * jax.random.uniform(draw_key)
+    total = state.total + task * jax.random.uniform(draw_key, (), jnp.float32)
     even = state.step % 2 == 0
     metrics = {
         "step_taken": Mean(state.step.astype(jnp.float32), jnp.float32(1)),

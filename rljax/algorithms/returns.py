@@ -37,7 +37,7 @@ def discounted_returns(
 
     Example:
         >>> end = jnp.array([False, False, True])
-        >>> discounted_returns(jnp.ones(3), end, jnp.zeros(3, bool), gamma=0.5)
+        >>> discounted_returns(jnp.float32([1, 1, 1]), end, jnp.zeros(3, bool), gamma=0.5)
         Array([1.75, 1.5 , 1.  ], dtype=float32)
     """
     if bootstrap is None:
@@ -94,7 +94,8 @@ def gae(
         Schulman et al. (2016), https://arxiv.org/abs/1506.02438, eq. 16.
 
     Example:
-        >>> gae(jnp.ones(2), jnp.zeros(2), jnp.zeros(2), jnp.array([False, True]),
+        >>> ones, zeros = jnp.float32([1, 1]), jnp.float32([0, 0])
+        >>> gae(ones, zeros, zeros, jnp.array([False, True]),
         ...     jnp.array([False, False]), gamma=0.5, gae_lambda=1.0)
         Array([1.5, 1. ], dtype=float32)
     """

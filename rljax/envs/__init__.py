@@ -23,8 +23,8 @@ class WalkState(struct.PyTreeNode):
 @dataclasses.dataclass(frozen=True)
 class Walk:
     def reset(self, key, params):
-        state = WalkState(jax.random.uniform(key, minval=-1.0), time=jnp.int32(0))
-        return state, state.x[None]
+        x = jax.random.uniform(key, (), jnp.float32, minval=-1.0)
+        return WalkState(x, time=jnp.int32(0)), x[None]
 
     def step(self, key, state, action, params):
         state = WalkState(state.x + jnp.where(action == 1, 0.5, -0.5), state.time + 1)

@@ -4,6 +4,10 @@ JAX's generators cost more than an environment's physics. Where much noise is ne
 keys of steps come from them, and the numbers of all environments in a step from pcg4d, a
 hash of four words to four in a few multiplications.
 
+That a number does not depend on its batch holds for JAX's default generator, threefry. Of
+"rbg" and "unsafe_rbg" `jax.vmap` draws others in a batch than alone, so that with them a
+population's member is not the run alone.
+
 References:
     Jarzynski & Olano (2020), "Hash functions for GPU rendering", Journal of Computer
     Graphics Techniques 9 (3), with the results of its TestU01 runs.

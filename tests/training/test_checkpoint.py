@@ -112,7 +112,7 @@ def test_an_empty_or_missing_folder_holds_none(tmp_path):
     ("change", "message"),
     [
         (
-            {"tiny": jnp.zeros(2)},
+            {"tiny": jnp.zeros(2, jnp.float32)},
             r"\['tiny'\] is float32\[\] in it and float32\[2\] here",
         ),
         ({"count": jnp.float32(0)}, r"\['count'\] is int32\[\] in it and float32\[\]"),

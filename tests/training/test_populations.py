@@ -28,7 +28,7 @@ def test_one_parameter_of_the_task_is_swept_and_the_others_are_shared():
     algorithm = Algorithm(counter.init, step)
     shared = CartPoleParams(*(None for _ in jax.tree.leaves(CartPoleParams())))
     many = population(algorithm, task_axes=shared.replace(masspole=0))
-    task = CartPoleParams(masspole=jnp.array([0.1, 0.2, 0.3]))
+    task = CartPoleParams(masspole=jnp.float32([0.1, 0.2, 0.3]))
     keys = jax.random.split(jax.random.key(0), 3)
     states = train(many, many.init(keys, jnp.zeros(3), task), task, 2)
     np.testing.assert_allclose(states.total, 2 * (9.8 + task.masspole), rtol=1e-6)
