@@ -196,9 +196,8 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         params, opt_state, means = update(state, batch, update_key)
         metrics |= {name: Mean.of(values) for name, values in means.items()}
         metrics["explained_variance"] = Mean.of(_explained_variance(batch))
-        metrics["learning_rate"] = Mean.of(
-            _learning_rate(state.hyperparams, state.step)
-        )
+        rate = _learning_rate(state.hyperparams, state.step)
+        metrics["learning_rate"] = Mean.of(rate)
         state = state.replace(
             key=key,
             step=state.step + 1,
@@ -225,8 +224,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         def sample(observation, noise):
             return policy(observation).sample_from(noise), None  # no extras
 
-        # One call for the noise of all steps is much cheaper than a call in each step.
-        # The policy and the observations say of which shape and kind it is.
+        # In one call, much cheaper than one in each step; of the policy's kind and shape.
         noise = draw_policy_noise(
             action_key, policy, state.envs.observation, config.num_steps
         )

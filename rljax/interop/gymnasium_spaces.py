@@ -13,7 +13,10 @@ from rljax.numerics.identity import identity
 
 def make_spaces(env: Any, params: Any) -> tuple[gymnasium.Space, gymnasium.Space]:
     """Those of observations and actions, its own for every caller."""
-    about = identity((env, params))
+    try:
+        about = identity((env, params))
+    except ValueError:  # of an environment that holds what is no value
+        return _space(env.observation_space(params)), _space(env.action_space(params))
     if about not in _SPACES:  # without computing, in a process that was forked
         parts = env.observation_space(params), env.action_space(params)
         _SPACES[about] = tuple(map(_space, parts))

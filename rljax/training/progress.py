@@ -34,7 +34,7 @@ class Console:
     def write(self, row: Row) -> None:
         """Updates the bar."""
         if evaluated := self._headline in row:
-            mean = float(np.mean(np.asarray(row[self._headline], np.float64)))
+            mean = float(np.nanmean(np.asarray(row[self._headline], np.float64)))
             self._shown = f"{self._headline.replace('_', ' ')} {mean:.1f}"
         rate = si(row["env_steps_per_second"]) + " steps/s"
         self._bar.update(

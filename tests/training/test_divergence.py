@@ -9,9 +9,11 @@ import rljax
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams
 from rljax.numerics.statistics import summarize
 from rljax.training.files import RunError
+from rljax.training.loggers import LogEntry
 from rljax.training.loop import train
 from rljax.training.populations import population, stack
-from rljax.training.run_folder import RunOptions
+from rljax.training.run_folder import RunFolder, RunOptions
+from rljax.training.run_logger import RunLogger
 
 TINY = PPOConfig(num_envs=2, num_steps=8, num_epochs=1, num_minibatches=1)
 LEARNER = rljax.ppo(rljax.CartPole(), rljax.ActorCritic(2, hidden=(8,)), TINY)
@@ -46,6 +48,24 @@ def test_of_a_population_those_that_diverged_are_marked():
     state, seen = jax.jit(many.init)(keys, hyperparams, TASK), []
     train(many, state, TASK, 3, on_log=lambda _, entry: seen.append(entry.diverged))
     np.testing.assert_array_equal(seen, [[False, True, False]])
+
+
+def test_a_seed_that_diverged_has_no_number_in_the_log(tmp_path, capsys):
+    with RunFolder(
+        "one", cartpole_ppo.Experiment(), RunOptions(out=tmp_path)
+    ) as folder:
+        run = RunLogger(
+            folder, num_updates=9, steps_per_update=1, headline="greedy_return"
+        )
+        run.start(lambda: jax.numpy.zeros(2))
+        returns = {"greedy_return": np.float32([9.5, 200.0]), "one": np.float32(3.0)}
+        for step in (1, 2):
+            lost = np.array([True, False])
+            run.on_log(None, LogEntry(step, {}, returns, 0.0, 0.0, lost))
+    assert run.last["greedy_return"] == [None, 200.0]
+    assert run.last["one"] == 3.0
+    told = capsys.readouterr().err
+    assert told.count("warning: of the runs, 0 diverged before update 1") == 1
 
 
 def test_what_diverged_is_counted_and_left_out():
