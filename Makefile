@@ -14,11 +14,13 @@ run: .venv/run-installed  ## trains a policy on CartPole; a second time shows th
 	@echo "Open runs/cartpole_ppo/replay.html; the learning curve is learning_curve.png beside it" >&2
 
 # Without XLA's newer code generator, which takes twice as long to compile.
+DEFAULT_TESTS := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false .venv/bin/python -m pytest -n 2 --dist loadfile
+
 test: .venv/test-installed  ## the default tests
-	XLA_FLAGS=--xla_cpu_use_fusion_emitters=false .venv/bin/python -m pytest -n 2 --dist loadfile
+	$(DEFAULT_TESTS)
 
 test-x64: .venv/test-installed  ## the default tests with 64-bit types allowed
-	JAX_ENABLE_X64=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false .venv/bin/python -m pytest -n 2 --dist loadfile
+	JAX_ENABLE_X64=1 $(DEFAULT_TESTS)
 
 test-slow: .venv/test-installed  ## learning, many processes: minutes
 	.venv/bin/python -m pytest -m "slow and not gpu"

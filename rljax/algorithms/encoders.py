@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.spaces import Box, Discrete, MultiDiscrete
+from rljax.envs.spaces import Box, Discrete, MultiDiscrete, is_space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +78,7 @@ def make_encoder(space: Any) -> Encoder:
     Raises:
         ValueError: a part of it is no space of `rljax.envs.spaces`.
     """
-    leaves, structure = jax.tree.flatten(
-        space, is_leaf=lambda x: hasattr(x, "contains")
-    )
+    leaves, structure = jax.tree.flatten(space, is_leaf=is_space)
     parts = []
     for part in leaves:
         if not isinstance(part, Box | Discrete | MultiDiscrete):

@@ -26,7 +26,7 @@ from rljax.algorithms.networks import init_network
 from rljax.algorithms.normalization import Normalizer, make_normalizer, normalize
 from rljax.algorithms.returns import gae
 from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
-from rljax.envs.variation import ParamsPerEnv, one_of
+from rljax.envs.variation import all_of, one_of
 from rljax.envs.vector import VectorEnv, VectorState
 from rljax.numerics.random import permutations
 from rljax.numerics.validation import (
@@ -289,7 +289,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
     def check(state: PPOState, task: Any) -> None:
         check_hyperparams(state.hyperparams)
         if check_task := getattr(env, "check_params", None):
-            check_task(task.params if isinstance(task, ParamsPerEnv) else task)
+            check_task(all_of(task))
 
     return Algorithm(init, step, check)
 

@@ -16,7 +16,8 @@ from rljax.envs.conformance_hooks import (
     pick,
     without_keys,
 )
-from rljax.envs.spaces import sample_action, split_mask
+from rljax.envs.spaces import is_space, sample_action, split_mask
+from rljax.envs.vector import choose
 
 _NUM_ENVS = 4
 _NUM_STARTS = 64
@@ -209,11 +210,8 @@ class Checker:
             result = together(*inputs, self.params)
             alone = jax.lax.map(lambda x: self.env.step(*x, self.params), inputs)
             done = result[1].terminated | result[1].truncated
-            after = jax.tree.map(
-                lambda a, b: jnp.where(done.reshape(-1, *[1] * (a.ndim - 1)), a, b),
-                reset(reset_keys, self.params),
-                (result[0], result[1].observation),
-            )
+            fresh = reset(reset_keys, self.params)
+            after = choose(done, fresh, (result[0], result[1].observation))
             time_after = jnp.where(done, 0, time + 1)
             return (key, *after, time_after), (alone, result, time)
 
@@ -301,7 +299,7 @@ class Checker:
                 lambda space, x: bool(space.contains(x)),
                 space,
                 observation,
-                is_leaf=lambda x: hasattr(x, "contains"),
+                is_leaf=is_space,
             )
         except (TypeError, ValueError):  # not the same structure
             inside = False

@@ -8,6 +8,7 @@ import numpy as np
 
 from rljax.envs.drawing import check_picture
 from rljax.envs.hooks import find_hook, find_owner
+from rljax.numerics.random import is_key
 
 if TYPE_CHECKING:
     from rljax.envs.conformance import Checker
@@ -94,7 +95,7 @@ def _check_same_distribution(
     drawn = jax.jit(lambda keys, noise: (by_key(keys), by_noise(noise)))(keys, noise)
     leaves = [jax.tree.leaves_with_path(side) for side in drawn]
     for (path, a), (_, b) in zip(*leaves, strict=True):
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+        if is_key(a):
             continue
         columns = [np.float64(x).reshape(_NUM_COMPARED, -1)[:, :64] for x in (a, b)]
         bound = np.sqrt(np.log(2e8 * len(leaves[0]) * 64) / _NUM_COMPARED)
@@ -146,11 +147,9 @@ def check_draw(checker: "Checker", start: Any, action: Any, next_state: Any) -> 
     """Checks that `draw` gives valid pictures of a start and of a step."""
     for state, last in ((start, None), (next_state, action)):
         # NumPy scalars and arrays, and typed keys, as a replay passes them.
-        def on_host(x):
-            is_key = jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
-            return x if is_key else np.asarray(x)[()]
-
-        host = jax.tree.map(on_host, (state, last))
+        host = jax.tree.map(
+            lambda x: x if is_key(x) else np.asarray(x)[()], (state, last)
+        )
         try:
             picture = checker.env.draw(*host, checker.params)
         except Exception as error:
@@ -198,11 +197,4 @@ def pick(tree: Any, index: Any) -> Any:
 
 def without_keys(tree: Any) -> Any:
     """The tree with typed keys as their bits, which NumPy can hold."""
-
-    def plain(x):
-        is_key = isinstance(x, jax.Array) and jnp.issubdtype(
-            x.dtype, jax.dtypes.prng_key
-        )
-        return jax.random.key_data(x) if is_key else x
-
-    return jax.tree.map(plain, tree)
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)

@@ -145,6 +145,11 @@ class Box:
         return jnp.all((array >= low) & (array <= high))
 
 
+def is_space(x: Any) -> bool:
+    """Whether it is one space, rather than a dictionary or tuple of spaces."""
+    return hasattr(x, "contains")
+
+
 def split_mask(observation: Any) -> tuple[Any, Any]:
     """An observation, or its space, and the action mask in it; None if there is none."""
     if not isinstance(observation, Mapping) or "action_mask" not in observation:
@@ -164,10 +169,9 @@ def sample_action(space: Any, key: jax.Array, observation: Any) -> Any:
     """
     _, mask = split_mask(observation)
     if mask is None:
-        is_leaf = lambda x: hasattr(x, "contains")  # noqa: E731
-        count = len(jax.tree.leaves(space, is_leaf=is_leaf))
+        count = len(jax.tree.leaves(space, is_leaf=is_space))
         keys = iter(jax.random.split(key, count) if count > 1 else [key])
-        return jax.tree.map(lambda x: x.sample(next(keys)), space, is_leaf=is_leaf)
+        return jax.tree.map(lambda x: x.sample(next(keys)), space, is_leaf=is_space)
     sizes = np.asarray(getattr(space, "nvec", None) or (space.n,), np.int32)
     allowed = jnp.split(mask, np.cumsum(sizes)[:-1].tolist())
     scores = [

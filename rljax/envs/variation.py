@@ -55,6 +55,11 @@ def one_of(params: Any) -> Any:
     return params
 
 
+def all_of(params: Any) -> Any:
+    """The environment's own kind of parameters; leaves `[N, ...]` of several sets."""
+    return params.params if isinstance(params, ParamsPerEnv) else params
+
+
 class RandomizedState(struct.PyTreeNode):
     """A state together with the parameters that were drawn for its episode."""
 

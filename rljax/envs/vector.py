@@ -15,7 +15,7 @@ from rljax.base import TimeStep
 from rljax.envs.hooks import find_hook
 from rljax.envs.variation import rows_of
 from rljax.numerics import random
-from rljax.numerics.sums import add_compensated
+from rljax.numerics.sums import add_compensated, add_up_to_largest
 
 AutoReset: TypeAlias = Literal["same_step", "next_step", "disabled"]
 """What follows an episode's end; see `VectorEnv.step`."""
@@ -278,14 +278,11 @@ def _count(
     over = done & restarted
     so_far = envs.episode_return, envs.episode_return_lost
     total, lost = add_compensated(*so_far, step.reward)
-    longest = jnp.iinfo(jnp.int32).max
     return VectorState(
         state=state,
         observation=observation,
         done=done & (not restarted),
         episode_return=jnp.where(over, 0, total),
         episode_return_lost=jnp.where(over, 0, lost),
-        episode_length=jnp.where(
-            over, 0, jnp.minimum(envs.episode_length, longest - 1) + 1
-        ),
+        episode_length=jnp.where(over, 0, add_up_to_largest(envs.episode_length, 1)),
     )

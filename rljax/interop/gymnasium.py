@@ -18,8 +18,10 @@ import numpy as np
 
 from rljax.envs.variation import one_of, rows_of
 from rljax.envs.vector import VectorEnv, choose
+from rljax.numerics.random import is_key
 from rljax.numerics.validation import check_at_least
 from rljax.report.gif import frame
+from rljax.training.populations import member
 
 try:
     import gymnasium
@@ -291,9 +293,9 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
         all_params, axis = rows_of(params, self.num_envs)
 
         def picture(index: int) -> np.ndarray:
-            state, action = _row((states, self._actions), index)
+            state, action = member((states, self._actions), index)
             last = action if self._acted[index] else None
-            one = all_params if axis is None else _row(all_params, index)
+            one = all_params if axis is None else member(all_params, index)
             return frame(self._env.draw(state, last, one))
 
         return tuple(map(picture, range(self.num_envs)))
@@ -358,13 +360,6 @@ def _check_options(options: dict[str, Any] | None, names: tuple[str, ...]) -> No
         )
 
 
-def _row(tree: Any, index: int) -> Any:
-    return jax.tree.map(lambda x: x[index], tree)
-
-
 def _numpy(tree: Any) -> Any:
     """The tree with leaves copied into NumPy arrays; keys unchanged."""
-    return jax.tree.map(
-        lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.array(x),
-        tree,
-    )
+    return jax.tree.map(lambda x: x if is_key(x) else np.array(x), tree)

@@ -11,8 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from rljax.numerics.random import is_key
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, PurePath)
 
@@ -82,9 +83,7 @@ def _call(kind: str, fields: Mapping[str, Any], inner: Any) -> str:
 
 
 def _array(value: Any) -> str:
-    if isinstance(value, jax.Array) and jnp.issubdtype(
-        value.dtype, jax.dtypes.prng_key
-    ):
+    if is_key(value):
         return f"{value.dtype}{_array(jax.random.key_data(value))}"
     host = np.asarray(value)
     kind = f"{host.dtype}[{','.join(map(str, host.shape))}]"

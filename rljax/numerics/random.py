@@ -15,10 +15,16 @@ References:
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+def is_key(x: Any) -> bool:
+    """Whether it is an array of typed keys, traced or not."""
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def pcg4d(

@@ -1,6 +1,7 @@
 """Sums of very many terms: what rounding drops is carried along."""
 
 import jax
+import jax.numpy as jnp
 
 
 def add_compensated(
@@ -22,3 +23,8 @@ def add_compensated(
     term = term - lost
     after = total + term
     return after, (after - total) - term
+
+
+def add_up_to_largest(count: jax.Array, more: jax.Array | int) -> jax.Array:
+    """`count + more`, int32 and not negative; 2**31 - 1 where it would be larger."""
+    return jnp.minimum(count, jnp.iinfo(jnp.int32).max - more) + more

@@ -15,7 +15,7 @@ import numpy as np
 
 from rljax.base import Mean, Metrics, Transition
 from rljax.envs.vector import VectorEnv, VectorState
-from rljax.numerics.sums import add_compensated
+from rljax.numerics.sums import add_compensated, add_up_to_largest
 
 
 def unroll(
@@ -93,16 +93,14 @@ def _count_episodes(
         earlier = jnp.take_along_axis(total, jnp.maximum(before, 0), axis=0)
         return total - jnp.where(before < 0, 0, earlier)
 
-    def longer(lengths, here):
-        return jnp.minimum(lengths, jnp.iinfo(jnp.int32).max - here) + here
-
     here = since_start(steps.reward, jnp.float32)
     so_far = envs.episode_return[None], envs.episode_return_lost[None]
     returns, lost = add_compensated(*so_far, here)
     continued = before < 0
     returns, lost = jnp.where(continued, returns, here), jnp.where(continued, lost, 0)
     here = since_start(jnp.ones_like(done, jnp.int32), jnp.int32)
-    lengths = jnp.where(continued, longer(envs.episode_length[None], here), here)
+    together = add_up_to_largest(envs.episode_length[None], here)
+    lengths = jnp.where(continued, together, here)
     count = done.sum(dtype=jnp.float32)
     envs = envs.replace(
         episode_return=jnp.where(done[-1], 0, returns[-1]),

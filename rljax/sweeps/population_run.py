@@ -18,7 +18,7 @@ from rljax.sweeps.problem import Cost, Group, Problem
 from rljax.sweeps.results import FINISHED
 from rljax.sweeps.store import BestAndWorst, PopulationFolder
 from rljax.training.loggers import LogEntry, log_line
-from rljax.training.loop import copied, no_metrics, train, updates_program
+from rljax.training.loop import copied, no_metrics, not_finite, train, updates_program
 from rljax.training.populations import map_over_devices, member, population
 from rljax.training.run_folder import stopped
 
@@ -327,9 +327,8 @@ def _tester(
     """`(state, task, key) -> {"return", "finite"}` of members; cached: compiled once."""
 
     def test(state: Any, task: Any, key: jax.Array) -> dict[str, jax.Array]:
-        leaves = jax.tree.leaves(state.params)
-        finite = jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
-        return {"return": problem.evaluate(network, state, task, key), "finite": finite}
+        returned = problem.evaluate(network, state, task, key)
+        return {"return": returned, "finite": ~not_finite(state)}
 
     axes = (0, task_axes, 0)
     return map_over_devices(jax.vmap(test, in_axes=axes), axes, devices)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.numerics.random import is_key
 from rljax.training.files import sync
 
 State = TypeVar("State")
@@ -217,7 +218,7 @@ def _placed(x: jax.Array, like: Any) -> jax.Array:
     """
     if _sharding(like) is not None:
         return x
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if is_key(x):
         data = jnp.asarray(np.asarray(jax.random.key_data(x)))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     return jnp.asarray(np.asarray(x))

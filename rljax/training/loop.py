@@ -153,15 +153,19 @@ def no_metrics(algorithm: Algorithm[State], state: State, task: Any) -> Metrics:
 
 def diverged(state: Any) -> np.ndarray:
     """Bool `[]`, or `[N]` of a population: whether some parameter is not finite."""
-    return np.asarray(_not_finite(getattr(state, "params", ()), state.step))
+    return np.asarray(not_finite(state))
+
+
+def not_finite(state: Any) -> jax.Array:
+    """The same within a program; False of a state without parameters."""
+    return _not_finite(getattr(state, "params", ()), state.step)
 
 
 @jax.jit
 def _not_finite(params: Any, step: jax.Array) -> jax.Array:
     found = jnp.zeros(step.shape, bool)
     for leaf in jax.tree.leaves(params):
-        finite = jnp.isfinite(leaf).reshape(*step.shape, -1).all(-1)
-        found |= ~finite
+        found |= ~jnp.isfinite(leaf).reshape(*step.shape, -1).all(-1)
     return found
 
 

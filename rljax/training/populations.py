@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Algorithm, State
+from rljax.numerics.random import is_key
 from rljax.numerics.sharding import shard_leading_axis
 from rljax.numerics.validation import check_column, check_name
 
@@ -204,9 +205,4 @@ def member(tree: Any, index: int | slice | np.ndarray) -> Any:
 
 def reusable(tree: Any) -> Any:
     """The same tree with cloned keys, which may be used although the tree's are."""
-
-    def one(x: Any) -> Any:
-        is_key = jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
-        return jax.random.clone(x) if is_key else x
-
-    return jax.tree.map(one, tree)
+    return jax.tree.map(lambda x: jax.random.clone(x) if is_key(x) else x, tree)

@@ -30,7 +30,14 @@ from rljax.rlhf.scoring.rows import (
 )
 from rljax.rlhf.scoring.scorer import Counts, Scored, Scorer
 from rljax.rlhf.scoring.tally import ScoringProgress
-from rljax.training.files import RunError, dumps, locked, sync, write_atomically
+from rljax.training.files import (
+    RunError,
+    dumps,
+    flush_to_disk,
+    locked,
+    sync,
+    write_atomically,
+)
 from rljax.training.interrupts import Interrupted, catch_interrupts
 from rljax.training.manifest import differences
 from rljax.training.progress import ProgressTicker, clock, si
@@ -217,7 +224,7 @@ class _Job:
                 text, done = self._rows(window, scored)
                 sink.write(text)
                 sink.flush()
-                os.fsync(sink.fileno())
+                flush_to_disk(sink.fileno())
                 self.done = done + counts
                 self._save()
                 display.on_written(self.done)
