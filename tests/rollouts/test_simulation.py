@@ -179,18 +179,18 @@ class Noisy(RewardFromObservation):
 
 
 class Rich(RewardFromObservation):
-    """Pays 2**24 in 64 steps, and then 1 a step: a float32 sum would stand still."""
+    """Pays 2**32 in 64 steps, then 1 a step: a float32 sum would stand still."""
 
     length = 10_000
 
     def reward(self, state, action):
-        return jnp.where(state.time < 64, 2.0**18, 1.0)
+        return jnp.where(state.time < 64, 2.0**26, 1.0)
 
 
 def test_totals_grow_beyond_the_last_whole_float():
     sizes = {"num_envs": 3, "num_steps": 1001}
     totals = simulate(jax.random.key(0), Rich(), None, coin, **sizes)
-    np.testing.assert_array_equal(totals.reward, np.float32(2**24 + 937))
+    np.testing.assert_array_equal(totals.reward, np.float32(2**32 + 937))
 
 
 def test_returns_grow_beyond_the_last_whole_float():
@@ -198,7 +198,7 @@ def test_returns_grow_beyond_the_last_whole_float():
     played = jax.jit(
         lambda key: evaluate(key, Rich(), None, still, num_episodes=2, max_steps=1001)
     )(jax.random.key(0))
-    np.testing.assert_array_equal(played.returns, np.float32(2**24 + 937))
+    np.testing.assert_array_equal(played.returns, np.float32(2**32 + 937))
     envs = VectorEnv(Rich()).reset(jax.random.key(0), None, 2)
     run = jax.jit(
         lambda key, envs: unroll(
