@@ -193,9 +193,15 @@ class VectorEnv:
     def step_all(
         self, draws: Any, params: Any, state: Any, action: Any
     ) -> tuple[Any, TimeStep]:
-        """Steps every environment, whether or not its episode is over."""
+        """Steps every environment, whether or not its episode is over.
+
+        Raises:
+            ValueError: the action has no row for each environment.
+        """
         step = find_hook(self.env, "step_from_noise", "step") or self.env.step
-        params, axis = rows_of(params, len(jax.tree.leaves(draws)[0]))
+        num_envs = len(jax.tree.leaves(draws)[0])
+        _check_rows(action, num_envs)
+        params, axis = rows_of(params, num_envs)
         return jax.vmap(step, in_axes=(0, 0, 0, axis))(draws, state, action, params)
 
     def reset_all(self, draws: Any, params: Any) -> tuple[Any, Any]:
@@ -247,6 +253,16 @@ class VectorEnv:
         if size is None:
             return jax.random.split(key, num_envs)
         return random.uniforms(key, (num_envs, size))
+
+
+def _check_rows(action: Any, num_envs: int) -> None:
+    for leaf in jax.tree.leaves(action):
+        if jnp.shape(leaf)[:1] != (num_envs,):
+            raise ValueError(
+                f"an action must have a row for each of {num_envs} environments, got "
+                f"shape {jnp.shape(leaf)}. Policies act on all of them at once: pass one "
+                f"of a single observation as jax.vmap(policy)."
+            )
 
 
 def _fresh(start: tuple[Any, Any], num_envs: int) -> VectorState:

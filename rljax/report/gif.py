@@ -35,7 +35,7 @@ def frame(picture: Picture, *, width: int = 600) -> np.ndarray:
 
 
 def save_gif(
-    path: Path,
+    path: Path | str,
     replays: Sequence[Replay],
     *,
     width: int = 480,
@@ -79,6 +79,7 @@ def save_gif(
     images = map(palette.reduce, map(sheet.frame, steps))
     durations = [10 * round(100 / frames_per_second)] * len(steps)  # ms
     durations[-1] += 10 * round(100 * hold)
+    path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         next(images).save(

@@ -16,7 +16,7 @@ _NUM_RESAMPLES = 500  # for the bands of curves; intervals in the table use more
 
 
 def save_report(
-    path: Path,
+    path: Path | str,
     results: Results,
     *,
     title: str,

@@ -26,7 +26,7 @@ def new_figure(width: float, height: float, dpi: int = 120) -> Any:
 
 
 def learning_curve(
-    path: Path,
+    path: Path | str,
     env_steps: ArrayLike,
     returns: ArrayLike,
     *,
@@ -74,7 +74,7 @@ def learning_curve(
 
 
 def sweep_curves(
-    path: Path,
+    path: Path | str,
     results: Results,
     *,
     title: str,
@@ -135,7 +135,7 @@ def sweep_curves(
 
 
 def heat_map(
-    path: Path,
+    path: Path | str,
     x: ArrayLike,
     y: ArrayLike,
     values: ArrayLike,
@@ -161,7 +161,7 @@ def heat_map(
     save_figure(figure, path)
 
 
-def draw_scores(path: Path, scores: ArrayLike, lengths: ArrayLike) -> float:
+def draw_scores(path: Path | str, scores: ArrayLike, lengths: ArrayLike) -> float:
     """Draws a histogram of scores, and scores over completion lengths, as a PNG.
 
     Of N completions: `scores` `[N]`, at least one, and `lengths` `[N]` in characters.
@@ -186,8 +186,9 @@ def draw_scores(path: Path, scores: ArrayLike, lengths: ArrayLike) -> float:
     return correlation
 
 
-def save_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path | str) -> None:
     """Writes a matplotlib figure as a PNG, atomically."""
+    path = Path(path)
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, format="png")
     temporary.replace(path)

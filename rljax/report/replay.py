@@ -123,7 +123,7 @@ def replay(env: Any, params: Any, trajectory: Trajectory, title: str) -> Replay:
 
 
 def save_html(
-    path: Path,
+    path: Path | str,
     replays: Sequence[Replay],
     *,
     title: str,

@@ -38,7 +38,7 @@ def figures(done: Any, *, target: float) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def save(
-    folder: Path,
+    folder: Path | str,
     done: Any,
     env: Any,
     policy: Callable[[Mapping[str, Any], Any], Any],
@@ -72,6 +72,7 @@ def save(
         frames_per_second: steps per second of the replays.
         tensorboard: also write a log of every run into `tensorboard/`.
     """
+    folder = Path(folder)
     results, curves = done.results, folder / "learning_curves.png"
     results.save(folder, tensorboard=tensorboard)
     marks: Any = {"target": target, "target_name": target_name, "ceiling": ceiling}

@@ -35,7 +35,12 @@ class DamagedCheckpointError(CheckpointError):
 
 
 def save(
-    folder: Path, step: int, state: Any, metadata: dict[str, Any], *, keep: int = 3
+    folder: Path | str,
+    step: int,
+    state: Any,
+    metadata: dict[str, Any],
+    *,
+    keep: int = 3,
 ) -> Path:
     """Writes the checkpoint `folder/<step>` and removes all but the newest `keep`.
 
@@ -121,7 +126,7 @@ def _check(step: Any, state: Any, metadata: Any) -> None:
         ) from error
 
 
-def restore(path: Path, like: State) -> tuple[State, dict[str, Any]]:
+def restore(path: Path | str, like: State) -> tuple[State, dict[str, Any]]:
     """Reads a checkpoint.
 
     Args:
@@ -161,7 +166,9 @@ def restore(path: Path, like: State) -> tuple[State, dict[str, Any]]:
     return jax.tree.map(_placed, state, like), description["metadata"]
 
 
-def restore_latest(folder: Path, like: State) -> tuple[State, dict[str, Any]] | None:
+def restore_latest(
+    folder: Path | str, like: State
+) -> tuple[State, dict[str, Any]] | None:
     """Reads the newest whole checkpoint; a damaged one is passed over with a warning.
 
     Returns:
@@ -193,7 +200,7 @@ def restore_latest(folder: Path, like: State) -> tuple[State, dict[str, Any]] | 
     return None
 
 
-def steps(folder: Path) -> list[int]:
+def steps(folder: Path | str) -> list[int]:
     """Returns the updates of which a folder holds checkpoints, ascending."""
     found = Path(folder).glob("[0-9]" * 12)
     return sorted(int(path.name) for path in found if path.is_dir())
@@ -224,8 +231,9 @@ def _placed(x: jax.Array, like: Any) -> jax.Array:
     return jnp.asarray(np.asarray(x))
 
 
-def checksums(folder: Path) -> dict[str, str]:
+def checksums(folder: Path | str) -> dict[str, str]:
     """Returns the SHA-256 of every file of a checkpoint, by its path in the folder."""
+    folder = Path(folder)
     return {
         p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in folder.rglob("*")

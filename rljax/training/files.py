@@ -28,8 +28,9 @@ def dumps(value: Any, **options: Any) -> str:
     return json.dumps(_plain(value), allow_nan=False, **options)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path | str, text: str) -> None:
     """Replaces a file so that a reader sees all of the old text or all of the new."""
+    path = Path(path)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with beside.open("w", encoding="utf-8") as file:

@@ -41,6 +41,8 @@ class RunOptions:
     """Also write TensorBoard logs into the directory."""
 
     def __post_init__(self):
+        if isinstance(self.out, str):
+            object.__setattr__(self, "out", Path(self.out))
         if self.tensorboard and self.out is None:
             raise ValueError(
                 "tensorboard needs a directory to write to, got tensorboard=True and "

@@ -106,7 +106,7 @@ def test_a_gif_shows_every_nth_step_and_the_last_and_repeats(tmp_path):
 def test_a_gif_shows_the_pictures_as_they_are(tmp_path):
     path = tmp_path / "one.gif"
     episode = rolling(9)
-    save_gif(path, [episode], width=120, every=3)
+    save_gif(str(path), [episode], width=120, every=3)
     with Image.open(path) as gif:
         for i, step in enumerate((0, 3, 6, 9)):
             gif.seek(i)
@@ -129,7 +129,7 @@ def test_a_gif_is_small(tmp_path):
 
 def page_of(tmp_path, replays, **options):
     path = tmp_path / "page.html"
-    save_html(path, replays, **{"title": "a title", **options})
+    save_html(str(path), replays, **{"title": "a title", **options})
     text = path.read_text("utf-8")
     found = re.findall('<script id="data" type="application/json">(.*?)</script>', text)
     assert len(found) == 1

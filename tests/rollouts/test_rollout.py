@@ -129,6 +129,19 @@ def test_evaluation_plays_every_episode_to_its_end():
     np.testing.assert_array_equal(episodes.returns, episodes.lengths)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (7, 2)])
+def test_an_action_without_a_row_for_each_environment_is_refused(shape):
+    def act(observation, key):
+        del observation, key
+        return jnp.zeros(shape, jnp.int32)
+
+    for run in (evaluate, record):
+        with pytest.raises(ValueError, match=r"row for each of 4 .* jax\.vmap\(policy"):
+            run(jax.random.key(0), ENV, PARAMS, act, num_episodes=4, max_steps=13)
+    with pytest.raises(ValueError, match="row for each of 5 environments"):
+        rollout(act=act)
+
+
 def test_short_episodes_count_once_beside_long_ones():
     """The mean over one episode a index, not over the steps that were taken."""
     episodes = play(at_random, num_episodes=2000, max_steps=500)

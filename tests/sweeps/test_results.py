@@ -78,4 +78,4 @@ def test_values_may_be_infinite_or_sizes(tmp_path):
     assert [row["values"] for row in rows] == [["inf", [8]], [0.1, [64, 64]]]
     plots.sweep_curves(tmp_path / "x.png", its, title="")
     alone = results([[0.1], [float("inf")]], [[1.0, 2.0], [3.0, 4.0]])
-    plots.sweep_curves(tmp_path / "x.png", alone, title="")
+    plots.sweep_curves(str(tmp_path / "x.png"), alone, title="")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from random import Random
 
 import chex
@@ -14,6 +15,7 @@ import pytest
 
 from rljax.training import checkpoint, files
 from rljax.training.checkpoint import CheckpointError, DamagedCheckpointError
+from rljax.training.run_folder import RunOptions
 
 STATE = {
     "key": jax.random.key_data(jax.random.key(1)),
@@ -23,6 +25,19 @@ STATE = {
     "flag": jnp.bool_(True),
     "count": jnp.int32(7),
 }
+
+
+def test_a_folder_may_be_given_as_text(tmp_path):
+    folder, state = str(tmp_path / "a"), {"w": jnp.arange(3.0)}
+    path = checkpoint.save(folder, 1, state, {})
+    assert checkpoint.steps(folder) == [1]
+    assert checkpoint.checksums(str(path)) == checkpoint.checksums(path)
+    for restored in (
+        checkpoint.restore(str(path), state),
+        checkpoint.restore_latest(folder, state),
+    ):
+        chex.assert_trees_all_equal(restored[0], state)
+    assert RunOptions(out=folder).out == Path(folder)
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path):
