@@ -75,7 +75,9 @@ class Normalizer(struct.PyTreeNode):
     observations: Any
     rewards: ReturnScale | None
 
-    def update(self, steps: Transition, gamma: Any) -> tuple["Normalizer", Transition]:
+    def learn_and_normalize(
+        self, steps: Transition, gamma: Any
+    ) -> tuple["Normalizer", Transition]:
         """Learns from a rollout, leaves `[T, B, ...]`; and the rollout, normalized.
 
         Its observations by the moments of before, as the policy saw them; its rewards by

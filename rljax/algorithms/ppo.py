@@ -92,9 +92,9 @@ class PPOHyperparams(struct.PyTreeNode):
     gae_lambda: float = 0.95
     """Trace decay of the advantage estimate."""
     clip_eps: float = 0.2
-    """Beyond this distance of a probability ratio from 1, an action pulls no further."""
+    """Distance of a probability ratio from 1 at which its gradient is cut off."""
     vf_clip_eps: float = math.inf
-    """Likewise for a value's distance from what it was; no bound by default."""
+    """Distance of a value from what it was, likewise; no bound by default."""
     vf_coef: float = 0.5
     """Weight of the value loss, which is half the squared error."""
     ent_coef: float = 0.0
@@ -114,10 +114,7 @@ class PPOState(struct.PyTreeNode):
 
 
 class Batch(struct.PyTreeNode):
-    """What an update learns from: leaves `[T, B, ...]`, then `[T * B, ...]`.
-
-    A minibatch's are `[T * B / num_minibatches, ...]`.
-    """
+    """What is learned from: `[T, B, ...]`; of a minibatch `[T * B / num_minibatches, ...]`."""
 
     observation: Any
     action: Any
@@ -132,7 +129,7 @@ def check_hyperparams(hyperparams: PPOHyperparams) -> None:
 
     `train`, sweeps and experiments call it: a jitted `init` cannot look at values.
     """
-    largest = float(np.finfo(np.float32).max)  # of factors: inf * 0 is NaN
+    largest = float(np.finfo(np.float32).max)  # they are factors: inf * 0 is NaN
     ranges = {
         "learning_rate": (0.0, largest),
         "decay_updates": (1.0, math.inf),
@@ -171,7 +168,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         check_scalars(hyperparams)
         key, network_key, reset_key = jax.random.split(key, 3)
         envs = VectorEnv(env).reset(reset_key, task, config.num_envs)
-        space = env.action_space(one_of(task))
+        space = env.action_space(one_of(task))  # a task may have a row an environment
         params = init_network(network, network_key, envs.observation, space)
         hyperparams = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyperparams)
         return PPOState(
@@ -187,12 +184,14 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
     def step(state: PPOState, task: Any) -> tuple[PPOState, Metrics]:
         key, env_key, action_key, update_key = jax.random.split(state.key, 4)
         envs, transitions, metrics = collect(state, task, env_key, action_key)
-        normalizer, last = state.normalizer, envs.observation
-        if normalizer is not None:
-            last = normalize(normalizer, last)
-            gamma = state.hyperparams.gamma
-            normalizer, transitions = normalizer.update(transitions, gamma)
-        batch = estimate(state, transitions, last)
+        # Observations are seen through the moments that the policy acted with; those
+        # learned now serve from the next update on.
+        last_observation = normalize(state.normalizer, envs.observation)
+        if (normalizer := state.normalizer) is not None:
+            normalizer, transitions = normalizer.learn_and_normalize(
+                transitions, state.hyperparams.gamma
+            )
+        batch = estimate(state, transitions, last_observation)
         params, opt_state, means = update(state, batch, update_key)
         metrics |= {name: Mean.of(values) for name, values in means.items()}
         metrics["explained_variance"] = Mean.of(_explained_variance(batch))
@@ -222,9 +221,9 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             return network.apply(state.params, observation, method="policy")
 
         def sample(observation, noise):
-            return policy(observation).sample_from(noise), None  # no extras
+            return policy(observation).sample_from(noise), None  # nothing else to keep
 
-        # In one call, much cheaper than one in each step; of the policy's kind and shape.
+        # All noise in one call is much cheaper; the policy's shapes say how much it takes.
         noise = draw_policy_noise(
             action_key, policy, state.envs.observation, config.num_steps
         )
@@ -240,10 +239,9 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         """
         policy, value = network.apply(state.params, steps.observation)
         next_value = _next_values(network, state.params, steps, value, last_observation)
+        hyperparams = state.hyperparams
         advantages = functools.partial(
-            gae,
-            gamma=state.hyperparams.gamma,
-            gae_lambda=state.hyperparams.gae_lambda,
+            gae, gamma=hyperparams.gamma, gae_lambda=hyperparams.gae_lambda
         )
         advantage = jax.vmap(advantages, in_axes=1, out_axes=1)(
             steps.reward, value, next_value, steps.terminated, steps.truncated
@@ -260,14 +258,14 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
     def update(
         state: PPOState, batch: Batch, key: jax.Array
     ) -> tuple[Params, optax.OptState, dict[str, jax.Array]]:
-        """Takes `num_epochs * num_minibatches` gradient steps on the batch."""
+        """Takes gradient steps; the means are `[num_epochs, num_minibatches]`."""
         optimizer = _optimizer(state.hyperparams, state.step)
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
         def gradient_step(carry, minibatch):
             params, opt_state = carry
             if config.normalize_advantages:
-                advantage = _normalize(minibatch.advantage)
+                advantage = _standardize(minibatch.advantage)
                 minibatch = minibatch.replace(advantage=advantage)
             gradient, means = jax.grad(_loss, has_aux=True)(
                 params, network, minibatch, state.hyperparams
@@ -316,7 +314,7 @@ def act(
     return policy.mode() if greedy else policy.sample(key)
 
 
-# The names that sweeps look up in an algorithm's module, with `act` and the check above.
+# Names by which sweeps find an algorithm's parts, with `act` and `check_hyperparams`.
 Config, Hyperparams, make = PPOConfig, PPOHyperparams, ppo
 
 
@@ -327,7 +325,7 @@ def _next_values(
 
     Those are the values of the next step's observations, which are known, except where
     an episode was truncated: its final observation is nowhere else in the batch. Where
-    one terminated the number is of another episode, and `gae` takes 0 in its place.
+    one terminated, that is the value of the reset's observation; `gae` takes 0 instead.
     """
     last_value = network.apply(params, last, method="value")
     following = jnp.concatenate([value[1:], last_value[None]])
@@ -375,7 +373,7 @@ def _optimizer(
 ) -> optax.GradientTransformation:
     # Rebuilt at every use: an optimizer kept from one trace to the next would hold the
     # first one's tracers.
-    least = jnp.finfo(jnp.float32).tiny  # no 0 / 0
+    least = jnp.finfo(jnp.float32).tiny  # a bound of 0 would divide 0 by 0
     bound = jnp.maximum(hyperparams.max_grad_norm, least)
     optimizer = optax.chain(
         optax.clip_by_global_norm(bound),
@@ -390,7 +388,7 @@ def _learning_rate(hyperparams: PPOHyperparams, step: jax.Array) -> jax.Array:
     return hyperparams.learning_rate * fraction_left
 
 
-def _normalize(x: jax.Array) -> jax.Array:
+def _standardize(x: jax.Array) -> jax.Array:
     return (x - x.mean()) / (x.std() + 1e-8)
 
 
