@@ -1,4 +1,4 @@
-"""Learning algorithms, one module each, and the networks, losses and returns they share.
+"""Learning algorithms, one module each, and the networks, loss terms and returns they share.
 
 Imports `base` to `rollouts`. An algorithm is two pure functions, `rljax.Algorithm(init, step)`:
 `init(key, hyperparams, task) -> state` and `step(state, task) -> (state, metrics)`. The state has an integer
@@ -35,7 +35,8 @@ assert abs(state.x - 3) < 1e-3
 
 A module of an algorithm, such as `ppo`, has `Config`, `Hyperparams`, `make(env, network, config)`,
 `act(network, state, observation, key, *, greedy=False)` and `check_hyperparams(hyperparams)`, and can be given
-to `rljax.sweeps.make_problem`. Add yours to the lists of `tests/test_contracts.py`, and solve `tests/probes.py`.
+to `rljax.sweeps.make_problem`. `tests/algorithms/reinforce.py` is
+a complete one in one file. Add yours to the lists of `tests/test_contracts.py`, and solve `tests/probes.py`.
 """
 
 from rljax.algorithms.networks import ActorCritic, NormalActorCritic, make_network

@@ -21,7 +21,7 @@ import optax
 from flax import struct
 
 from rljax.algorithms.distributions import draw_policy_noise
-from rljax.algorithms.losses import clipped_surrogate, clipped_value_loss
+from rljax.algorithms.loss_terms import clipped_surrogate_loss, clipped_value_loss
 from rljax.algorithms.networks import init_network
 from rljax.algorithms.normalization import Normalizer, make_normalizer, normalize
 from rljax.algorithms.returns import gae
@@ -182,6 +182,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         )
 
     def step(state: PPOState, task: Any) -> tuple[PPOState, Metrics]:
+        """One update: collect, estimate, update."""
         key, env_key, action_key, update_key = jax.random.split(state.key, 4)
         envs, transitions, metrics = collect(state, task, env_key, action_key)
         # Observations are seen through the moments that the policy acted with; those
@@ -285,6 +286,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         return params, opt_state, means
 
     def check(state: PPOState, task: Any) -> None:
+        """What `train` calls before it compiles."""
         check_hyperparams(state.hyperparams)
         if check_task := getattr(env, "check_params", None):
             check_task(all_of(task))
@@ -348,7 +350,7 @@ def _loss(
     log_ratio = log_prob - batch.log_prob
     ratio_minus_1 = jnp.expm1(log_ratio)
     per_transition = {
-        "policy_loss": clipped_surrogate(
+        "policy_loss": clipped_surrogate_loss(
             log_prob, batch.log_prob, batch.advantage, clip_eps=hyperparams.clip_eps
         ),
         "value_loss": clipped_value_loss(

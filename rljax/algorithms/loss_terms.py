@@ -1,4 +1,4 @@
-"""Losses, per element and to be minimized: arrays of the inputs' one shape, any shape.
+"""Terms of losses, per element and to be minimized: arrays of the inputs' one shape, any shape.
 
 They work alike on environment steps `[T, B]` and on tokens `[B, L]`; callers reduce
 them. Gradients are stopped where the papers stop them.
@@ -23,7 +23,7 @@ def policy_gradient_loss(log_prob: jax.Array, advantage: jax.Array) -> jax.Array
     return -log_prob * jax.lax.stop_gradient(advantage)
 
 
-def clipped_surrogate(
+def clipped_surrogate_loss(
     log_prob: jax.Array,
     old_log_prob: jax.Array,
     advantage: jax.Array,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rljax.algorithms.distributions import Categorical
-from rljax.algorithms.losses import (
-    clipped_surrogate,
+from rljax.algorithms.loss_terms import (
+    clipped_surrogate_loss,
     clipped_value_loss,
     policy_gradient_loss,
 )
@@ -37,7 +37,7 @@ def test_clipped_surrogate_is_the_one_that_rlax_publishes():
     log_prob = Categorical(LOGITS).log_prob(action)
     old_log_prob = Categorical(OLD_LOGITS).log_prob(action)
     loss = [
-        clipped_surrogate(log_prob, old_log_prob, a, clip_eps=0.2).mean()
+        clipped_surrogate_loss(log_prob, old_log_prob, a, clip_eps=0.2).mean()
         for a in (ADVANTAGE, -ADVANTAGE)
     ]
     np.testing.assert_allclose(loss, [-0.17117467, 0.19333333], atol=1e-5)
@@ -56,7 +56,9 @@ def test_clipped_surrogate_is_the_one_that_rlax_publishes():
 def test_clipping_takes_away_the_gain_of_moving_further(ratio, advantage, slope):
     def loss(ratio):
         log_prob, old = jnp.log(ratio), jnp.float32(0)
-        return clipped_surrogate(log_prob, old, jnp.float32(advantage), clip_eps=0.2)
+        return clipped_surrogate_loss(
+            log_prob, old, jnp.float32(advantage), clip_eps=0.2
+        )
 
     np.testing.assert_allclose(jax.grad(loss)(ratio), slope, rtol=1e-5)
 
@@ -68,7 +70,9 @@ def test_an_infinite_clip_is_the_plain_importance_weighted_loss():
         return -jnp.exp(log_prob - old_log_prob) * advantage
 
     def clipped(log_prob):
-        return clipped_surrogate(log_prob, old_log_prob, advantage, clip_eps=jnp.inf)
+        return clipped_surrogate_loss(
+            log_prob, old_log_prob, advantage, clip_eps=jnp.inf
+        )
 
     np.testing.assert_array_equal(clipped(log_prob), plain(log_prob))
     np.testing.assert_allclose(
@@ -81,7 +85,7 @@ def test_an_infinite_clip_is_the_plain_importance_weighted_loss():
 def test_at_the_acting_policy_the_surrogate_has_the_policy_gradient():
     log_prob, _, advantage = three_random()
     surrogate = jax.grad(
-        lambda x: clipped_surrogate(x, log_prob, advantage, clip_eps=0.2).sum()
+        lambda x: clipped_surrogate_loss(x, log_prob, advantage, clip_eps=0.2).sum()
     )(log_prob)
     plain = jax.grad(lambda x: policy_gradient_loss(x, advantage).sum())(log_prob)
     np.testing.assert_allclose(surrogate, plain, rtol=1e-6)
@@ -116,7 +120,7 @@ def test_no_gradient_flows_into_advantages_and_targets():
     def constants(advantage, target):
         return (
             policy_gradient_loss(x, advantage).sum()
-            + clipped_surrogate(x, y, advantage, clip_eps=0.2).sum()
+            + clipped_surrogate_loss(x, y, advantage, clip_eps=0.2).sum()
             + clipped_value_loss(x, y, target, clip_eps=0.2).sum()
         )
 
@@ -126,7 +130,9 @@ def test_no_gradient_flows_into_advantages_and_targets():
 
 LOSSES = {
     "policy_gradient_loss": lambda x, y, z: policy_gradient_loss(x, z),
-    "clipped_surrogate": lambda x, y, z: clipped_surrogate(x, y, z, clip_eps=0.2),
+    "clipped_surrogate_loss": lambda x, y, z: clipped_surrogate_loss(
+        x, y, z, clip_eps=0.2
+    ),
     "clipped_value_loss": lambda x, y, z: clipped_value_loss(x, y, z, clip_eps=0.2),
 }
 
