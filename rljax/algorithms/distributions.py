@@ -217,9 +217,11 @@ class SquashedNormal(struct.PyTreeNode):
     def entropy(self) -> jax.Array:
         """`[...]` differential entropies, in nats, by Gauss and Hermite's quadrature."""
         std = jnp.exp(self.normal.log_std)
-        nodes = _NODES.reshape(-1, *(1,) * std.ndim)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+        nodes = nodes.astype(np.float32).reshape(-1, *(1,) * std.ndim)
         u = self.normal.mean[None] + std[None] * nodes
-        slopes = jnp.tensordot(_WEIGHTS, self._log_slope(u), axes=1)
+        weights = weights / math.sqrt(2 * math.pi)
+        slopes = jnp.tensordot(weights.astype(np.float32), self._log_slope(u), axes=1)
         return self.normal.entropy() + jnp.sum(slopes, axis=-1)
 
     def kl(self, other: "SquashedNormal") -> jax.Array:
@@ -245,8 +247,6 @@ class SquashedNormal(struct.PyTreeNode):
 
 
 _NEAR_ONE = np.float32(1 - 2**-22)
-_NODES, _WEIGHTS = (np.float32(x) for x in np.polynomial.hermite_e.hermegauss(24))
-_WEIGHTS /= np.float32(math.sqrt(2 * math.pi))
 
 
 def draw_policy_noise(
