@@ -217,11 +217,11 @@ class SquashedNormal(struct.PyTreeNode):
     def entropy(self) -> jax.Array:
         """`[...]` differential entropies, in nats, by Gauss and Hermite's quadrature."""
         std = jnp.exp(self.normal.log_std)
-        nodes, weights = np.polynomial.hermite_e.hermegauss(24)
-        nodes = nodes.astype(np.float32).reshape(-1, *(1,) * std.ndim)
+        points, weights = np.polynomial.hermite_e.hermegauss(24)
+        nodes = points.astype(np.float32).reshape(-1, *(1,) * std.ndim)
         u = self.normal.mean[None] + std[None] * nodes
-        weights = weights / math.sqrt(2 * math.pi)
-        slopes = jnp.tensordot(weights.astype(np.float32), self._log_slope(u), axes=1)
+        shares = (weights / math.sqrt(2 * math.pi)).astype(np.float32)
+        slopes = jnp.tensordot(shares, self._log_slope(u), axes=1)
         return self.normal.entropy() + jnp.sum(slopes, axis=-1)
 
     def kl(self, other: "SquashedNormal") -> jax.Array:
