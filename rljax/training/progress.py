@@ -34,8 +34,10 @@ class Console:
     def write(self, row: Row) -> None:
         """Updates the bar."""
         if evaluated := self._headline in row:
-            mean = float(np.nanmean(np.asarray(row[self._headline], np.float64)))
-            self._shown = f"{self._headline.replace('_', ' ')} {mean:.1f}"
+            values = np.asarray(row[self._headline], np.float64).ravel()
+            known = values[~np.isnan(values)]  # not of diverged runs, say
+            mean = f"{known.mean():.1f}" if len(known) else "unknown"
+            self._shown = f"{self._headline.replace('_', ' ')} {mean}"
         rate = si(row["env_steps_per_second"]) + " steps/s"
         self._bar.update(
             self._task,

@@ -12,6 +12,7 @@ from rljax.training.files import RunError
 from rljax.training.loggers import LogEntry
 from rljax.training.loop import train
 from rljax.training.populations import population, stack
+from rljax.training.progress import Console
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
 
@@ -91,3 +92,19 @@ def test_the_library_checks_what_is_trained_with(values, words):
 def test_the_library_checks_what_is_trained_on():
     with pytest.raises(ValueError, match="tau must lie in"):
         train(LEARNER, start(), TASK.replace(tau=-0.02), 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (np.nan, "unknown"),
+        ([np.nan, np.nan], "unknown"),
+        ([1.0, np.nan, 3.0], "2.0"),
+        (7, "7.0"),
+    ],
+)
+def test_progress_shows_the_mean_of_what_is_known(value, shown, capsys):
+    console = Console(4, "episode_return")
+    console.write({"step": 2, "env_steps_per_second": 10.0, "episode_return": value})
+    console.close()
+    assert capsys.readouterr().err.rstrip().endswith(f"episode return {shown}")
