@@ -35,8 +35,9 @@ assert abs(state.x - 3) < 1e-3
 
 A module of an algorithm, such as `ppo`, has `Config`, `Hyperparams`, `make(env, network, config)`,
 `act(network, state, observation, key, *, greedy=False)` and `check_hyperparams(hyperparams)`, and can be given
-to `rljax.sweeps.make_problem`. `tests/algorithms/reinforce.py` is
-a complete one in one file. Add yours to the lists of `tests/test_contracts.py`, and solve `tests/probes.py`.
+to `rljax.sweeps.make_problem`. A complete one in one file is
+`tests/algorithms/reinforce.py`. Add yours to the lists of `tests/test_contracts.py`, and solve
+`tests/probes.py`.
 """
 
 from rljax.algorithms.networks import ActorCritic, NormalActorCritic, make_network

@@ -1,4 +1,4 @@
-"""Terms of losses, per element and to be minimized: arrays of the inputs' one shape, any shape.
+"""Terms of losses, to be minimized: per element, arrays of the inputs' one shape.
 
 They work alike on environment steps `[T, B]` and on tokens `[B, L]`; callers reduce
 them. Gradients are stopped where the papers stop them.

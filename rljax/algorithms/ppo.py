@@ -26,7 +26,7 @@ from rljax.algorithms.networks import init_network
 from rljax.algorithms.normalization import Normalizer, make_normalizer, normalize
 from rljax.algorithms.returns import gae
 from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
-from rljax.envs.variation import all_of, one_of
+from rljax.envs.variation import check_params, one_of
 from rljax.envs.vector import VectorEnv, VectorState
 from rljax.numerics.random import permutations
 from rljax.numerics.validation import (
@@ -114,7 +114,7 @@ class PPOState(struct.PyTreeNode):
 
 
 class Batch(struct.PyTreeNode):
-    """What is learned from: `[T, B, ...]`; of a minibatch `[T * B / num_minibatches, ...]`."""
+    """What is learned from: leaves `[T, B, ...]`, of a minibatch `[M, ...]`."""
 
     observation: Any
     action: Any
@@ -168,7 +168,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         check_scalars(hyperparams)
         key, network_key, reset_key = jax.random.split(key, 3)
         envs = VectorEnv(env).reset(reset_key, task, config.num_envs)
-        space = env.action_space(one_of(task))  # a task may have a row an environment
+        space = env.action_space(one_of(task))  # of one set, where it has many
         params = init_network(network, network_key, envs.observation, space)
         hyperparams = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyperparams)
         return PPOState(
@@ -224,7 +224,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         def sample(observation, noise):
             return policy(observation).sample_from(noise), None  # nothing else to keep
 
-        # All noise in one call is much cheaper; the policy's shapes say how much it takes.
+        # All noise in one call is much cheaper; the policy's shapes say how much.
         noise = draw_policy_noise(
             action_key, policy, state.envs.observation, config.num_steps
         )
@@ -288,8 +288,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
     def check(state: PPOState, task: Any) -> None:
         """What `train` calls before it compiles."""
         check_hyperparams(state.hyperparams)
-        if check_task := getattr(env, "check_params", None):
-            check_task(all_of(task))
+        check_params(env, task)
 
     return Algorithm(init, step, check)
 

@@ -60,6 +60,12 @@ def all_of(params: Any) -> Any:
     return params.params if isinstance(params, ParamsPerEnv) else params
 
 
+def check_params(env: Any, params: Any) -> None:
+    """Raises the environment's own ValueError for its parameters, if it checks them."""
+    if check := getattr(env, "check_params", None):
+        check(all_of(params))
+
+
 class RandomizedState(struct.PyTreeNode):
     """A state together with the parameters that were drawn for its episode."""
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from rljax.base import Algorithm, AlgorithmModule
-from rljax.envs.variation import all_of, one_of
+from rljax.envs.variation import all_of, check_params, one_of
 from rljax.numerics.identity import identity
 from rljax.numerics.validation import check_name
 from rljax.rollouts.rollout import evaluate
@@ -152,9 +152,8 @@ def make_problem(
         max_steps = int(field(one, "max_steps"))
 
     def check_task(swept: Any) -> None:
+        check_params(env, swept)
         swept = all_of(swept)
-        if check := getattr(env, "check_params", None):
-            check(swept)
         longest = max_steps
         if "max_steps" in field_names(swept):
             longest = int(np.max(field(swept, "max_steps")))
