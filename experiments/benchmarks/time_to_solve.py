@@ -3,7 +3,7 @@
     make peers
     python experiments/benchmarks/time_to_solve.py
 
-From the start of a process to results end: imports, compiling, 100,000 steps, one evaluation of
+From the start of a process to its end: imports, compiling, 100,000 steps, one evaluation of
 128 greedy episodes. Cold is with an empty compilation cache, warm with that of another seed's
 run; the others have no use for one. Stable-Baselines3 runs with RL Zoo's settings, rejax
 with the same. The last line is their seconds over ours. Minutes.
@@ -65,7 +65,7 @@ def learn(seed: int) -> dict[str, Any]:
     env, task, network = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
     config = PPOConfig(num_envs=16, num_steps=32, num_epochs=8, num_minibatches=4)
     learner, num_updates = ppo(env, network, config), config.updates(TOTAL_STEPS)
-    # RL Zoo's discount and trace decay; half results passes, at twice results learning rate.
+    # RL Zoo's discount and trace decay; half its passes, at twice its learning rate.
     hyperparams = PPOHyperparams(learning_rate=2e-3, gamma=0.98, gae_lambda=0.8)
     hyperparams = hyperparams.replace(decay_updates=num_updates)
     keys = jax.random.split(jax.random.key(seed), 2)

@@ -10,7 +10,8 @@ def add_compensated(
     """Adds a term to a running sum, and to what its rounding has lost so far.
 
     A float32 sum of ones stops at 2**24; this one is exact to its last bit for 2**40 terms
-    and more, whatever their order (Kahan, https://doi.org/10.1145/363707.363723).
+    and more, whatever their order (Kahan, https://doi.org/10.1145/363707.363723). An
+    infinite sum stays infinite.
 
     Args:
         total: the sum until now; zeros at first.
@@ -22,7 +23,7 @@ def add_compensated(
     """
     term = term - lost
     after = total + term
-    return after, (after - total) - term
+    return after, jnp.where(jnp.isfinite(after), (after - total) - term, 0)
 
 
 def add_up_to_largest(count: jax.Array, more: jax.Array | int) -> jax.Array:

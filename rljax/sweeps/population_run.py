@@ -11,14 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.base import Metrics
 from rljax.numerics.compiler import Stopwatch
 from rljax.sweeps.halving import Progress, rows_of
 from rljax.sweeps.problem import Cost, Group, Problem
 from rljax.sweeps.results import FINISHED
 from rljax.sweeps.store import BestAndWorst, PopulationFolder
 from rljax.training.loggers import LogEntry, log_line
-from rljax.training.loop import copied, no_metrics, not_finite, train, updates_program
+from rljax.training.loop import (
+    PooledMetrics,
+    copied,
+    no_metrics,
+    not_finite,
+    train,
+    updates_program,
+)
 from rljax.training.populations import map_over_devices, member, population
 from rljax.training.run_folder import stopped
 
@@ -130,7 +136,7 @@ class PopulationRunner:
             before_rungs = stopwatch.seconds_compile
         saved = time.monotonic()
 
-        def save(state: Any, metrics: Metrics) -> None:
+        def save(state: Any, metrics: PooledMetrics) -> None:
             """Saves the population if that is due; raises if the sweep should stop."""
             nonlocal saved
             signal, now = should_stop(), time.monotonic()
@@ -174,14 +180,14 @@ class PopulationRunner:
         progress: Progress,
         state: Any,
         task: Any,
-        metrics: Metrics,
-        save: Callable[[Any, Metrics], None],
+        metrics: PooledMetrics,
+        save: Callable[[Any, PooledMetrics], None],
     ) -> Any:
         """Trains up to the next evaluation, and makes it."""
         stopwatch = Stopwatch()
         found: dict[str, np.ndarray] = {}
 
-        def on_pause(state: Any, metrics: Metrics) -> None:
+        def on_pause(state: Any, metrics: PooledMetrics) -> None:
             nonlocal stopwatch
             progress.train(int(state.step[0]))
             progress.seconds += stopwatch.seconds_run
@@ -233,11 +239,11 @@ class PopulationRunner:
 
     def _begin(
         self, points: Sequence[int], folder: PopulationFolder
-    ) -> tuple[Progress, Any, Any, Metrics, dict[int, BestAndWorst]]:
+    ) -> tuple[Progress, Any, Any, PooledMetrics, dict[int, BestAndWorst]]:
         """The start of a population, or where it was last saved."""
         state, task = self._start(points)
         _, shapes = jax.eval_shape(self._algorithm.step, folder.run, self._one_task())
-        if saved := folder.saved(shapes):
+        if saved := folder.saved(PooledMetrics(shapes, shapes)):
             progress, runs, metrics, solved = saved
             if len(progress.alive) < len(points):
                 chosen = rows_of(range(len(points)), progress.alive, len(self._keys))

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import jax
 import numpy as np
 
-from rljax.base import Metrics
 from rljax.sweeps.halving import Progress
 from rljax.training import checkpoint
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError, dumps, read_json, write_atomically
 from rljax.training.loggers import log_line
+from rljax.training.loop import PooledMetrics
 
 
 class BestAndWorst(NamedTuple):
@@ -30,7 +30,7 @@ class BestAndWorst(NamedTuple):
 
 
 T = TypeVar("T")
-Saved: TypeAlias = tuple[Progress, Any, Metrics, dict[int, BestAndWorst]]
+Saved: TypeAlias = tuple[Progress, Any, PooledMetrics, dict[int, BestAndWorst]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class PopulationFolder:
 
         return self._read("result.json", read)
 
-    def save(self, progress: Progress, state: Any, metrics: Metrics) -> None:
+    def save(self, progress: Progress, state: Any, metrics: PooledMetrics) -> None:
         """Saves the progress, the members' states and the metrics pooled so far."""
         if self.path is None:
             return
@@ -82,7 +82,7 @@ class PopulationFolder:
         if self.path is not None:
             _write_ends(self.path / "solved" / f"{point:04d}", ends)
 
-    def saved(self, metrics: Metrics) -> Saved | None:
+    def saved(self, metrics: PooledMetrics) -> Saved | None:
         """Reads what `save` wrote last, if the population is to go on.
 
         Args:

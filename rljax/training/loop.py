@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,21 @@ import numpy as np
 
 from rljax.base import Algorithm, Metrics, State
 from rljax.numerics.compiler import Stopwatch, compiler_options
+from rljax.numerics.sums import add_compensated
 from rljax.training.files import RunError
 from rljax.training.loggers import LogEntry, value_of
+
+
+class PooledMetrics(NamedTuple):
+    """Metrics pooled over many updates.
+
+    Attributes:
+        sums: the metrics, added up.
+        lost: what rounding took from each sum; see `add_compensated`.
+    """
+
+    sums: Metrics
+    lost: Metrics
 
 
 def train(
@@ -26,8 +39,8 @@ def train(
     evaluate_every: int | None = None,
     evaluation_key: jax.Array | None = None,
     pause_every: float | None = None,
-    on_pause: Callable[[State, Metrics], bool | None] | None = None,
-    metrics: Metrics | None = None,
+    on_pause: Callable[[State, PooledMetrics], bool | None] | None = None,
+    metrics: PooledMetrics | None = None,
     raise_if_diverged: bool = True,
 ) -> State:
     """Takes `num_updates` updates, reporting between compiled chunks of them.
@@ -68,6 +81,11 @@ def train(
     _check(num_updates, log_every, evaluate, evaluate_every, evaluation_key)
     stopwatch, step = Stopwatch(), updates_taken(state)
     last = step + num_updates
+    if last >= 2**31:
+        raise ValueError(
+            f"updates are counted in an int32, up to 2**31 - 1; got num_updates="
+            f"{num_updates:,} after {step:,}. Take fewer, of larger batches."
+        )
     evaluator = None if evaluate is None else jax.jit(evaluate)
 
     # Updates overwrite the state: a copy keeps the caller's, and separates leaves that
@@ -116,7 +134,7 @@ def train(
         due = step == last or (
             evaluate_every is not None and step % evaluate_every == 0
         )
-        if report(pooled, due):
+        if report(pooled.sums, due):
             break
         pooled = jax.tree.map(jnp.zeros_like, pooled)
     return state
@@ -132,8 +150,8 @@ def updates_program() -> Any:
 
     def updates(algorithm, state, task, num_updates, metrics):
         def update(_, carry):
-            state, metrics = algorithm.step(carry[0], task)
-            return state, jax.tree.map(jnp.add, carry[1], metrics)
+            state, more = algorithm.step(carry[0], task)
+            return state, _add(carry[1], more)
 
         return jax.lax.fori_loop(0, num_updates, update, (state, metrics))
 
@@ -143,12 +161,18 @@ def updates_program() -> Any:
     )
 
 
-def no_metrics(algorithm: Algorithm[State], state: State, task: Any) -> Metrics:
+def _add(pooled: PooledMetrics, more: Metrics) -> PooledMetrics:
+    pairs = jax.tree.map(add_compensated, *pooled, more)
+    return PooledMetrics(*jax.tree.transpose(jax.tree.structure(more), None, pairs))
+
+
+def no_metrics(algorithm: Algorithm[State], state: State, task: Any) -> PooledMetrics:
     """Metrics of no update: zeros, to which `updates_program` adds."""
     _, shapes = jax.eval_shape(algorithm.step, state, task)
     like: Any = state
     device = like.step.sharding if like.step.committed else None
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=device), shapes)
+    pooled = PooledMetrics(shapes, shapes)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=device), pooled)
 
 
 def diverged(state: Any) -> np.ndarray:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from counter import COUNTER, start
 
-from rljax.training.loop import train
+from rljax.base import Algorithm, Mean
+from rljax.training.loop import PooledMetrics, train
 from rljax.training.populations import population
 
 TASK = 1.0
@@ -35,6 +36,38 @@ def test_metrics_pool_exactly_over_a_chunk():
     np.testing.assert_allclose(report.metrics["step_taken"], 2.0)
     np.testing.assert_allclose(report.metrics["even_steps"], (0 + 2 + 4) / 3)
     assert np.isnan(report.metrics["never"])
+
+
+def test_metrics_pool_beyond_the_last_whole_float32():
+    before = Mean(jnp.float32(2**24), jnp.float32(2**24))
+    zero = Mean(jnp.float32(0), jnp.float32(0))
+    algorithm = Algorithm(
+        COUNTER.init,
+        lambda s, t: (COUNTER.step(s, t)[0], {"one": Mean.of(jnp.ones(1))}),
+    )
+    pooled = PooledMetrics({"one": before}, {"one": zero})
+    seen = []
+    train(
+        algorithm, start(), TASK, 2002, metrics=pooled, log_every=2001,
+        pause_every=0.0, on_pause=lambda _, m: seen.append(jax.device_get(m.sums["one"])),
+    )  # fmt: skip
+    most = max(float(mean.weight) for mean in seen)
+    assert most == max(float(mean.total) for mean in seen) == 2**24 + 2000
+
+
+def test_an_infinite_metric_stays_infinite():
+    infinite = {"one": Mean(jnp.float32(jnp.inf), jnp.float32(1))}
+    algorithm = Algorithm(COUNTER.init, lambda s, t: (COUNTER.step(s, t)[0], infinite))
+    reports = []
+    train(algorithm, start(), TASK, 3, on_log=lambda _, r: reports.append(r))
+    assert reports[0].metrics["one"] == np.inf
+
+
+def test_more_updates_than_an_int32_counts_are_refused():
+    with pytest.raises(
+        ValueError, match="up to 2\\*\\*31 - 1; got num_updates=2,147,48"
+    ):
+        train(COUNTER, start(), TASK, 2**31)
 
 
 def test_evaluations_come_first_at_multiples_and_last_with_keys_of_their_own():
