@@ -24,9 +24,11 @@ jax.config.update("jax_debug_key_reuse", True)
 @pytest.fixture(autouse=True, scope="module")
 def optimize(request):
     """XLA optimizes little, to compile quickly, except in modules marked `optimized`."""
-    full = request.node.get_closest_marker("optimized") is not None
-    jax.config.update("jax_disable_most_optimizations", not full)
-    yield
+    little = request.node.get_closest_marker("optimized") is None
+    jax.config.update("jax_disable_most_optimizations", little)
+    with pytest.MonkeyPatch.context() as patch:  # for the processes that tests start
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(little)))
+        yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 

@@ -12,6 +12,9 @@ from flax import struct
 from rljax.base import Transition
 from rljax.numerics.sums import add_compensated
 
+LARGEST = 10.0
+"""What is normalized is clipped to within this."""
+
 
 class Moments(struct.PyTreeNode):
     """Mean and variance of all rows so far.
@@ -103,9 +106,8 @@ class Normalizer(struct.PyTreeNode):
                 one_step, rewards.running, (steps.reward, done)
             )
             rewards = ReturnScale(rewards.moments.add(returns.reshape(-1)), running)
-            spread = jnp.sqrt(rewards.moments.variance + 1e-8)
-            scaled = jnp.clip(steps.reward / spread, -10.0, 10.0)
-            steps = steps._replace(reward=scaled)
+            scaled = steps.reward / _spread(rewards.moments)
+            steps = steps._replace(reward=jnp.clip(scaled, -LARGEST, LARGEST))
         steps = steps._replace(
             observation=normalize(self, steps.observation),
             next_observation=normalize(self, steps.next_observation),
@@ -145,11 +147,16 @@ def normalize(normalizer: Normalizer | None, observation: Any) -> Any:
     def one(moments: Moments | None, x: jax.Array) -> jax.Array:
         if moments is None:
             return x
-        spread = jnp.sqrt(moments.variance + 1e-8)
-        mean, spread = (jnp.broadcast_to(y, x.shape) for y in (moments.mean, spread))
-        return jnp.clip((x - mean) / spread, -10.0, 10.0)
+        mean, spread = (
+            jnp.broadcast_to(y, x.shape) for y in (moments.mean, _spread(moments))
+        )
+        return jnp.clip((x - mean) / spread, -LARGEST, LARGEST)
 
     return jax.tree.map(one, normalizer.observations, observation, is_leaf=_is_moments)
+
+
+def _spread(moments: Moments) -> jax.Array:
+    return jnp.sqrt(moments.variance + 1e-8)
 
 
 def _is_moments(x: Any) -> bool:

@@ -2,11 +2,11 @@
 
 Schulman et al. (2017), https://arxiv.org/abs/1707.06347, with these of the details in Huang
 et al. (2022), "The 37 implementation details of PPO": orthogonal initialization, Adam with
-eps 1e-5, linear decay of the learning rate, GAE, advantages normalized in each minibatch,
-clipped value loss (off by default), entropy bonus, a bound on the gradient's global norm.
-Episodes that ran out of time bootstrap from their final observation.
+eps 1e-5, GAE, advantages normalized in each minibatch, a bound on the gradient's global
+norm; and, off by default, linear decay of the learning rate, a clipped value loss, an
+entropy bonus. Episodes that ran out of time bootstrap from their final observation.
 
-`T` is `num_steps`, time; `B` is `num_envs`, the environments.
+`T` is `num_steps`, time; `B` is `num_envs`; `M` is a minibatch, `T * B / num_minibatches`.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ class PPOHyperparams(struct.PyTreeNode):
     clip_eps: float = 0.2
     """Distance of a probability ratio from 1 at which its gradient is cut off."""
     vf_clip_eps: float = math.inf
-    """Distance of a value from what it was, likewise; no bound by default."""
+    """The same for a value's distance from what it was; by default no bound."""
     vf_coef: float = 0.5
     """Weight of the value loss, which is half the squared error."""
     ent_coef: float = 0.0
@@ -158,7 +158,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
 
     Returns:
         An algorithm whose hyperparameters are `PPOHyperparams` and whose task is the
-        environment's parameters. Its metrics are `policy_loss`, `value_loss`,
+        environment's parameters, or a `ParamsPerEnv` of them. Its metrics are `policy_loss`, `value_loss`,
         `entropy`, `approx_kl`, `clip_fraction`, `grad_norm` (before clipping),
         `explained_variance`, `learning_rate`, and of the episodes that ended
         `episode_return` and `episode_length`.
@@ -168,7 +168,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         check_scalars(hyperparams)
         key, network_key, reset_key = jax.random.split(key, 3)
         envs = VectorEnv(env).reset(reset_key, task, config.num_envs)
-        space = env.action_space(one_of(task))  # of one set, where it has many
+        space = env.action_space(one_of(task))  # all sets of parameters have the same
         params = init_network(network, network_key, envs.observation, space)
         hyperparams = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyperparams)
         return PPOState(
@@ -185,8 +185,8 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         """One update: collect, estimate, update."""
         key, env_key, action_key, update_key = jax.random.split(state.key, 4)
         envs, transitions, metrics = collect(state, task, env_key, action_key)
-        # Observations are seen through the moments that the policy acted with; those
-        # learned now serve from the next update on.
+        # Observations (the next ones, too) are normalized by the moments that the policy
+        # acted with, rewards by those just learned. Without a normalizer, nothing is.
         last_observation = normalize(state.normalizer, envs.observation)
         if (normalizer := state.normalizer) is not None:
             normalizer, transitions = normalizer.learn_and_normalize(
@@ -222,9 +222,9 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             return network.apply(state.params, observation, method="policy")
 
         def sample(observation, noise):
-            return policy(observation).sample_from(noise), None  # nothing else to keep
+            return policy(observation).sample_from(noise), None  # no extras to keep
 
-        # All noise in one call is much cheaper; the policy's shapes say how much.
+        # All noise in one call is much cheaper. Of `policy` only the shapes are needed.
         noise = draw_policy_noise(
             action_key, policy, state.envs.observation, config.num_steps
         )
@@ -241,7 +241,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         policy, value = network.apply(state.params, steps.observation)
         next_value = _next_values(network, state.params, steps, value, last_observation)
         hyperparams = state.hyperparams
-        advantages = functools.partial(
+        advantages = functools.partial(  # of one environment, `[T]`
             gae, gamma=hyperparams.gamma, gae_lambda=hyperparams.gae_lambda
         )
         advantage = jax.vmap(advantages, in_axes=1, out_axes=1)(
@@ -324,9 +324,9 @@ def _next_values(
 ) -> jax.Array:
     """`[T, B]` values of the states that the actions led to, before any reset.
 
-    Those are the values of the next step's observations, which are known, except where
-    an episode was truncated: its final observation is nowhere else in the batch. Where
-    one terminated, that is the value of the reset's observation; `gae` takes 0 instead.
+    The next step's `value`, except where an episode was truncated: the value of its final
+    observation, which is nowhere else in the batch. Where one terminated the entry is the
+    value after the reset, and not used: `gae` takes 0 instead.
     """
     last_value = network.apply(params, last, method="value")
     following = jnp.concatenate([value[1:], last_value[None]])
@@ -336,19 +336,19 @@ def _next_values(
         final = network.apply(params, steps.next_observation, method="value")
         return jnp.where(cut_off, final, following)
 
-    # Most rollouts have none. (In a vmapped population both branches are computed.)
+    # Only if there are any. (In a vmapped population both branches are computed.)
     return jax.lax.cond(cut_off.any(), with_final, lambda: following)
 
 
 def _loss(
     params: Params, network: Network, batch: Batch, hyperparams: PPOHyperparams
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The loss of a minibatch; and its terms and diagnostics, means over it."""
+    """The loss of a minibatch, to be minimized; and its terms and diagnostics, means."""
     policy, value = network.apply(params, batch.observation)
     log_prob = policy.log_prob(batch.action)
     log_ratio = log_prob - batch.log_prob
     ratio_minus_1 = jnp.expm1(log_ratio)
-    per_transition = {
+    per_transition = {  # each `[M]`
         "policy_loss": clipped_surrogate_loss(
             log_prob, batch.log_prob, batch.advantage, clip_eps=hyperparams.clip_eps
         ),
@@ -374,7 +374,7 @@ def _optimizer(
 ) -> optax.GradientTransformation:
     # Rebuilt at every use: an optimizer kept from one trace to the next would hold the
     # first one's tracers.
-    least = jnp.finfo(jnp.float32).tiny  # a bound of 0 would divide 0 by 0
+    least = jnp.finfo(jnp.float32).tiny  # 0 would give 0 / 0 where the gradient is 0
     bound = jnp.maximum(hyperparams.max_grad_norm, least)
     optimizer = optax.chain(
         optax.clip_by_global_norm(bound),
