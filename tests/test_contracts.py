@@ -45,7 +45,14 @@ ALGORITHMS = {
         ppo(
             CartPole(),
             ActorCritic(num_actions=2, hidden=(8,)),
-            PPOConfig(num_envs=4, num_steps=16, num_epochs=2, num_minibatches=2),
+            PPOConfig(
+                num_envs=4,
+                num_steps=16,
+                num_epochs=2,
+                num_minibatches=2,
+                normalize_observations=True,
+                normalize_rewards=True,
+            ),
         ),
         PPOHyperparams(learning_rate=1e-3, decay_updates=20),
         CartPoleParams(),

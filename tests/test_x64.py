@@ -1,5 +1,7 @@
 """With `JAX_ENABLE_X64` programs compile, and their numbers stay float32."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,53 @@ def test_ppo_trains_in_float32(env, task):
     state = jax.jit(learner.init)(jax.random.key(0), rljax.PPOHyperparams(), task)
     after = rljax.train(learner, state, task, 2)
     assert floats(state) == floats(after) == {np.dtype(np.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift:
+    """An environment that computes in float64."""
+
+    def reset(self, key, params):
+        state = jax.random.uniform(key, (2,), jnp.float64)
+        return state, state
+
+    def step(self, key, state, action, params):
+        del key
+        state = state + params["move"] * (2 * action - 1)
+        far = jnp.abs(state).max() > 2
+        reward = -jnp.abs(state).sum().astype(jnp.float32)
+        return state, rljax.TimeStep(state, reward, far, jnp.bool_(False))
+
+    def observation_space(self, params):
+        return rljax.Box(-np.inf, np.inf, (2,), np.float64)
+
+    def action_space(self, params):
+        return rljax.Discrete(2)
+
+
+def test_an_environment_of_float64_stays_so():
+    env, task = Drift(), {"move": 0.1}
+    rljax.check_environment(env, task, jax.random.key(0), num_steps=9)
+    network = make_network(env, task, hidden=(8,))
+    config = rljax.PPOConfig(
+        num_envs=2, num_steps=8, num_epochs=1, num_minibatches=1,
+        normalize_observations=True, normalize_rewards=True,
+    )  # fmt: skip
+    learner = rljax.ppo(env, network, config)
+    state = jax.jit(learner.init)(jax.random.key(0), rljax.PPOHyperparams(), task)
+    after = rljax.train(learner, state, task, 2)
+    for both in (state, after):
+        assert both.envs.state.dtype == both.envs.observation.dtype == np.float64
+        assert floats((both.params, both.opt_state, both.normalizer)) == {
+            np.dtype(np.float32)
+        }
+    policy = lambda o, k: jnp.zeros(len(o), jnp.int32)  # noqa: E731
+    episodes = rljax.evaluate(
+        jax.random.key(0), env, task, policy, num_episodes=3, max_steps=99
+    )
+    assert episodes.returns.dtype == np.float32
+    adapted = GymnasiumVectorEnv(env, task, 2)
+    assert adapted.reset(seed=0)[0] in adapted.observation_space
 
 
 def test_whole_episodes_and_totals_are_float32():

@@ -21,7 +21,7 @@ from rljax.algorithms.distributions import (
 )
 from rljax.algorithms.encoders import Encoder, make_encoder
 from rljax.base import Network
-from rljax.envs.spaces import Box, Discrete, MultiDiscrete, split_mask
+from rljax.envs.spaces import Box, Discrete, MultiDiscrete, is_space, split_mask
 from rljax.numerics.linalg import matmul, orthogonal
 
 
@@ -43,8 +43,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
         """Maps `[..., D]`, or what the encoder takes, to `[..., outputs]`."""
-        if self.encoder is not None:
-            x = self.encoder(x)
+        x = self.encoder(x) if self.encoder is not None else x.astype(jnp.float32)
         for width in self.hidden:
             x = nn.tanh(_dense(width, math.sqrt(2))(x))
         return _dense(self.outputs, self.output_scale)(x)
@@ -216,13 +215,14 @@ def init_network(network: Network, key: jax.Array, observation: Any, space: Any)
         value = network.apply(params, observation, method="value")
         return policy, policy.sample(jax.random.key(0)), value
 
-    batch = jax.tree.leaves(observation)[0].shape[:1]
+    batch = jax.tree.leaves(observation)[0].shape[0]
     try:
         policy, action, value = jax.eval_shape(sample, key, observation)
-        if not batch == value.shape == action.shape[:1]:
+        actions = jax.tree.leaves(action)
+        if value.shape != (batch,) or any(x.shape[:1] != (batch,) for x in actions):
             raise ValueError(
-                f"of a batch of {batch[0]} it gives values of shape {value.shape} and "
-                f"actions of shape {action.shape}."
+                f"of a batch of {batch} it gives values of shape {value.shape} and "
+                f"actions of shape {', '.join(str(x.shape) for x in actions)}."
             )
     except Exception as error:
         shapes = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape[1:])}", observation)
@@ -235,19 +235,24 @@ def init_network(network: Network, key: jax.Array, observation: Any, space: Any)
     return network.init(key, observation)
 
 
-def _check_actions(policy: Any, action: jax.ShapeDtypeStruct, space: Any) -> None:
+def _check_actions(policy: Any, action: Any, space: Any) -> None:
     """Raises a ValueError if a policy's actions do not fit the action space."""
-    shape, fits = action.shape[1:], True
-    found = f"actions {action.dtype}{list(shape)}"
+    shapes = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape[1:])}", action)
+    found = f"actions {shapes}"
     if isinstance(policy, Categorical):
         found = f"{policy.logits.shape[-1]} discrete actions"
         fits = isinstance(space, Discrete) and policy.logits.shape[-1] == space.n
     elif isinstance(policy, MultiCategorical):
         found = f"discrete actions of {policy.nvec}"
         fits = isinstance(space, MultiDiscrete) and policy.nvec == tuple(space.nvec)
-    elif isinstance(space, Box | Discrete | MultiDiscrete):
-        kinds = [np.issubdtype(x.dtype, np.floating) for x in (action, space)]
-        fits = shape == tuple(space.shape) and kinds[0] == kinds[1]
+    else:
+        structures: list[Any] = [
+            jax.tree.structure(space, is_leaf=is_space),
+            jax.tree.structure(action),
+        ]
+        fits = structures[0] == structures[1] and jax.tree.all(
+            jax.tree.map(_fits, action, space)
+        )
     if fits and isinstance(policy, Normal | SquashedNormal) and isinstance(space, Box):
         low: tuple[float, ...] = (-np.inf,)
         high: tuple[float, ...] = (np.inf,)
@@ -265,6 +270,12 @@ def _check_actions(policy: Any, action: jax.ShapeDtypeStruct, space: Any) -> Non
             f"{space}. Use make_network(env, params), or give the network the "
             f"environment's number of actions, action size, and low and high."
         )
+
+
+def _fits(action: jax.ShapeDtypeStruct, space: Any) -> bool:
+    """Whether actions `[B, ...]` have a space's shape and kind of number."""
+    kinds = [np.issubdtype(x.dtype, np.floating) for x in (action, space)]
+    return action.shape[1:] == tuple(space.shape) and kinds[0] == kinds[1]
 
 
 def _dense(width: int, scale: float) -> nn.Dense:

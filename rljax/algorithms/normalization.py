@@ -44,8 +44,9 @@ class Moments(struct.PyTreeNode):
         more = jnp.float32(len(rows))
         count, lost = add_compensated(self.count, self.count_lost, more)
         share = more / count
-        difference = rows.mean(0) - self.mean
-        variance = (1 - share) * self.variance + share * rows.var(0)
+        mean, variance = (x.astype(more.dtype) for x in (rows.mean(0), rows.var(0)))
+        difference = mean - self.mean
+        variance = (1 - share) * self.variance + share * variance
         return Moments(
             mean=self.mean + share * difference,
             variance=variance + share * (1 - share) * difference**2,
@@ -140,7 +141,7 @@ def make_normalizer(config: Any, observation: Any) -> Normalizer | None:
 
 
 def normalize(normalizer: Normalizer | None, observation: Any) -> Any:
-    """Observations, leaves `[..., *shape]`, of about mean 0 and variance 1, within 10."""
+    """Observations, leaves `[..., *shape]`, of about mean 0 and variance 1, float32."""
     if normalizer is None or normalizer.observations is None:
         return observation
 
@@ -150,7 +151,8 @@ def normalize(normalizer: Normalizer | None, observation: Any) -> Any:
         mean, spread = (
             jnp.broadcast_to(y, x.shape) for y in (moments.mean, _spread(moments))
         )
-        return jnp.clip((x - mean) / spread, -LARGEST, LARGEST)
+        scaled = jnp.clip((x - mean) / spread, -LARGEST, LARGEST)
+        return scaled.astype(spread.dtype)
 
     return jax.tree.map(one, normalizer.observations, observation, is_leaf=_is_moments)
 

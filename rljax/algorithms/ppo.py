@@ -148,7 +148,7 @@ def check_hyperparams(hyperparams: PPOHyperparams) -> None:
 def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
     """Makes PPO for one environment, one actor-critic and one set of sizes.
 
-    Cached, so that equal arguments give the same functions and nothing compiles twice.
+    Cached: a call like an earlier one gives the same functions; nothing compiles twice.
 
     Args:
         env: an `Environment`; hashable, as are the others.
@@ -222,7 +222,8 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             return network.apply(state.params, observation, method="policy")
 
         def sample(observation, noise):
-            return policy(observation).sample_from(noise), None  # no extras to keep
+            # The action is kept and taken as it is sampled; there are no extras to keep.
+            return policy(observation).sample_from(noise), None
 
         # All noise in one call is much cheaper. Of `policy` only the shapes are needed.
         noise = draw_policy_noise(
@@ -236,12 +237,13 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         """Makes the batch `[T, B]`: log-probabilities, values, advantages, targets.
 
         The networks have not changed since the rollout: evaluated once over all of it,
-        they give what they would have given in each step, for less.
+        they give what they would have given in each step, faster.
         """
         policy, value = network.apply(state.params, steps.observation)
         next_value = _next_values(network, state.params, steps, value, last_observation)
         hyperparams = state.hyperparams
-        advantages = functools.partial(  # of one environment, `[T]`
+        # `gae` is of one environment, `[T]`; an end of either kind also ends its trace.
+        advantages = functools.partial(
             gae, gamma=hyperparams.gamma, gae_lambda=hyperparams.gae_lambda
         )
         advantage = jax.vmap(advantages, in_axes=1, out_axes=1)(
@@ -306,7 +308,7 @@ def act(
     Args:
         network: the module that was trained.
         state: of which only the params and the normalizer are read.
-        observation: leaves `[..., D]`, as the network takes them.
+        observation: leaves `[..., D]`, as the environment gives them.
         key: consumed; unused if greedy.
         greedy: take the most probable action instead of drawing one.
     """
@@ -324,9 +326,8 @@ def _next_values(
 ) -> jax.Array:
     """`[T, B]` values of the states that the actions led to, before any reset.
 
-    The next step's `value`, except where an episode was truncated: the value of its final
-    observation, which is nowhere else in the batch. Where one terminated the entry is the
-    value after the reset, and not used: `gae` takes 0 instead.
+    The next step's `value`; where an episode was truncated, that of its final observation,
+    which was not evaluated yet. Where one terminated, a number that `gae` does not use.
     """
     last_value = network.apply(params, last, method="value")
     following = jnp.concatenate([value[1:], last_value[None]])

@@ -1,7 +1,7 @@
 """A conformance test for environments, to be called from the tests of a new one."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,12 @@ from rljax.envs.conformance_hooks import (
     check_draw,
     check_from_noise,
     check_log_probs,
+    check_mask,
     first_line,
     pick,
     without_keys,
 )
-from rljax.envs.spaces import is_space, sample_action, split_mask
+from rljax.envs.spaces import is_space, sample_action
 from rljax.envs.vector import choose
 
 _NUM_ENVS = 4
@@ -309,14 +310,7 @@ class Checker:
                 "every observation lies in observation_space(params)",
                 "widen the space, or convert the observation",
             )
-
-        mask = split_mask(observation)[1]
-        if mask is not None and not np.any(mask):
-            self.fail(
-                f"{name}'s observation has an action_mask that allows no action{where}",
-                "some action is always allowed",
-                "end the episode instead",
-            )
+        check_mask(self, name, observation, where)
 
     def sample(self, key: jax.Array, observation: Any) -> Any:
         """A random action that is allowed."""
@@ -345,7 +339,7 @@ class Checker:
                     "let each depend on its state, action and key only",
                 )
 
-    def fail(self, fault: str, rule: str, remedy: str) -> None:
+    def fail(self, fault: str, rule: str, remedy: str) -> NoReturn:
         """Raises the error: what was found, the rule, the remedy."""
         raise ValueError(
             f"{type(self.env).__name__} {fault}. Rule: {rule}. {remedy[0].upper()}"

@@ -8,6 +8,7 @@ import numpy as np
 
 from rljax.envs.drawing import check_picture
 from rljax.envs.hooks import find_hook, find_owner
+from rljax.envs.spaces import num_choices, split_choices, split_mask
 from rljax.numerics.random import is_key
 
 if TYPE_CHECKING:
@@ -120,6 +121,29 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
         return np.max(ranks - np.searchsorted(y, x + rounding, side="right")) / len(x)
 
     return max(above(a, b), above(b, a))
+
+
+def check_mask(checker: "Checker", name: str, observation: Any, where: str) -> None:
+    """Checks that an action mask, if there is one, fits the actions and allows some."""
+    mask = split_mask(observation)[1]
+    if mask is None:
+        return
+    space = checker.space("action_space")
+    sizes = num_choices(space)
+    if sizes is None or mask.shape != (sum(sizes),) or mask.dtype != np.bool_:
+        checker.fail(
+            f"{name}'s observation has an action_mask, {mask.dtype}{list(mask.shape)}, "
+            f"beside the action space {space}",
+            "a mask has a bool for each action of a Discrete space, or for those of all "
+            "choices of a MultiDiscrete one after the other",
+            "give it that shape and dtype, or another name",
+        )
+    if not all(np.any(choice) for choice in split_choices(mask, sizes)):
+        checker.fail(
+            f"{name}'s observation has an action_mask that allows no action{where}",
+            "some action is always allowed, of each choice",
+            "end the episode instead",
+        )
 
 
 def check_log_probs(

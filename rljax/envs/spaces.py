@@ -159,6 +159,19 @@ def split_mask(observation: Any) -> tuple[Any, Any]:
     return only, observation["action_mask"]
 
 
+def num_choices(space: Any) -> tuple[int, ...] | None:
+    """Elements of each choice of a `Discrete` or `MultiDiscrete`; None of other spaces."""
+    if isinstance(space, Discrete):
+        return (space.n,)
+    return tuple(space.nvec) if isinstance(space, MultiDiscrete) else None
+
+
+def split_choices(mask: Any, sizes: tuple[int, ...]) -> list[Any]:
+    """A mask `[..., sum(sizes)]` as one of each choice."""
+    ends = np.cumsum(sizes).tolist()
+    return [mask[..., a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
 def sample_action(space: Any, key: jax.Array, observation: Any) -> Any:
     """A random action, uniform among those that the observation's mask allows, if any.
 
@@ -172,8 +185,7 @@ def sample_action(space: Any, key: jax.Array, observation: Any) -> Any:
         count = len(jax.tree.leaves(space, is_leaf=is_space))
         keys = iter(jax.random.split(key, count) if count > 1 else [key])
         return jax.tree.map(lambda x: x.sample(next(keys)), space, is_leaf=is_space)
-    sizes = np.asarray(getattr(space, "nvec", None) or (space.n,), np.int32)
-    allowed = jnp.split(mask, np.cumsum(sizes)[:-1].tolist())
+    allowed = split_choices(mask, num_choices(space) or ())
     scores = [
         jnp.where(mask, jax.random.uniform(x, mask.shape, jnp.float32), -1.0)
         for mask, x in zip(allowed, jax.random.split(key, len(allowed)), strict=True)

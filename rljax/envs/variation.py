@@ -48,6 +48,22 @@ def rows_of(params: Any, num_envs: int) -> tuple[Any, int | None]:
     return params.params, 0
 
 
+def check_unwrapped(params: Any, error: Exception) -> None:
+    """Raises a ValueError if parameters with rows may be why an environment fails."""
+    arrays = [
+        f"{jax.tree_util.keystr(path).lstrip('.')} of shape {jnp.shape(leaf)}"
+        for path, leaf in jax.tree.leaves_with_path(params)
+        if jnp.ndim(leaf)
+    ]
+    if arrays:
+        raise ValueError(
+            f"a step failed with the parameters {', '.join(arrays)}: "
+            f"{str(error).splitlines()[0]} If each environment has its own, pass "
+            f"rljax.ParamsPerEnv(rljax.stack(params, name=[...])); parameters given as "
+            f"they are go to every environment whole."
+        ) from error
+
+
 def one_of(params: Any) -> Any:
     """The parameters of one environment, of which all have the same spaces."""
     if isinstance(params, ParamsPerEnv):

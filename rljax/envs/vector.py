@@ -13,7 +13,7 @@ from flax import struct
 
 from rljax.base import TimeStep
 from rljax.envs.hooks import find_hook
-from rljax.envs.variation import rows_of
+from rljax.envs.variation import check_unwrapped, rows_of
 from rljax.numerics import random
 from rljax.numerics.sums import add_compensated, add_up_to_largest
 
@@ -196,13 +196,25 @@ class VectorEnv:
         """Steps every environment, whether or not its episode is over.
 
         Raises:
-            ValueError: the action has no row for each environment.
+            ValueError: the action has no row for each environment, or parameters have
+                one without being a `ParamsPerEnv`.
         """
         step = find_hook(self.env, "step_from_noise", "step") or self.env.step
         num_envs = len(jax.tree.leaves(draws)[0])
         _check_rows(action, num_envs)
         params, axis = rows_of(params, num_envs)
-        return jax.vmap(step, in_axes=(0, 0, 0, axis))(draws, state, action, params)
+        step_each = jax.vmap(step, in_axes=(0, 0, 0, axis))
+        try:
+            after, timestep = step_each(draws, state, action, params)
+            if jnp.shape(timestep.reward) != (num_envs,):
+                raise ValueError(
+                    f"rewards have the shape {jnp.shape(timestep.reward)}."
+                )
+        except (TypeError, ValueError) as error:
+            if axis is None:
+                check_unwrapped(params, error)
+            raise
+        return after, timestep
 
     def reset_all(self, draws: Any, params: Any) -> tuple[Any, Any]:
         """Start states and observations, leaves `[B, ...]`."""

@@ -82,36 +82,29 @@ def _count_episodes(
     envs: VectorState, steps: Transition
 ) -> tuple[VectorState, Metrics]:
     """Adds a rollout to the running returns and lengths; means over ended episodes."""
-    # After the scan rather than in it, where each operation costs a kernel a step.
+
+    # After the rollout's scan rather than in it, where it would cost more.
+    def one_step(so_far, step):
+        total, lost, length = so_far
+        reward, done = step
+        total, lost = add_compensated(total, lost, reward)
+        length = add_up_to_largest(length, 1)
+        after = [jnp.where(done, 0, x) for x in (total, lost, length)]
+        return tuple(after), (total, length)
+
+    so_far = envs.episode_return, envs.episode_return_lost, envs.episode_length
     done = steps.terminated | steps.truncated
-    time = jnp.arange(len(done), dtype=jnp.int32)[:, None]
-    ended = jax.lax.cummax(jnp.where(done, time, -1))  # the last end until then
-    before = jnp.concatenate([jnp.full_like(ended[:1], -1), ended[:-1]])
-
-    def since_start(each, dtype):
-        total = jnp.cumsum(each, axis=0, dtype=dtype)
-        earlier = jnp.take_along_axis(total, jnp.maximum(before, 0), axis=0)
-        return total - jnp.where(before < 0, 0, earlier)
-
-    here = since_start(steps.reward, jnp.float32)
-    so_far = envs.episode_return[None], envs.episode_return_lost[None]
-    returns, lost = add_compensated(*so_far, here)
-    continued = before < 0
-    returns, lost = jnp.where(continued, returns, here), jnp.where(continued, lost, 0)
-    here = since_start(jnp.ones_like(done, jnp.int32), jnp.int32)
-    together = add_up_to_largest(envs.episode_length[None], here)
-    lengths = jnp.where(continued, together, here)
-    count = done.sum(dtype=jnp.float32)
+    so_far, (returns, lengths) = jax.lax.scan(one_step, so_far, (steps.reward, done))
     envs = envs.replace(
-        episode_return=jnp.where(done[-1], 0, returns[-1]),
-        episode_return_lost=jnp.where(done[-1], 0, lost[-1]),
-        episode_length=jnp.where(done[-1], 0, lengths[-1]),
+        episode_return=so_far[0],
+        episode_return_lost=so_far[1],
+        episode_length=so_far[2],
     )
+    lengths = lengths.astype(jnp.float32)
+    count = done.sum(dtype=jnp.float32)
     return envs, {
         "episode_return": Mean(jnp.where(done, returns, 0).sum(), count),
-        "episode_length": Mean(
-            jnp.where(done, lengths, 0).sum(dtype=jnp.float32), count
-        ),
+        "episode_length": Mean(jnp.where(done, lengths, 0).sum(), count),
     }
 
 

@@ -186,6 +186,7 @@ class PopulationRunner:
         """Trains up to the next evaluation, and makes it."""
         stopwatch = Stopwatch()
         found: dict[str, np.ndarray] = {}
+        lost: np.ndarray = np.zeros(len(state.step), bool)
 
         def on_pause(state: Any, metrics: PooledMetrics) -> None:
             nonlocal stopwatch
@@ -195,8 +196,10 @@ class PopulationRunner:
             stopwatch = Stopwatch()  # saving does not count
 
         def on_log(state: Any, entry: LogEntry) -> None:
+            nonlocal lost
             progress.train(entry.step)
             found.update(entry.metrics)
+            lost = entry.diverged
 
         if left := self._eval_updates[progress.num_evaluations] - progress.step:
             state = train(
@@ -205,9 +208,11 @@ class PopulationRunner:
                 pause_every=_PAUSE_EVERY,
                 on_pause=on_pause,
                 metrics=metrics,
-                raise_if_diverged=False,  # an evaluation finds it
+                raise_if_diverged=False,  # some may go on
             )
-        progress.record(self._evaluate(state, task, progress.step), found)
+        evaluation = self._evaluate(state, task, progress.step)
+        evaluation["finite"] = evaluation["finite"] & ~lost
+        progress.record(evaluation, found)
         progress.seconds += stopwatch.seconds_run
         return state
 

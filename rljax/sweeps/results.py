@@ -41,7 +41,7 @@ class Results:
         returns: float64 `[C, S, E]`, each the mean return of whole episodes; NaN after
             a run's end, and from where it has diverged.
         status: `[C, S]`, each "finished" (early if its configuration was solved),
-            "diverged" (its parameters or its return are not finite) or "dropped"
+            "diverged" (its parameters, losses or return are not finite) or "dropped"
             (stopped early, for others were better).
         reached: `[C]`: the last evaluation of each configuration, diverged or not.
         metrics: by name, float64 `[C, S, E]`: training's metrics, means since the

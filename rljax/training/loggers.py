@@ -26,7 +26,7 @@ class LogEntry(NamedTuple):
         evaluation: what `evaluate` returned, empty if it was not due.
         seconds_compile: seconds that this call of `train` has spent compiling.
         seconds_run: all other seconds of this call.
-        diverged: bool `[]` or `[N]`, whether a parameter is no longer finite.
+        diverged: bool `[]` or `[N]`, whether a parameter or a loss is not finite.
     """
 
     step: int

@@ -66,8 +66,8 @@ def train(
         on_pause: called between reports with the state and the metrics pooled since the
             last one; save both to go on from here. Returning True stops.
         metrics: those passed to `on_pause` together with this state.
-        raise_if_diverged: end where no member has finite parameters any more. Where some
-            have, `LogEntry.diverged` says which have not.
+        raise_if_diverged: end where no member has finite parameters and losses (metrics
+            named so) any more. Where some have, `LogEntry.diverged` says which have not.
 
     Returns:
         The state after the last update taken.
@@ -94,12 +94,12 @@ def train(
     pooled = no_metrics(algorithm, state, task) if metrics is None else metrics
 
     def report(metrics: Metrics, due: bool) -> bool:
-        lost = diverged(state)
+        lost = diverged(state, metrics)
         if raise_if_diverged and lost.all():
-            runs = f"all {lost.size} runs have" if lost.ndim else "the run has"
+            runs = f"all {lost.size} runs have" if lost.size > 1 else "the run has"
             raise RunError(
-                f"training diverged: {runs} parameters that are not finite, found at "
-                f"update {step:,}. Lower the learning rate, say."
+                f"training diverged: {runs} parameters or losses that are not finite, "
+                f"found at update {step:,}. Lower the learning rate, or scale rewards."
             )
         evaluation = {}
         if due and evaluator is not None and evaluation_key is not None:
@@ -175,13 +175,17 @@ def no_metrics(algorithm: Algorithm[State], state: State, task: Any) -> PooledMe
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=device), pooled)
 
 
-def diverged(state: Any) -> np.ndarray:
-    """Bool `[]`, or `[N]` of a population: whether some parameter is not finite."""
-    return np.asarray(not_finite(state))
+def diverged(state: Any, metrics: Metrics | None = None) -> np.ndarray:
+    """Bool `[]`, or `[N]` of a population: whether a parameter or loss is not finite."""
+    found = np.asarray(not_finite(state))
+    for name, mean in (metrics or {}).items():
+        if name == "loss" or name.endswith("_loss"):
+            found = found | ~np.isfinite(np.asarray(mean.total))
+    return found
 
 
 def not_finite(state: Any) -> jax.Array:
-    """The same within a program; False of a state without parameters."""
+    """Of the parameters, within a program; False of a state that has none."""
     return _not_finite(getattr(state, "params", ()), state.step)
 
 

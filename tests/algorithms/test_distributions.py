@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,12 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rljax.algorithms.distributions import Categorical, Normal
+from rljax.algorithms.distributions import (
+    Categorical,
+    MultiCategorical,
+    Normal,
+    SquashedNormal,
+)
 
 few = settings(deadline=None, max_examples=20)
 logits_of_4 = st.lists(st.floats(-30, 30), min_size=4, max_size=4).map(np.array)
@@ -78,6 +85,73 @@ def test_normal_kl_is_the_mean_log_ratio(normal, other):
     with jax.enable_x64(True):
         kl = Normal(*map(jnp.array, normal)).kl(Normal(*map(jnp.array, other)))
     np.testing.assert_allclose(kl, expected, rtol=1e-9, atol=1e-9)
+
+
+LOW, HIGH = -0.5, 2.0
+
+
+def squashed(mean, log_std):
+    """Of one component, float64; and its density on a fine grid of actions."""
+    normal = Normal(jnp.float64([mean]), jnp.float64([log_std]))
+    middle, half = (LOW + HIGH) / 2, (HIGH - LOW) / 2
+    u = mean + np.exp(log_std) * np.linspace(-9, 9, 20_001)
+    action = middle + half * np.tanh(u)
+    density = scipy.stats.norm.pdf(u, mean, np.exp(log_std)) / (half / np.cosh(u) ** 2)
+    return SquashedNormal(normal, (LOW,), (HIGH,)), action, density
+
+
+def integral(values, action):
+    return np.sum((values[1:] + values[:-1]) / 2 * np.diff(action))
+
+
+@pytest.mark.parametrize(
+    ("mean", "log_std"), [(0.0, 0.0), (0.7, -1.0), (-1.0, 0.2), (0.0, -3.0)]
+)
+def test_squashed_normals_are_those_of_the_integral(mean, log_std):
+    with jax.enable_x64(True):
+        one, action, density = squashed(mean, log_std)
+        assert integral(density, action) == pytest.approx(1, abs=1e-4)
+        share = (action - (LOW + HIGH) / 2) / ((HIGH - LOW) / 2)
+        inside = np.abs(share) < 1 - 1e-6  # nearer to a bound float32 has no number
+        found = jax.vmap(one.log_prob)(action[inside, None])
+        np.testing.assert_allclose(found, np.log(density[inside]), rtol=1e-4, atol=1e-4)
+        surprise = -density * np.log(np.maximum(density, 1e-300))
+        wanted = integral(surprise, action)
+        assert float(one.entropy()) == pytest.approx(wanted, abs=2e-3)
+        other, _, _ = squashed(mean + 0.3, log_std + 0.1)
+        ratio = np.log(density[inside]) - jax.vmap(other.log_prob)(action[inside, None])
+        wanted = integral(density[inside] * np.asarray(ratio), action[inside])
+        assert float(one.kl(other)) == pytest.approx(wanted, abs=2e-3)
+
+
+def test_squashed_samples_have_its_density_and_keep_the_bounds(key):
+    n = 20_000
+    normal = Normal(jnp.full((n, 1), 0.5), jnp.zeros((n, 1)))
+    sample = np.asarray(SquashedNormal(normal, (LOW,), (HIGH,)).sample(key))[:, 0]
+    u = np.arctanh((sample - 0.75) / 1.25)
+    assert scipy.stats.kstest(u - 0.5, "norm").pvalue > 1e-3
+    wide = SquashedNormal(
+        Normal(jnp.full((9, 1), 50.0), normal.log_std[:9]), (LOW,), (HIGH,)
+    )
+    np.testing.assert_array_equal(wide.mode(), np.float32(HIGH))
+    assert np.isfinite(wide.log_prob(wide.mode())).all()
+
+
+def test_several_choices_are_those_of_all_joint_actions():
+    logits = jax.random.normal(jax.random.key(0), (2, 5))
+    one, other = (MultiCategorical(x, (2, 3)) for x in logits)
+    joint = jnp.array(list(itertools.product(range(2), range(3))))
+    mine, theirs = (
+        np.asarray(jax.vmap(x.log_prob)(joint), np.float64) for x in (one, other)
+    )
+    first, second = (
+        softmax(np.asarray(logits[0, :2])),
+        softmax(np.asarray(logits[0, 2:])),
+    )
+    np.testing.assert_allclose(np.exp(mine), np.outer(first, second).ravel(), rtol=1e-5)
+    np.testing.assert_allclose(one.entropy(), -(np.exp(mine) * mine).sum(), rtol=1e-5)
+    wanted = (np.exp(mine) * (mine - theirs)).sum()
+    np.testing.assert_allclose(one.kl(other), wanted, rtol=1e-5)
 
 
 def test_entropy_gives_the_losses_that_rlax_publishes():

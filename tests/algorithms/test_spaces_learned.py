@@ -1,6 +1,7 @@
 """PPO on every kind of space that an environment may have: probes that need the part."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +9,18 @@ import numpy as np
 import pendulum
 import probes
 import pytest
+from flax import struct
 
 import rljax
 from rljax.algorithms.distributions import Categorical
 from rljax.algorithms.networks import ActorCritic, NormalActorCritic, make_network
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, act, ppo
+from rljax.base import TimeStep
 from rljax.envs.spaces import Box, Discrete, MultiDiscrete
 from rljax.training.loop import train
 
 CONFIG = PPOConfig(num_envs=32, num_steps=10, num_epochs=4, num_minibatches=2)
+GRID = dataclasses.replace(CONFIG, num_steps=40)
 FAST = PPOHyperparams(learning_rate=3e-3, gamma=0.5, gae_lambda=0.9)
 
 
@@ -91,7 +95,7 @@ class Masked(probes.Probe):
         return Discrete(16)
 
 
-def learned(env, updates, config=CONFIG, hyperparams=FAST, network=None):
+def learned(env, updates, config=CONFIG, hyperparams=FAST, network=None, max_steps=9):
     network = network or make_network(env, None, hidden=(16,))
     algorithm = ppo(env, network, config)
     state = jax.jit(algorithm.init)(jax.random.key(0), hyperparams, None)
@@ -101,7 +105,9 @@ def learned(env, updates, config=CONFIG, hyperparams=FAST, network=None):
         return act(network, state, observation, key, greedy=True)
 
     run = jax.jit(
-        lambda key: rljax.evaluate(key, env, None, play, num_episodes=64, max_steps=9)
+        lambda key: rljax.evaluate(
+            key, env, None, play, num_episodes=64, max_steps=max_steps
+        )
     )
     return float(run(jax.random.key(1)).returns.mean())
 
@@ -123,12 +129,150 @@ def test_a_mask_leaves_only_what_is_allowed():
     assert learned(Masked(), 0) == 1.0
 
 
-def test_without_its_mask_the_same_takes_learning():
-    class Blind(ActorCritic):
-        def policy(self, observation):
-            return Categorical(self.actor(observation["observation"]))
+class Blind(ActorCritic):
+    """Does not look at the mask."""
 
-    assert learned(Masked(), 0, network=Blind(16, (16,))) < 0.5
+    def policy(self, observation):
+        return Categorical(self.actor(observation["observation"]))
+
+
+class GridState(struct.PyTreeNode):
+    place: jax.Array  # int32 [2], row and column
+    is_open: jax.Array  # bool [4], doors: up, down, left, right
+    time: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """4 x 4 rooms, whose doors are locked at random at every step; the far corner pays 1.
+
+    The mask shows which are open. Trying another ends the episode.
+    """
+
+    def reset(self, key, params):
+        place = jnp.zeros(2, jnp.int32)
+        state = GridState(place, self.doors(key, place), jnp.int32(0))
+        return state, self.observe(state)
+
+    def step(self, key, state, action, params):
+        good = state.is_open[action]
+        place = state.place + jnp.where(good, jnp.asarray(MOVES)[action], 0)
+        state = GridState(place, self.doors(key, place), state.time + 1)
+        there = (place == 3).all()
+        step = TimeStep(
+            self.observe(state), jnp.float32(there), there | ~good, state.time >= 50
+        )
+        return state, step
+
+    def doors(self, key, place):
+        rooms = place[None] + MOVES
+        inside = ((rooms >= 0) & (rooms < 4)).all(axis=1)
+        unlocked = inside & jax.random.bernoulli(key, 0.5, (4,))
+        return jnp.where(unlocked.any(), unlocked, inside)
+
+    def observe(self, state):
+        room = jax.nn.one_hot(state.place @ jnp.array([4, 1]), 16, dtype=jnp.float32)
+        return {"observation": room, "action_mask": state.is_open}
+
+    def observation_space(self, params):
+        mask = Box(False, True, (4,), np.bool_)
+        return {"observation": Box(0.0, 1.0, (16,)), "action_mask": mask}
+
+    def action_space(self, params):
+        return Discrete(4)
+
+
+MOVES = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], np.int32)
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_grid_is_learned_with_its_mask_and_not_without(blind):
+    rljax.check_environment(Grid(), None, jax.random.key(0), num_steps=4)
+    network = Blind(4, (16,)) if blind else None
+    hyperparams = FAST.replace(gamma=0.95)
+    found = learned(Grid(), 40, GRID, hyperparams, network, max_steps=50)
+    assert found < 0.3 if blind else found > 0.95
+
+
+class ObliviousPair(Pair):
+    """Pair, whose mask of each choice allows the right one."""
+
+    def observe(self, state):
+        high = (state.cue > 0).astype(jnp.int32)
+        first, second = jnp.arange(2) == high, jnp.arange(3) == 2 * high
+        mask = jnp.concatenate([first, second])
+        return {"observation": jnp.zeros(1, jnp.float32), "action_mask": mask}
+
+    def observation_space(self, params):
+        mask = Box(False, True, (5,), np.bool_)
+        return {"observation": Box(0.0, 1.0, (1,)), "action_mask": mask}
+
+
+def test_a_mask_has_a_part_for_each_of_several_choices():
+    env = ObliviousPair()
+    rljax.check_environment(env, None, jax.random.key(0), num_steps=4)
+    assert learned(env, 0) == 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Named(Pair):
+    """Pair, whose actions are a dictionary."""
+
+    def reward(self, state, action):
+        return super().reward(state, (action["one"], action["two"]))
+
+    def action_space(self, params):
+        return {"one": Discrete(2), "two": Discrete(3)}
+
+
+class NamedChoices(NamedTuple):
+    """A user's own distribution over dictionaries."""
+
+    one: Categorical
+    two: Categorical
+
+    def both(self, of):
+        return {name: of(getattr(self, name)) for name in ("one", "two")}
+
+    def noise(self, key):
+        return {
+            "one": self.one.noise(key),
+            "two": self.two.noise(jax.random.clone(key)),
+        }
+
+    def sample_from(self, noise):
+        return {name: getattr(self, name).sample_from(noise[name]) for name in noise}
+
+    def sample(self, key):
+        return self.sample_from(self.noise(key))
+
+    def mode(self):
+        return self.both(lambda x: x.mode())
+
+    def log_prob(self, action):
+        return self.one.log_prob(action["one"]) + self.two.log_prob(action["two"])
+
+    def entropy(self):
+        return self.one.entropy() + self.two.entropy()
+
+
+class NamedActorCritic(ActorCritic):
+    def policy(self, observation):
+        logits = self.actor(observation)
+        return NamedChoices(Categorical(logits[..., :2]), Categorical(logits[..., 2:5]))
+
+
+def test_actions_of_a_dictionary_are_learned_with_a_policy_of_ones_own():
+    rljax.check_environment(Named(), None, jax.random.key(0), num_steps=4)
+    assert learned(Named(), 60, network=NamedActorCritic(5, (16,))) > 0.9
+
+
+def test_actions_of_another_dictionary_are_refused():
+    algorithm = ppo(Pair(), NamedActorCritic(5), CONFIG)
+    with pytest.raises(
+        ValueError, match=r"actions \{'one': 'int32\[\]', .*MultiDiscrete"
+    ):
+        jax.eval_shape(algorithm.init, jax.random.key(0), FAST, None)
 
 
 def test_it_learns_bounded_actions_and_keeps_the_bounds():

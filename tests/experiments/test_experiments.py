@@ -272,6 +272,17 @@ def test_what_an_experiment_refuses_is_one_message_and_exit_status_2():
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_that_diverges_is_one_line_and_exit_status_1(launched):
+    done = launched(
+        *("--num-envs", 2, "--num-steps", 8, "--num-minibatches", 1, "--num-seeds", 1),
+        *("--total-steps", 64, "--num-episodes", 2, "--learning-rate", 1e30),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("error: training diverged: the run has ")
+    assert "found at update 1." in last
+
+
 def test_a_directory_that_cannot_be_made_is_one_line_and_exit_status_1(launched):
     done = launched("--out", "/proc/nothing/can/be/made/here")
     assert done.returncode == 1

@@ -90,6 +90,41 @@ def test_episode_statistics_count_every_ended_episode_once():
     np.testing.assert_array_equal(envs.episode_length, running)
 
 
+def test_a_huge_reward_is_not_felt_in_the_episodes_after_it():
+    @dataclasses.dataclass(frozen=True)
+    class PaysTheAction(probes.Probe):
+        length = 2
+
+        def reward(self, state, action):
+            return action
+
+    rewards = jnp.float32([1e8, 1e8, 0.1, 0.2, 0.4, 0.8, 0.25])[:, None]
+    envs = VectorEnv(PaysTheAction()).reset(jax.random.key(0), None, 1)
+    act = lambda observation, noise: (noise, None)  # noqa: E731
+    envs, _, metrics = unroll(
+        jax.random.key(1), PaysTheAction(), None, envs, act, 7, act_noise=rewards
+    )
+    assert metrics["episode_return"].total == np.float32(
+        2e8
+    )  # 1.5 is below its last bit
+    assert envs.episode_return[0] == 0.25
+    assert envs.episode_length[0] == 1
+    last = jax.jit(
+        lambda rewards: (
+            unroll(
+                jax.random.key(1),
+                PaysTheAction(),
+                None,
+                envs,
+                act,
+                2,
+                act_noise=rewards,
+            )[2]["episode_return"].total
+        )
+    )
+    assert last(rewards[-2:]) == np.float32(0.25) + np.float32(0.8)
+
+
 def test_two_rollouts_join_into_one():
     first, a, _ = rollout(act=balance, num_steps=20)
     _, b, _ = jax.jit(

@@ -1,13 +1,18 @@
 """A run whose parameters are no longer finite says so, and is in no figure."""
 
+import dataclasses
+
 import cartpole_ppo
 import jax
 import numpy as np
+import probes
 import pytest
 
 import rljax
+from rljax.algorithms import ppo
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams
 from rljax.numerics.statistics import summarize
+from rljax.sweeps import grid, make_problem, sweep
 from rljax.training.files import RunError
 from rljax.training.loggers import LogEntry
 from rljax.training.loop import train
@@ -30,13 +35,37 @@ def test_a_run_that_diverges_ends_with_the_update():
         train(LEARNER, start(learning_rate=1e30), TASK, 6, log_every=3)
 
 
+@dataclasses.dataclass(frozen=True)
+class PaysTooMuch(probes.RewardFromBoth):
+    def reward(self, state, action):
+        return 1e30 * super().reward(state, action)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_though_its_parameters_are():
+    learner = rljax.ppo(PaysTooMuch(), rljax.ActorCritic(2, hidden=(8,)), TINY)
+    state = jax.jit(learner.init)(jax.random.key(0), PPOHyperparams(), None)
+    with pytest.raises(RunError, match=r"losses that are not finite.*update 2"):
+        train(learner, state, None, 6, log_every=2)
+    after = train(learner, state, None, 2, raise_if_diverged=False)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
+
+
+def test_nor_is_its_sweep_finished():
+    problem = make_problem(
+        ppo, PaysTooMuch(), rljax.ActorCritic(2, hidden=(8,)), None, total_steps=64,
+        config=TINY, num_episodes=2, max_steps=3,
+    )  # fmt: skip
+    done = sweep(problem, grid(learning_rate=[1e-3]), num_seeds=2)
+    assert done.results.status.tolist() == [["diverged"] * 2]
+
+
 def test_an_experiment_that_diverges_fails(tmp_path):
     experiment = cartpole_ppo.Experiment(
         config=TINY, hyperparams=PPOHyperparams(learning_rate=1e30), num_seeds=2,
         total_steps=64, num_evaluations=2, num_episodes=2, run=RunOptions(out=tmp_path),
     )  # fmt: skip
     with pytest.raises(
-        RunError, match="all 2 runs have parameters that are not finite"
+        RunError, match="all 2 runs have parameters or losses that are not"
     ):
         cartpole_ppo.main(experiment)
     assert not (tmp_path / "result.json").exists()
