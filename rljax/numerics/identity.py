@@ -1,6 +1,7 @@
 """A text that differs whenever two values do: by it a folder knows whose results it has."""
 
 import dataclasses
+import dis
 import enum
 import functools
 import hashlib
@@ -23,7 +24,8 @@ def identity(value: Any) -> str:
 
     The same in every process. Numbers appear in full; arrays of more than eight by dtype,
     shape and digest; objects by class and attributes; functions by the name that they are
-    imported by, or else by their code, so that another Python may describe them otherwise.
+    imported by, or else by their code and the values it refers to, so that another Python
+    may describe them otherwise.
 
     Raises:
         ValueError: it holds something that cannot be described: an object without
@@ -129,9 +131,24 @@ def _function(value: types.FunctionType, inner: Any) -> str:
         return of.co_code.hex(), constants, of.co_names
 
     cells = [cell.cell_contents for cell in value.__closure__ or ()]
-    parts = code(value.__code__), cells, value.__defaults__, value.__kwdefaults__
+    by_name = (type, types.ModuleType, types.FunctionType)
+    found = {
+        name: value.__globals__.get(name) for name in _global_names(value.__code__)
+    }
+    values = {name: x for name, x in found.items() if not isinstance(x, by_name)}
+    parts = (
+        *(code(value.__code__), cells, values),
+        *(value.__defaults__, value.__kwdefaults__),
+    )
     digest = hashlib.sha256(inner(parts).encode()).hexdigest()
     return f"{value.__qualname__}(sha256 {digest[:32]})"
+
+
+def _global_names(code: types.CodeType) -> set[str]:
+    """The names that a function, and those within it, take from their module."""
+    names = {x.argval for x in dis.get_instructions(code) if x.opname == "LOAD_GLOBAL"}
+    inner = (x for x in code.co_consts if isinstance(x, types.CodeType))
+    return names.union(*map(_global_names, inner))
 
 
 def _attributes(value: Any) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Seen(probes.RewardFromBoth):
             return high
         if isinstance(self.space, MultiDiscrete):
             return jnp.stack([high, 2 * high])
+        if isinstance(self.space, tuple):
+            return high, jnp.zeros(2, jnp.float32)
         if self.space == "dict":
             return {
                 "a": state.cue[None],
@@ -55,6 +57,7 @@ SPACES = {
     "discrete": Discrete(2),
     "multidiscrete": MultiDiscrete((2, 3)),
     "dict": "dict",
+    "tuple": (Discrete(2), Box(-1.0, 1.0, (2,))),
     "image": Box(0, 255, (8, 8, 1), np.uint8),
     "scalar": Box(0.0, 255.0, ()),
     "integers": Box(0, 255, (2,), np.int32),
@@ -112,7 +115,16 @@ def learned(env, updates, config=CONFIG, hyperparams=FAST, network=None, max_ste
     return float(run(jax.random.key(1)).returns.mean())
 
 
-@pytest.mark.parametrize("name", sorted(set(SPACES) - {"image"}))
+SLOW = {"scalar", "integers", "tuple"}  # the others have all that is in these
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+        for name in sorted(set(SPACES) - {"image"})
+    ],
+)
 def test_it_learns_from_observations_of(name):
     env = Seen(SPACES[name])
     rljax.check_environment(env, None, jax.random.key(0), num_steps=4)

@@ -12,7 +12,7 @@ from flax import struct
 from rljax.base import TimeStep
 from rljax.envs import check_environment
 from rljax.envs.drawing import Circle, Picture
-from rljax.envs.spaces import Box, Discrete
+from rljax.envs.spaces import Box, Discrete, MultiDiscrete
 
 PARAMS = {"speed": 0.2}
 
@@ -86,6 +86,47 @@ class WithDensity(Walk):
     def log_prob_step(self, state, action, next_state, params):
         mean = state.position + params["speed"] * (2 * action - 1)
         return self.step_density(next_state.position - mean)
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked(Walk):
+    """Walk, whose observation says which of several actions there are."""
+
+    mask: Callable = lambda state: jnp.ones(2, bool)
+    actions: Callable = lambda: Discrete(2)
+    mask_space: Callable = lambda: Box(False, True, (2,), np.bool_)
+    observe: Callable = None
+
+    def __post_init__(self):
+        def observe(state):
+            position = jnp.stack([state.position])
+            return {"observation": position, "action_mask": self.mask(state)}
+
+        object.__setattr__(self, "observe", observe)
+
+    def step(self, key, state, action, params):
+        return super().step(key, state, jnp.ravel(action)[0], params)
+
+    def observation_space(self, params):
+        box = super().observation_space(params)
+        return {"observation": box, "action_mask": self.mask_space()}
+
+    def action_space(self, params):
+        return self.actions()
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts(Walk):
+    """Walk, whose actions are a dictionary or a tuple."""
+
+    actions: Callable = None
+
+    def step(self, key, state, action, params):
+        first = jax.tree.leaves(action)[0]
+        return super().step(key, state, jnp.ravel(first)[0], params)
+
+    def action_space(self, params):
+        return self.actions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,6 +382,46 @@ BROKEN = {
         r"cannot draw a start: TypeError: .*positional arguments",
         r"draw\(state, action, params\)",
     ),
+    "mask_of_another_length": (
+        Masked(
+            mask=lambda s: jnp.ones(3, bool),
+            mask_space=lambda: Box(False, True, (3,), bool),
+        ),
+        r"reset's observation has an action_mask, bool\[3\], beside .*Discrete\(n=2\)",
+        r"[Gg]ive it that shape",
+    ),
+    "mask_of_numbers": (
+        Masked(
+            mask=lambda s: jnp.ones(2, jnp.float32),
+            mask_space=lambda: Box(0.0, 1.0, (2,)),
+        ),
+        r"an action_mask, float32\[2\]",
+        r"[Gg]ive it that shape",
+    ),
+    "mask_beside_a_box": (
+        Masked(actions=lambda: Box(-1.0, 1.0, (2,))),
+        r"an action_mask, bool\[2\], beside the action space Box",
+        r"another name",
+    ),
+    "nothing_is_allowed": (
+        Masked(mask=lambda s: jnp.zeros(2, bool)),
+        r"reset's observation has an action_mask that allows no action",
+        r"[Ee]nd the episode",
+    ),
+    "nothing_is_allowed_in_time": (
+        Masked(mask=lambda s: jnp.full(2, s.time < 3)),
+        r"an action_mask that allows no action at step 3 of an episode",
+        r"[Ee]nd the episode",
+    ),
+    "of_one_choice_nothing_is_allowed": (
+        Masked(
+            mask=lambda s: jnp.array([True, True, False, False]),
+            mask_space=lambda: Box(False, True, (4,), np.bool_),
+            actions=lambda: MultiDiscrete((2, 2)),
+        ),
+        r"an action_mask that allows no action",
+        r"[Ee]nd the episode",
+    ),
     "missing_method": (
         NoStep(),
         r"has no method step",
@@ -349,16 +430,35 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("env", [Walk(), WithDensity(), Drawn()])
+@pytest.mark.parametrize(
+    "env",
+    [
+        *(Walk(), WithDensity(), Drawn(), Masked()),
+        Masked(
+            mask=lambda state: jnp.array([True, False, True, True, False]),
+            mask_space=lambda: Box(False, True, (5,), np.bool_),
+            actions=lambda: MultiDiscrete((2, 3)),
+        ),
+        Parts(actions=lambda: (Discrete(2), Box(-1.0, 1.0, (2,)))),
+        Parts(
+            actions=lambda: {
+                "move": Discrete(2),
+                "more": {"push": MultiDiscrete((2, 3))},
+            }
+        ),
+    ],
+    ids=["walk", "density", "drawn", "mask", "masks", "tuple", "dict"],
+)
 def test_a_good_environment_passes(env):
     check_environment(env, PARAMS, jax.random.key(0), num_steps=6)
 
 
-def test_a_state_may_hold_a_key():
+@pytest.mark.parametrize("kind", [Walk, WithDensity, Drawn])
+def test_a_state_may_hold_a_key(kind):
     def tick(time):
         return jax.random.split(time)[0]
 
-    env = Walk(
+    env = kind(
         start=lambda key: State(
             0.5 * jax.random.uniform(key, (), jnp.float32), jax.random.key(3)
         ),

@@ -10,6 +10,7 @@ import pytest
 
 import rljax
 from rljax.algorithms import ppo
+from rljax.algorithms.distributions import Categorical
 from rljax.envs.variation import ParamsPerEnv, Randomized
 from rljax.envs.vector import VectorEnv
 from rljax.rollouts.rollout import evaluate
@@ -76,7 +77,7 @@ def test_and_in_a_simulation_of_any_blocks():
         assert totals.episodes[i] == alone.episodes[i]
 
 
-def test_and_in_a_learner_a_sweep_and_the_adapter():
+def test_and_in_a_learner_and_in_pictures():
     network = rljax.ActorCritic(2, hidden=(8,))
     learner = rljax.ppo(ENV, network, TINY)
     state = jax.jit(learner.init)(jax.random.key(0), rljax.PPOHyperparams(), EIGHT)
@@ -84,11 +85,6 @@ def test_and_in_a_learner_a_sweep_and_the_adapter():
     wrong = ParamsPerEnv(EIGHT.params.replace(tau=jnp.full(8, -1.0)))
     with pytest.raises(ValueError, match="tau must lie in"):
         rljax.train(learner, state, wrong, 1)
-    problem = make_problem(
-        ppo, ENV, network, EIGHT, total_steps=128, config=TINY, num_episodes=8
-    )
-    done = sweep(problem, grid(learning_rate=[1e-3, 1e-2]), num_seeds=1)
-    assert np.isfinite(done.results.final).all()
     from rljax.interop.gymnasium import GymnasiumVectorEnv
 
     adapted = GymnasiumVectorEnv(ENV, EIGHT, 8, render_mode="rgb_array")
@@ -96,6 +92,73 @@ def test_and_in_a_learner_a_sweep_and_the_adapter():
     adapted.step(np.ones(8, np.int64))
     short, *_, long = adapted.render()
     assert short.shape != long.shape  # drawn to scale
+
+
+@pytest.mark.slow
+def test_a_sweep_and_the_adapter_give_what_environments_of_their_own_give():
+    class Greedy(rljax.ActorCritic):
+        """Pushes as `push` does, whatever it learns."""
+
+        def policy(self, observation):
+            learned = super().policy(observation).logits
+            right = jnp.where(observation[..., 2] > 0, 50.0, -50.0)
+            return Categorical(jnp.stack([-right, right], axis=-1) + 1e-3 * learned)
+
+    def total(params, num_episodes):
+        problem = make_problem(
+            ppo, ENV, Greedy(2, hidden=(8,)), params, total_steps=64, config=TINY,
+            num_episodes=num_episodes,
+        )  # fmt: skip
+        done = sweep(problem, grid(gamma=[0.9]), num_seeds=1, num_evaluations=1)
+        return num_episodes * done.results.final[0, 0]
+
+    first, second = (rljax.CartPoleParams(length=float(x)) for x in LENGTHS[:2])
+    two = ParamsPerEnv(stack(rljax.CartPoleParams(), length=LENGTHS[:2]))
+    # Episode i is the same however many there are: the first pole's 0, the second's 1.
+    wanted = total(first, 1) + total(second, 2) - total(second, 1)
+    assert total(two, 2) == wanted
+    assert total(first, 2) != wanted != total(second, 2)
+
+    from rljax.interop.gymnasium import GymnasiumVectorEnv
+
+    together = GymnasiumVectorEnv(ENV, two, 2)
+    alone = [
+        GymnasiumVectorEnv(ENV, rljax.CartPoleParams(length=float(x)), 2)
+        for x in LENGTHS[:2]
+    ]
+    for adapted in (together, *alone):
+        adapted.reset(seed=0)
+    for _ in range(30):
+        observation, reward, terminated, *_ = together.step(np.ones(2, np.int64))
+        for i, adapted in enumerate(alone):
+            same = adapted.step(np.ones(2, np.int64))
+            np.testing.assert_allclose(observation[i], same[0][i], atol=1e-5)
+            assert (reward[i], terminated[i]) == (same[1][i], same[2][i])
+
+
+@pytest.mark.parametrize(
+    ("env", "params", "words"),
+    [
+        (ENV, rljax.CartPoleParams(length=LENGTHS), r"length of shape \(8,\): Cannot"),
+        (
+            rljax.Thermostat(),
+            rljax.ThermostatParams(half_band=LENGTHS),
+            r"half_band of shape \(8,\): rewards have the shape \(8, 8\)",
+        ),
+    ],
+    ids=["other shapes", "broadcast"],
+)
+def test_rows_that_are_not_said_to_be_are_refused(env, params, words):
+    words = f"{words}.* pass rljax.ParamsPerEnv"
+    act = lambda o, key: jnp.zeros(len(o), jnp.int32)  # noqa: E731
+    with pytest.raises(ValueError, match=words):
+        evaluate(jax.random.key(0), env, params, act, num_episodes=8, max_steps=9)
+    learner = rljax.ppo(env, rljax.ActorCritic(2), TINY)
+    state = jax.eval_shape(
+        learner.init, jax.random.key(0), rljax.PPOHyperparams(), params
+    )
+    with pytest.raises(ValueError, match=words):
+        jax.eval_shape(learner.step, state, params)
 
 
 def test_a_single_number_among_them_is_refused(key):
@@ -125,6 +188,35 @@ def test_parameters_are_drawn_anew_at_every_reset(key):
         np.testing.assert_array_equal(changed, timestep.terminated)
         lengths = np.asarray(envs.state.params.length)
     assert changed.any()
+
+
+def test_drawn_parameters_count_in_an_evaluation_and_in_the_adapter():
+    def short(key, params):
+        return params.replace(length=jnp.float32(0.25))
+
+    play = functools.partial(evaluate, act=push, num_episodes=64, max_steps=300)
+    drawn, own, long = (
+        jax.jit(functools.partial(play, env=env, params=params))(jax.random.key(0))
+        for env, params in (
+            (Randomized(ENV, short), rljax.CartPoleParams()),
+            (ENV, rljax.CartPoleParams(length=0.25)),
+            (ENV, rljax.CartPoleParams(length=2.0)),
+        )
+    )
+    error = np.asarray(own.returns).std() / 8
+    assert abs(drawn.returns.mean() - own.returns.mean()) < 4 * error
+    assert abs(drawn.returns.mean() - long.returns.mean()) > 4 * error
+
+    from rljax.interop.gymnasium import GymnasiumEnv
+
+    adapted = GymnasiumEnv(Randomized(ENV, any_length), rljax.CartPoleParams())
+    lengths = set()
+    for seed in range(3):
+        adapted.reset(seed=seed)
+        lengths.add(float(adapted._state.params.length))
+        adapted.step(1)
+        assert float(adapted._state.params.length) in lengths
+    assert len(lengths) == 3
 
 
 class Room(NamedTuple):

@@ -12,7 +12,7 @@ from pendulum import Pendulum, PendulumParams
 from rljax.algorithms.networks import make_network
 from rljax.base import TimeStep
 from rljax.envs import CartPole, CartPoleParams, Thermostat, ThermostatParams
-from rljax.envs.spaces import Box, Discrete
+from rljax.envs.spaces import Box, Discrete, MultiDiscrete
 
 gymnasium = pytest.importorskip("gymnasium")
 from gymnasium.error import ResetNeeded  # noqa: E402
@@ -265,6 +265,45 @@ def test_nested_spaces_and_continuous_actions(mode):
 def test_errors_say_what_to_do(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+class Pair(Nested):
+    """Two choices at once, of which a mask says which there are."""
+
+    def step(self, key, state, action, params):
+        push = jnp.where(action == 1, 0.5, -0.5)
+        return super().step(key, state, {"push": push}, params)
+
+    def observe(self, x):
+        return {"observation": x, "action_mask": jnp.array([True, True, False, True])}
+
+    def observation_space(self, params):
+        mask = Box(False, True, (4,), np.bool_)
+        return {"observation": Box(-100.0, 100.0, (2,)), "action_mask": mask}
+
+    def action_space(self, params):
+        return MultiDiscrete((2, 2))
+
+
+def test_several_choices_and_their_mask():
+    adapted = GymnasiumEnv(Pair(), None)
+    assert adapted.action_space == gymnasium.spaces.MultiDiscrete(
+        [2, 2], dtype=np.int32
+    )
+    check_env(adapted, skip_render_check=True)
+    observation, _ = adapted.reset(seed=0)
+    mask = observation["action_mask"].astype(np.int8)
+    action = adapted.action_space.sample(mask=(mask[:2], mask[2:]))
+    before = observation["observation"]
+    observation, *_ = adapted.step(action)
+    moved = np.where(action == 1, 0.5, -0.5)
+    np.testing.assert_allclose(observation["observation"], before + moved, rtol=1e-5)
+    many = GymnasiumVectorEnv(Pair(), None, 3)
+    many.reset(seed=0)
+    observation, *_ = many.step(many.action_space.sample())
+    assert many.observation_space.contains(observation)
+    with pytest.raises(ValueError, match=r"MultiDiscrete.*got .*2"):
+        adapted.step(np.array([0, 2]))
 
 
 def pendulum_env():

@@ -42,6 +42,13 @@ def scaled(scale):
     return lambda x: scale * x
 
 
+def module_scaled(scale):
+    """A function of a module (or script) that has this number in it."""
+    names = {"SCALE": scale, "np": np}
+    exec("def outer(x):\n  return np.asarray([(lambda y: SCALE * y)(x)])", names)
+    return names["outer"]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -59,6 +66,8 @@ def scaled(scale):
         ({"a": 1}, {"b": 1}),
         (np.zeros((2, 8)), np.zeros((4, 4))),
         (scaled(1.0), scaled(2.0)),
+        (module_scaled(1.0), module_scaled(2.0)),
+        (module_scaled(MAP), module_scaled(CHANGED)),
         (lambda x: x + 1, lambda x: x + 2),
         (nn.tanh, nn.relu),
         (functools.partial(max, 1), functools.partial(max, 2)),
@@ -67,7 +76,7 @@ def scaled(scale):
         (rljax.ActorCritic(2), rljax.ActorCritic(3)),
         (jax.jit(lambda x: x), jax.jit(lambda x: -x)),
     ],
-    ids=range(21),
+    ids=range(23),
 )
 def test_what_differs_is_another(one, other):
     assert identity(one) != identity(other)
@@ -78,6 +87,7 @@ def test_an_equal_value_is_the_same():
     assert identity(Plain(MAP.copy())) == identity(Plain(MAP))
     assert identity({"a": 1, "b": 2}) == identity({"b": 2, "a": 1})
     assert identity(scaled(1.0)) == identity(scaled(1.0))
+    assert identity(module_scaled(1.0)) == identity(module_scaled(1.0))
     assert identity(np.array([np.nan])) == identity(np.array([np.nan]))
     assert identity({3, 1, 2}) == identity({2, 3, 1})
 
