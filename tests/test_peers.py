@@ -64,6 +64,53 @@ def test_sb3s_ppo_solves_our_cartpole(vectorized):
     assert mean >= 475
 
 
+def test_sb3_is_told_how_episodes_end():
+    from rljax.interop.stable_baselines3 import StableBaselines3Env
+
+    env = StableBaselines3Env(CartPole(), CartPoleParams(max_steps=12), 8)
+    env.seed(3)
+    first = env.reset()
+    env.seed(3)
+    np.testing.assert_array_equal(env.reset(), first)
+    before, kinds = first, set()
+    for t in range(1, 40):
+        actions = np.full(8, t % 2 if t > 12 else 1)
+        observation, rewards, ended, infos = env.step(actions)
+        assert (rewards == 1).all()
+        for i in np.flatnonzero(ended):
+            last, by_time = (
+                infos[i]["terminal_observation"],
+                infos[i]["TimeLimit.truncated"],
+            )
+            fallen = abs(last[2]) > CartPoleParams().theta_threshold_radians
+            assert by_time == (not fallen)
+            assert np.abs(last - before[i]).max() < 2  # one step further, no start
+            assert np.abs(observation[i]).max() <= 0.05  # a start
+            kinds.add(by_time)
+        assert all(not infos[i] for i in np.flatnonzero(~ended))
+        before = observation
+    assert kinds == {True, False}
+
+
+def test_sb3_learns_several_choices_from_a_dictionary_with_a_mask():
+    from stable_baselines3 import PPO
+    from test_spaces_learned import ObliviousPair
+
+    from rljax.interop.stable_baselines3 import StableBaselines3Env
+
+    env = StableBaselines3Env(ObliviousPair(), None, 4)
+    observation = env.reset()
+    assert env.has_attr("action_masks")  # asked by sb3-contrib
+    masks = np.stack(env.env_method("action_masks"))
+    np.testing.assert_array_equal(masks, observation["action_mask"])
+    assert masks.sum(axis=1).tolist() == [2] * 4
+    best = np.stack([masks[:, :2].argmax(1), masks[:, 2:].argmax(1)], axis=1)
+    assert env.step(best)[1].tolist() == [1.0] * 4
+    PPO("MultiInputPolicy", env, n_steps=8, batch_size=32, device="cpu").learn(64)
+    plain = StableBaselines3Env(CartPole(), CartPoleParams(), 2)
+    assert not plain.has_attr("action_masks")
+
+
 def test_gymnaxs_cartpole_steps_as_ours():
     assert_gymnax_steps_as_we_do()
 

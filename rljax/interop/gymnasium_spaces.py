@@ -67,7 +67,7 @@ def fit(space: gymnasium.Space, observation: Any) -> Any:
 def checked(space: gymnasium.Space, action: Any) -> Any:
     """The action as NumPy; raises a ValueError if it lies outside the space.
 
-    Floating numbers may be of any precision; whoever draws them keeps to the bounds.
+    Numbers may be of any precision; whoever draws floating ones keeps to the bounds.
     """
     action = jax.tree.map(
         lambda x: np.asarray(x)[()] if isinstance(x, jax.Array) else x, action
@@ -82,15 +82,15 @@ def checked(space: gymnasium.Space, action: Any) -> Any:
 
 
 def _in_precision(space: gymnasium.Space, action: Any) -> Any:
-    """The action with numbers of any kind as the floating ones of the space."""
+    """The action in the space's dtypes, but no number rounded to a whole one."""
     if isinstance(space, gymnasium.spaces.Dict) and isinstance(action, dict):
         names = space.spaces.keys() & action.keys()
         return action | {x: _in_precision(space[x], action[x]) for x in names}
     if isinstance(space, gymnasium.spaces.Tuple) and isinstance(action, tuple):
         return tuple(map(_in_precision, space.spaces, action))
-    if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(
-        space.dtype, np.floating
-    ):
-        array = np.asarray(action)
-        return array.astype(space.dtype) if array.dtype.kind in "fiu" else action
+    if isinstance(space, gymnasium.spaces.Box | gymnasium.spaces.MultiDiscrete):
+        array, floating = np.asarray(action), np.issubdtype(space.dtype, np.floating)
+        if array.dtype.kind in ("fiu" if floating else "iu"):
+            cast = array.astype(space.dtype)
+            return cast if floating or np.array_equal(cast, array) else action
     return action

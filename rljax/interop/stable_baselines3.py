@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax.envs.spaces import split_mask
 from rljax.interop.gymnasium import GymnasiumVectorEnv
 
 try:
@@ -26,7 +27,9 @@ class StableBaselines3Env(VecEnv):
     """Many environments, each restarted in the step that ends its episode.
 
     An episode's last observation is in its `info["terminal_observation"]`, and
-    `info["TimeLimit.truncated"]` says whether only the clock ran out.
+    `info["TimeLimit.truncated"]` says whether only the clock ran out. Where observations
+    have an `action_mask`, `env_method("action_masks")` gives it, as sb3-contrib's
+    `MaskablePPO` asks for it.
 
     Args:
         env: an rljax environment.
@@ -45,6 +48,7 @@ class StableBaselines3Env(VecEnv):
             env, params, num_envs, autoreset_mode="SameStep", render_mode=render_mode
         )
         self._actions: Any = None
+        self._observation: Any = None
         spaces = self._envs.single_observation_space, self._envs.single_action_space
         super().__init__(num_envs, *spaces)
 
@@ -52,6 +56,7 @@ class StableBaselines3Env(VecEnv):
         """Starts an episode in every environment; after `seed`, by its seed."""
         seeds = self._seeds if any(x is not None for x in self._seeds) else None
         observation, _ = self._envs.reset(seed=seeds)
+        self._observation = observation
         self.reset_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
@@ -65,6 +70,7 @@ class StableBaselines3Env(VecEnv):
         """Steps: observations, rewards, whether episodes ended, and infos."""
         result = self._envs.step(self._actions)
         observation, rewards, terminated, truncated, final = result
+        self._observation = observation
         ended = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for index in np.flatnonzero(ended):
@@ -84,6 +90,8 @@ class StableBaselines3Env(VecEnv):
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """The attribute of the batch, for each environment."""
+        if attr_name == "action_masks" and self._mask() is not None:
+            return [self._mask for _ in self._get_indices(indices)]
         value = getattr(self._envs, attr_name)
         return [value for _ in self._get_indices(indices)]
 
@@ -97,7 +105,10 @@ class StableBaselines3Env(VecEnv):
     def env_method(
         self, method_name: str, *args: Any, indices: Any = None, **options: Any
     ) -> list[Any]:
-        """Raises: the environments are stepped together, and have no own methods."""
+        """Gives the masks of "action_masks"; raises for methods of single environments."""
+        masks = self._mask()
+        if method_name == "action_masks" and masks is not None:
+            return [masks[index] for index in self._get_indices(indices)]
         raise NotImplementedError(
             f"the environments are stepped together, got {method_name} to call. Use the "
             f"rljax environment."
@@ -106,3 +117,7 @@ class StableBaselines3Env(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """False for each."""
         return [False for _ in self._get_indices(indices)]
+
+    def _mask(self) -> np.ndarray | None:
+        """Bools `[num_envs, n]` of the actions allowed now; None without a mask."""
+        return split_mask(self._observation)[1]

@@ -302,8 +302,14 @@ def test_several_choices_and_their_mask():
     many.reset(seed=0)
     observation, *_ = many.step(many.action_space.sample())
     assert many.observation_space.contains(observation)
-    with pytest.raises(ValueError, match=r"MultiDiscrete.*got .*2"):
-        adapted.step(np.array([0, 2]))
+    for kind in (np.int64, np.uint8, np.int32):
+        adapted.step(np.array([0, 1], kind))
+        many.step(np.array([[0, 1]] * 3, kind))
+    for wrong in (np.array([0, 2]), np.array([0.0, 1.0]), np.array([0, 2**32])):
+        with pytest.raises(ValueError, match="actions lie in"):
+            adapted.step(wrong)
+        with pytest.raises(ValueError, match="actions lie in"):
+            many.step(np.stack([wrong] * 3))
 
 
 def pendulum_env():

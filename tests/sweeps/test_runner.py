@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from climber import CLIMB, RATES, Rate, Shape
+from climber import CLIMB, RATES, Rate, Shape, Slope
 
 import rljax.sweeps.population_run
 from rljax.algorithms import ppo
@@ -299,6 +299,65 @@ def test_a_folder_of_another_sweep_is_refused(tmp_path):
         plan.write_text(json.dumps(text | {"sizes": wrong}))
         with pytest.raises(RunError, match="is not this sweep's: sizes are"):
             sweep(CLIMB, RATES[:2], **about)
+
+
+class Floor:
+    """What a sweep is evaluated in; two of them print alike."""
+
+    def __init__(self, heights):
+        self.heights = heights
+
+    def __call__(self, network, state, task, key):
+        return state.params[0] + self.heights.sum()
+
+    def __repr__(self):
+        return "a floor"
+
+
+LEVEL = np.zeros((40, 40), np.float32)
+ROW = np.ones(16, np.float32)
+NEXT = np.where(np.arange(16) == 9, np.nextafter(ROW, 2), ROW)
+BUMP = np.where(np.arange(1600).reshape(40, 40) == 820, 1.0, LEVEL).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("evaluate", Floor(LEVEL), Floor(BUMP)),
+        ("hyperparams", Rate(0.1), Rate(np.nextafter(0.1, 1))),
+        ("task", Slope(ROW), Slope(NEXT)),
+        ("network", Shape(1), Shape(True)),
+    ],
+    ids=["map in a plain object", "floats that print alike", "map", "kinds of number"],
+)
+def test_a_folder_never_answers_for_what_only_prints_alike(name, one, other, tmp_path):
+    first, second = (
+        dataclasses.replace(CLIMB, **{"network": Shape(16), "total_steps": 2, name: x})
+        for x in (one, other)
+    )
+    about = {"num_seeds": 1, "num_evaluations": 1, "folder": tmp_path}
+    sweep(first, RATES[:1], **about)
+    with pytest.raises(RunError, match=rf"{name}\S* is .*there and .*here"):
+        sweep(second, RATES[:1], **about)
+
+
+def test_a_default_written_as_a_whole_number_takes_any():
+    problem = make_problem(
+        ppo, ENV, ActorCritic(2, hidden=(4,)),
+        CartPoleParams(length=1, max_steps=9), total_steps=8, num_episodes=2,
+        config=ppo.PPOConfig(num_envs=2, num_steps=4, num_epochs=1, num_minibatches=1),
+        hyperparams=ppo.PPOHyperparams(ent_coef=0, gamma=1, max_grad_norm=1),
+    )  # fmt: skip
+    points = [
+        {"ent_coef": 0.01, "gamma": 0.5, "max_grad_norm": 0.1, "length": 0.25},
+        {"ent_coef": 0, "gamma": 1, "max_grad_norm": 2, "length": 1},
+    ]
+    done = sweep(problem, points, num_seeds=1, num_evaluations=1)
+    assert np.isfinite(done.results.final).all()
+    kept = done.results.configurations
+    assert kept[0] == points[0]
+    with pytest.raises(ValueError, match="max_steps"):
+        sweep(problem, [{"max_steps": 2.5}], num_seeds=1)
 
 
 @pytest.mark.parametrize("damage", ["torn", "none", "empty", "checkpoint", "no best"])
