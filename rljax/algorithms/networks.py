@@ -22,6 +22,7 @@ from rljax.algorithms.distributions import (
 from rljax.algorithms.encoders import Encoder, make_encoder
 from rljax.base import Network
 from rljax.envs.spaces import Box, Discrete, MultiDiscrete, is_space, split_mask
+from rljax.envs.variation import each_of, one_of
 from rljax.numerics.linalg import matmul, orthogonal
 
 
@@ -168,6 +169,7 @@ def make_network(env: Any, params: Any, hidden: tuple[int, ...] = (64, 64)) -> A
     Raises:
         ValueError: no stock network fits a space; the message says which does.
     """
+    params = one_of(params)
     encoder = make_encoder(split_mask(env.observation_space(params))[0])
     space = env.action_space(params)
     if isinstance(space, Discrete):
@@ -192,6 +194,14 @@ def make_network(env: Any, params: Any, hidden: tuple[int, ...] = (64, 64)) -> A
                 f"got {space}. Choose finite bounds, or write a network."
             )
         return NormalActorCritic(space.shape[0], hidden, encoder=encoder)
+    with np.errstate(over="ignore"):
+        width = np.subtract(high, low, dtype=np.float32)
+    if not (np.isfinite(width) & (width > 0)).all():
+        raise ValueError(
+            f"the stock networks take action components between two different bounds that "
+            f"are less than 3.4e38 apart, got {space}. Leave out a component without a "
+            f"choice; scale one that is too wide."
+        )
     return NormalActorCritic(space.shape[0], hidden, low, high, encoder)
 
 
@@ -208,20 +218,16 @@ def init_network(network: Network, key: jax.Array, observation: Any, space: Any)
         ValueError: the network does not take such observations, or its actions do not
             fit the space.
     """
-
-    def sample(key: jax.Array, observation: Any) -> Any:
-        params = network.init(key, observation)
-        policy = network.apply(params, observation, method="policy")
-        value = network.apply(params, observation, method="value")
-        return policy, policy.sample(jax.random.key(0)), value
-
     batch = jax.tree.leaves(observation)[0].shape[0]
     try:
-        policy, action, value = jax.eval_shape(sample, key, observation)
+        policy, action, value, both = _shapes(network, key, observation)
         actions = jax.tree.leaves(action)
-        if value.shape != (batch,) or any(x.shape[:1] != (batch,) for x in actions):
+        if not value.shape == both[1].shape == (batch,) or any(
+            x.shape[:1] != (batch,) for x in actions
+        ):
             raise ValueError(
-                f"of a batch of {batch} it gives values of shape {value.shape} and "
+                f"of a batch of {batch} it gives values of shapes {value.shape} and, "
+                f"when called, {both[1].shape}, and "
                 f"actions of shape {', '.join(str(x.shape) for x in actions)}."
             )
     except Exception as error:
@@ -233,6 +239,43 @@ def init_network(network: Network, key: jax.Array, observation: Any, space: Any)
         ) from error
     _check_actions(policy, action, space)
     return network.init(key, observation)
+
+
+def check_action_bounds(network: Network, env: Any, params: Any) -> None:
+    """Checks a network's actions against the action space of each set of parameters.
+
+    `init_network` cannot, where it is traced: then bounds that depend on parameters have no
+    values.
+
+    Raises:
+        ValueError: actions may lie outside.
+    """
+    spaces = [env.action_space(row) for row in each_of(params)]
+    if not all(hasattr(network, name) for name in ("policy", "value")):
+        return  # another kind of network
+    if not any(isinstance(space, Box) for space in spaces):
+        return
+    key = jax.random.key(0)
+    observation = jax.eval_shape(env.reset, key, one_of(params))[1]
+    observation = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), observation
+    )
+    policy, action, *_ = _shapes(network, jax.random.clone(key), observation)
+    for space in spaces:
+        _check_actions(policy, action, space)
+
+
+def _shapes(network: Network, key: jax.Array, observation: Any) -> Any:
+    """Shapes of the policy, its actions, the values, and both at once."""
+
+    def run(key: jax.Array, observation: Any) -> Any:
+        params = network.init(key, observation)
+        policy = network.apply(params, observation, method="policy")
+        value = network.apply(params, observation, method="value")
+        both = network.apply(params, observation)
+        return policy, policy.sample(jax.random.key(0)), value, both
+
+    return jax.eval_shape(run, key, observation)
 
 
 def _check_actions(policy: Any, action: Any, space: Any) -> None:
@@ -260,7 +303,10 @@ def _check_actions(policy: Any, action: Any, space: Any) -> None:
             low, high = policy.low, policy.high
         if not isinstance(space.low, jax.core.Tracer):
             ends = [np.asarray(x, np.float32) for x in (low, high)]
-            bounds = [np.asarray(x, np.float32) for x in (space.low, space.high)]
+            bounds = [
+                np.broadcast_to(np.asarray(x, np.float32), space.shape)
+                for x in (space.low, space.high)
+            ]
             outside = np.any(ends[0] < bounds[0]) or np.any(ends[1] > bounds[1])
             fits = not outside
             found += f" from {np.min(low):g} to {np.max(high):g}"

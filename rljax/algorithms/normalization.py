@@ -122,6 +122,9 @@ def make_normalizer(config: Any, observation: Any) -> Normalizer | None:
     Args:
         config: has the bools `normalize_observations` and `normalize_rewards`.
         observation: a batch of observations, leaves `[B, ...]`.
+
+    Raises:
+        ValueError: observations are to be normalized, and have no floating numbers.
     """
     if not config.normalize_observations and not config.normalize_rewards:
         return None
@@ -130,12 +133,17 @@ def make_normalizer(config: Any, observation: Any) -> Normalizer | None:
         floating = jnp.issubdtype(x.dtype, jnp.floating)
         return Moments.of_nothing(x.shape[1:]) if floating else None
 
+    found = jax.tree.map(of_nothing, observation)
+    if config.normalize_observations and not jax.tree.leaves(found):
+        dtypes = sorted({str(x.dtype) for x in jax.tree.leaves(observation)})
+        raise ValueError(
+            f"normalize_observations needs observations of floating numbers, got "
+            f"{', '.join(dtypes)}. Convert them in the environment, or switch it off."
+        )
     num_envs = len(jax.tree.leaves(observation)[0])
     scale = ReturnScale(Moments.of_nothing(()), jnp.zeros(num_envs, jnp.float32))
     return Normalizer(
-        jax.tree.map(of_nothing, observation)
-        if config.normalize_observations
-        else None,
+        found if config.normalize_observations else None,
         scale if config.normalize_rewards else None,
     )
 

@@ -23,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 
 from rljax.algorithms.distributions import draw_policy_noise
 from rljax.algorithms.loss_terms import clipped_surrogate_loss, clipped_value_loss
-from rljax.algorithms.networks import init_network
+from rljax.algorithms.networks import check_action_bounds, init_network
 from rljax.algorithms.normalization import Normalizer, make_normalizer, normalize
 from rljax.algorithms.returns import gae
 from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
@@ -293,6 +293,8 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
         """What `train` calls before it compiles."""
         check_hyperparams(state.hyperparams)
         check_params(env, task)
+        if not state.step.ndim:  # of a population, sweeps check every member's
+            check_action_bounds(network, env, task)
 
     return Algorithm(init, step, check)
 
@@ -339,7 +341,7 @@ def _next_values(
         final = network.apply(params, steps.next_observation, method="value")
         return jnp.where(cut_off, final, following)
 
-    # Only if there are any. (In a vmapped population both branches are computed.)
+    # Only if there are any; in a vmapped population both branches are computed.
     return jax.lax.cond(cut_off.any(), with_final, lambda: following)
 
 
@@ -395,5 +397,4 @@ def _standardize(x: jax.Array) -> jax.Array:
 
 def _explained_variance(batch: Batch) -> jax.Array:
     """Share of the value targets' variance that the values predicted; at most 1."""
-    unexplained = (batch.target - batch.value).var()
-    return 1.0 - unexplained / jnp.maximum(batch.target.var(), 1e-8)
+    return 1.0 - (batch.target - batch.value).var() / (batch.target.var() + 1e-8)

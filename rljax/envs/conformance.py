@@ -17,6 +17,7 @@ from rljax.envs.conformance_hooks import (
     pick,
     without_keys,
 )
+from rljax.envs.hooks import find_owner
 from rljax.envs.spaces import is_space, sample_action
 from rljax.envs.vector import choose
 
@@ -68,7 +69,7 @@ def check_environment(
         inputs = state, action
         check_from_noise(checker, "step", "step_noise", noise_keys[1], inputs, pair)
         check_log_probs(checker, state, action, pair[0])
-        if hasattr(env, "draw"):
+        if find_owner(env, "draw"):
             check_draw(checker, state, action, pair[0])
         checker.play(play_key, num_steps)
 

@@ -51,6 +51,8 @@ class MultiDiscrete:
     dtype: ClassVar[Any] = np.dtype(np.int32)
 
     def __post_init__(self):
+        # Of an array or a list, too.
+        object.__setattr__(self, "nvec", tuple(int(n) for n in self.nvec))
         if not self.nvec or min(self.nvec) < 1:
             raise ValueError(
                 f"MultiDiscrete needs at least one element for each of its components, "

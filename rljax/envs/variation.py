@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from rljax.base import TimeStep
@@ -43,7 +44,14 @@ def rows_of(params: Any, num_envs: int) -> tuple[Any, int | None]:
                 f"ParamsPerEnv takes parameters of which every leaf has a row for each "
                 f"environment, got the number {leaf}. Use rljax.stack(params, name=[...])."
             )
-    if len(jax.tree.leaves(params.params)[0]) != num_envs:
+    lengths = {len(leaf) for leaf in jax.tree.leaves(params.params)}
+    if len(lengths) != 1:
+        raise ValueError(
+            f"ParamsPerEnv takes parameters of which every leaf has equally many rows, got "
+            f"{', '.join(map(str, sorted(lengths))) or 'none'}. Use rljax.stack(params, "
+            f"name=[...])."
+        )
+    if lengths != {num_envs}:
         params = params.rows(jnp.arange(num_envs, dtype=jnp.int32))
     return params.params, 0
 
@@ -71,6 +79,15 @@ def one_of(params: Any) -> Any:
     return params
 
 
+def each_of(params: Any) -> list[Any]:
+    """The parameters of each environment, if it has some of its own, or else of all."""
+    if not isinstance(params, ParamsPerEnv):
+        return [params]
+    rows = jax.tree.map(np.asarray, params.params)
+    count = len(jax.tree.leaves(rows)[0])
+    return [jax.tree.map(lambda x, i=i: x[i], rows) for i in range(count)]
+
+
 def all_of(params: Any) -> Any:
     """The environment's own kind of parameters; leaves `[N, ...]` of several sets."""
     return params.params if isinstance(params, ParamsPerEnv) else params
@@ -78,8 +95,9 @@ def all_of(params: Any) -> Any:
 
 def check_params(env: Any, params: Any) -> None:
     """Raises the environment's own ValueError for its parameters, if it checks them."""
-    if check := getattr(env, "check_params", None):
-        check(all_of(params))
+    # Of its class: what a wrapper's __getattr__ finds checks another kind of parameters.
+    if getattr(type(env), "check_params", None):
+        env.check_params(all_of(params))
 
 
 class RandomizedState(struct.PyTreeNode):
@@ -112,7 +130,7 @@ class Randomized:
     def reset(self, key: jax.Array, params: Any) -> tuple[RandomizedState, Any]:
         """Draws parameters and starts an episode with them; consumes `key`."""
         params_key, key = jax.random.split(key)
-        drawn = jax.tree.map(_strong, self.sample_params(params_key, params))
+        drawn = jax.tree.map(fixed_dtype, self.sample_params(params_key, params))
         state, observation = self.env.reset(key, drawn)
         return RandomizedState(state, drawn), observation
 
@@ -133,7 +151,10 @@ class Randomized:
         return self.env.action_space(params)
 
 
-def _strong(x: Any) -> jax.Array:
+def fixed_dtype(x: Any) -> jax.Array:
     """A Python number as an array of a fixed dtype."""
-    whole = jnp.issubdtype(jnp.result_type(x), jnp.integer)
+    dtype = jnp.result_type(x)
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return jnp.asarray(x)
+    whole = jnp.issubdtype(dtype, jnp.integer)
     return jnp.asarray(x, jnp.int32 if whole else jnp.float32)

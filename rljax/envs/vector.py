@@ -9,11 +9,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from rljax.base import TimeStep
 from rljax.envs.hooks import find_hook
-from rljax.envs.variation import check_unwrapped, rows_of
+from rljax.envs.spaces import is_space
+from rljax.envs.variation import check_unwrapped, one_of, rows_of
 from rljax.numerics import random
 from rljax.numerics.sums import add_compensated, add_up_to_largest
 
@@ -196,12 +198,12 @@ class VectorEnv:
         """Steps every environment, whether or not its episode is over.
 
         Raises:
-            ValueError: the action has no row for each environment, or parameters have
-                one without being a `ParamsPerEnv`.
+            ValueError: the action is not of the action space, one for each environment;
+                or parameters have a row for each without being a `ParamsPerEnv`.
         """
         step = find_hook(self.env, "step_from_noise", "step") or self.env.step
         num_envs = len(jax.tree.leaves(draws)[0])
-        _check_rows(action, num_envs)
+        self._check_action(action, params, num_envs)
         params, axis = rows_of(params, num_envs)
         step_each = jax.vmap(step, in_axes=(0, 0, 0, axis))
         try:
@@ -215,6 +217,37 @@ class VectorEnv:
                 check_unwrapped(params, error)
             raise
         return after, timestep
+
+    def _check_action(self, action: Any, params: Any, num_envs: int) -> None:
+        """Checks structure, shapes and kinds of numbers, which a trace knows."""
+        try:
+            space = self.env.action_space(one_of(params))
+        except jax.errors.ConcretizationTypeError:  # it needs the numbers themselves
+            return
+        structures: list[Any] = [
+            jax.tree.structure(space, is_leaf=is_space),
+            jax.tree.structure(action),
+        ]
+        if structures[0] != structures[1]:
+            raise ValueError(
+                f"actions must be of {space}, got {structures[1]}. A policy returns the "
+                f"action itself, not its distribution."
+            )
+        parts = jax.tree.leaves(space, is_leaf=is_space)
+        for leaf, part in zip(jax.tree.leaves(action), parts, strict=True):
+            shape, dtype = jnp.shape(leaf), jnp.result_type(leaf)
+            if shape != (num_envs, *part.shape):
+                raise ValueError(
+                    f"an action must have a row for each of {num_envs} environments, "
+                    f"shape {(num_envs, *part.shape)}, got shape {shape}. Policies act on "
+                    f"all of them at once: pass one of a single observation as "
+                    f"jax.vmap(policy)."
+                )
+            if not _same_kind(dtype, np.dtype(part.dtype)):
+                raise ValueError(
+                    f"actions must be of {part}, got {dtype}. Convert them with "
+                    f".astype({str(np.dtype(part.dtype))!r})."
+                )
 
     def reset_all(self, draws: Any, params: Any) -> tuple[Any, Any]:
         """Start states and observations, leaves `[B, ...]`."""
@@ -267,14 +300,10 @@ class VectorEnv:
         return random.uniforms(key, (num_envs, size))
 
 
-def _check_rows(action: Any, num_envs: int) -> None:
-    for leaf in jax.tree.leaves(action):
-        if jnp.shape(leaf)[:1] != (num_envs,):
-            raise ValueError(
-                f"an action must have a row for each of {num_envs} environments, got "
-                f"shape {jnp.shape(leaf)}. Policies act on all of them at once: pass one "
-                f"of a single observation as jax.vmap(policy)."
-            )
+def _same_kind(one: Any, other: Any) -> bool:
+    """Whether both are floating, both integers, or both bools."""
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    return any(all(jnp.issubdtype(x, kind) for x in (one, other)) for kind in kinds)
 
 
 def _fresh(start: tuple[Any, Any], num_envs: int) -> VectorState:

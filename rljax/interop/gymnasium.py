@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.envs.hooks import find_owner
 from rljax.envs.variation import one_of, rows_of
 from rljax.envs.vector import VectorEnv, choose
 from rljax.numerics.random import is_key
@@ -54,7 +55,7 @@ class _Adapter:
     np_random: Any
 
     def __init__(self, env: Any, params: Any, render_mode: str | None):
-        modes = [None, "rgb_array"] if hasattr(env, "draw") else [None]
+        modes = [None, "rgb_array"] if find_owner(env, "draw") else [None]
         if render_mode not in modes:
             raise ValueError(
                 f"render_mode must be one of {modes} for {type(env).__name__}, got "
@@ -303,14 +304,17 @@ class GymnasiumVectorEnv(_Adapter, gymnasium.vector.VectorEnv):
     def _each(self, seed: Any) -> list[int]:
         """A seed for each environment."""
         right = isinstance(seed, Sequence | np.ndarray) and len(seed) == self.num_envs
-        if not right or not all(isinstance(x, int | np.integer | None) for x in seed):
+        if not right or not all(
+            x is None or (isinstance(x, int | np.integer) and 0 <= x < 2**32)
+            for x in seed
+        ):
             raise ValueError(
-                f"seed must be an integer, or one for each of {self.num_envs} "
-                f"environments, got {seed!r}. Use seed=0, say."
+                f"seed must be an integer, or one in [0, 2**32) for each of "
+                f"{self.num_envs} environments, got {seed!r}. Use seed=0, say."
             )
         entropy = np.random.SeedSequence().generate_state(self.num_envs).tolist()
         pairs = zip(seed, entropy, strict=True)
-        return [(x if one is None else int(one)) % 2**32 for one, x in pairs]
+        return [x if one is None else int(one) for one, x in pairs]
 
     def _mask(self, options: dict[str, Any]) -> np.ndarray:
         if "reset_mask" not in options:

@@ -90,7 +90,7 @@ class StableBaselines3Env(VecEnv):
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """The attribute of the batch, for each environment."""
-        if attr_name == "action_masks" and self._mask() is not None:
+        if attr_name == "action_masks" and self._is_masked():
             return [self._mask for _ in self._get_indices(indices)]
         value = getattr(self._envs, attr_name)
         return [value for _ in self._get_indices(indices)]
@@ -117,6 +117,9 @@ class StableBaselines3Env(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """False for each."""
         return [False for _ in self._get_indices(indices)]
+
+    def _is_masked(self) -> bool:
+        return "action_mask" in getattr(self.observation_space, "spaces", ())
 
     def _mask(self) -> np.ndarray | None:
         """Bools `[num_envs, n]` of the actions allowed now; None without a mask."""

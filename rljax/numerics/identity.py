@@ -6,6 +6,7 @@ import enum
 import functools
 import hashlib
 import importlib
+import inspect
 import types
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -23,9 +24,9 @@ def identity(value: Any) -> str:
     """Describes a value completely: other values, dtypes or structure, another text.
 
     The same in every process. Numbers appear in full; arrays of more than eight by dtype,
-    shape and digest; objects by class and attributes; functions by the name that they are
-    imported by, or else by their code and the values it refers to, so that another Python
-    may describe them otherwise.
+    shape and digest; objects by class and attributes; functions and classes by the name
+    that they are imported by, or else by their code and the values it refers to, so that
+    another Python may describe them otherwise.
 
     Raises:
         ValueError: it holds something that cannot be described: an object without
@@ -43,19 +44,30 @@ def _describe(value: Any, within: tuple[int, ...]) -> str:
         return f"{_name(type(value))}.{value.name}"
     if type(value) in _PLAIN or isinstance(value, PurePath):
         return repr(value)
+    if isinstance(value, int | float | complex | str | bytes) and not isinstance(
+        value, np.generic
+    ):
+        base: Any = next(x for x in type(value).__mro__ if x in _PLAIN)
+        return f"{_name(type(value))}({base.__repr__(value)})"
+    if isinstance(value, np.ma.MaskedArray):
+        return f"masked({_array(value.filled())}, {_array(np.ma.getmaskarray(value))})"
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return _array(value)
     if isinstance(value, np.dtype | jax.tree_util.PyTreeDef):
         return str(value)
-    if isinstance(value, type | types.ModuleType):
-        return _name(value)
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if id(value) in within and isinstance(value, type | types.FunctionType):
+        return _name(value)  # it refers to itself
     if id(value) in within:
         raise ValueError(
             f"{type(value).__name__} holds itself, so that it cannot be identified. Keep "
             f"the reference out of it."
         )
     inner = functools.partial(_describe, within=(*within, id(value)))
-    kind = "" if type(value) in (tuple, list, dict) else _name(type(value))
+    if isinstance(value, type):
+        return _class(value, inner)
+    kind = "" if type(value) in (tuple, list, dict) else inner(type(value))
     if isinstance(value, Mapping):
         pairs = [f"{inner(k)}: {inner(value[k])}" for k in value]
         return f"{kind}{{{', '.join(sorted(pairs))}}}"
@@ -99,9 +111,29 @@ def _array(value: Any) -> str:
     return f"{kind}(sha256 {digest[:32]})"
 
 
+def _class(value: type, inner: Any) -> str:
+    """A class by the name it is imported by, or else by its methods and attributes."""
+    if value.__module__ == "builtins" or _imported_as(value):
+        return _name(value)
+    parts = {
+        name: inspect.unwrap(x) if isinstance(x, types.FunctionType) else x
+        for name, x in vars(value).items()
+        if not name.startswith("__")
+        or name in ("__call__", "__init__", "__post_init__")
+    }
+    if dataclasses.is_dataclass(value):
+        parts.pop("__init__", None)  # made of the fields
+    kinds = (types.FunctionType, *_PLAIN, tuple, np.ndarray, np.generic, jax.Array)
+    parts = {name: x for name, x in parts.items() if isinstance(x, kinds)}
+    wrapped = (staticmethod, classmethod, property)
+    for name, x in vars(value).items():
+        if isinstance(x, wrapped) and not name.startswith("__"):
+            parts[name] = x.fget if isinstance(x, property) else x.__func__
+    text = inner((parts, value.__bases__))
+    return f"{_name(value)}<sha256 {hashlib.sha256(text.encode()).hexdigest()[:32]}>"
+
+
 def _name(value: Any) -> str:
-    if isinstance(value, types.ModuleType):
-        return value.__name__
     prefix = "" if value.__module__ == "builtins" else f"{value.__module__}."
     return f"{prefix}{value.__qualname__}"
 
@@ -131,11 +163,8 @@ def _function(value: types.FunctionType, inner: Any) -> str:
         return of.co_code.hex(), constants, of.co_names
 
     cells = [cell.cell_contents for cell in value.__closure__ or ()]
-    by_name = (type, types.ModuleType, types.FunctionType)
-    found = {
-        name: value.__globals__.get(name) for name in _global_names(value.__code__)
-    }
-    values = {name: x for name, x in found.items() if not isinstance(x, by_name)}
+    names = sorted(_global_names(value.__code__))
+    values = {name: value.__globals__.get(name) for name in names}
     parts = (
         *(code(value.__code__), cells, values),
         *(value.__defaults__, value.__kwdefaults__),
@@ -157,7 +186,15 @@ def _attributes(value: Any) -> dict[str, Any]:
         # A Flax module's parent and name are its place, not what it computes.
         skipped = ("parent", "name") if hasattr(value, "scope") else ()
         fields = [f.name for f in dataclasses.fields(value) if f.name not in skipped]
-        return {name: getattr(value, name) for name in fields}
+        found = {name: getattr(value, name) for name in fields}
+        if hasattr(value, "scope"):
+            return found
+        # What a subclass that is no dataclass itself adds, other than what it caches.
+        for name, x in getattr(value, "__dict__", {}).items():
+            cached = getattr(type(value), name, None)
+            if name not in found and not isinstance(cached, functools.cached_property):
+                found[name] = x
+        return found
     found = dict(getattr(value, "__dict__", {}))
     for cls in type(value).__mro__:
         slots = vars(cls).get("__slots__", ())

@@ -80,7 +80,7 @@ def check_positive_integers(config: Any, *names: str) -> None:
     """Raises a ValueError if a field of these names is not a whole number above 0."""
     for name in names:
         value = getattr(config, name)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(
                 f"{name} must be a positive integer, got {value!r}. Use {name} >= 1."
             )

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from rljax.envs.drawing import Circle, Line, Picture, Polygon, Text, check_picture
+from rljax.envs.hooks import find_owner
 from rljax.rollouts.rollout import Trajectory
 from rljax.training.files import dumps, write_atomically
 
@@ -93,7 +94,7 @@ def replay(env: Any, params: Any, trajectory: Trajectory, title: str) -> Replay:
         ValueError: the environment cannot draw, the trajectory is not one episode, or a
             picture cannot be shown.
     """
-    if not callable(getattr(env, "draw", None)):
+    if not find_owner(env, "draw"):
         raise ValueError(
             f"a replay needs an environment with `draw`, got {type(env).__name__}, "
             f"which has none. Give it a method draw(state, action, params) -> Picture "

@@ -154,9 +154,13 @@ def evaluate(
         What each episode gave.
 
     Raises:
-        ValueError: no episode, or no step, is asked for.
+        ValueError: no episode, or no step, is asked for; gamma lies outside [0, 1].
     """
     _check_counts("evaluate", num_episodes, max_steps)
+    if not isinstance(gamma, jax.core.Tracer) and not 0 <= gamma <= 1:
+        raise ValueError(
+            f"gamma must lie in [0, 1], got {gamma}. Choose a value there."
+        )
     vector = VectorEnv(env)
 
     def going(carry):

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rljax.algorithms.networks import check_action_bounds
 from rljax.base import Algorithm, AlgorithmModule
-from rljax.envs.variation import all_of, check_params, one_of
+from rljax.envs.variation import ParamsPerEnv, all_of, check_params, one_of
 from rljax.numerics.identity import identity
 from rljax.numerics.validation import check_name
 from rljax.rollouts.rollout import evaluate
@@ -149,10 +150,13 @@ def make_problem(
                 f"an evaluation needs a bound on its episodes, and {type(one).__name__} "
                 f"has no max_steps. Give max_steps=1000, say."
             )
-        max_steps = int(field(one, "max_steps"))
+        max_steps = int(np.max(field(all_of(task), "max_steps")))
 
     def check_task(swept: Any) -> None:
         check_params(env, swept)
+        axes = [sum(map(np.ndim, jax.tree.leaves(x))) for x in (task, swept)]
+        rows = ParamsPerEnv(swept) if axes[1] > axes[0] else swept
+        check_action_bounds(network, env, rows)
         swept = all_of(swept)
         longest = max_steps
         if "max_steps" in field_names(swept):

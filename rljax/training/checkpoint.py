@@ -79,7 +79,8 @@ def save(
         save_root_metadata=False,
         lightweight_initialize=True,
     )
-    arguments = ocp.args.Composite(**{_ITEM: ChecksumSave(state, description)})
+    save = ChecksumSave(_without_empty(state), description)
+    arguments = ocp.args.Composite(**{_ITEM: save})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # On a full disk Orbax's threads print pages.
@@ -117,6 +118,30 @@ def _check(step: Any, state: Any, metadata: Any) -> None:
                 f"state{jax.tree_util.keystr(path)}. Make it one of a fixed dtype: "
                 f"jnp.int32(...) or jnp.float32(...)."
             )
+        kept: Any = x.dtype if is_key(x) else jax.dtypes.canonicalize_dtype(x.dtype)
+        if kept != x.dtype:
+            raise TypeError(
+                f"a checkpoint holds what JAX computes with, got {x.dtype} at "
+                f"state{jax.tree_util.keystr(path)}, which would become {kept}. Convert it "
+                f"with .astype(...), or allow 64 bits: JAX_ENABLE_X64=1."
+            )
+        if isinstance(x, jax.Array) and x.is_deleted():
+            raise TypeError(
+                f"the array at state{jax.tree_util.keystr(path)} was given away (donated) "
+                f"to a program. Save a copy made before."
+            )
+    # Orbax's own names, in which {"a.b": x} and {"a": {"b": x}} are one.
+    names = [
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for path, _ in jax.tree_util.tree_leaves_with_path(state)
+    ]
+    if not names:
+        raise TypeError("a checkpoint holds arrays, got none. Add the step, say.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise TypeError(
+            f"a checkpoint's arrays have a name each, got {twice[0]} twice. Use keys "
+            f"without dots."
+        )
     try:
         json.dumps(metadata)
     except (TypeError, ValueError) as error:
@@ -159,11 +184,22 @@ def restore(path: Path | str, like: State) -> tuple[State, dict[str, Any]]:
                 f"folder."
             )
     abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)), like
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)),
+        _without_empty(like),
     )
     with ocp.StandardCheckpointer() as checkpointer:
         state = checkpointer.restore(path / _ITEM / ARRAYS, abstract)
-    return jax.tree.map(_placed, state, like), description["metadata"]
+    saved = iter(jax.tree.leaves(state))
+    state = jax.tree.map(
+        lambda x: _placed(next(saved), x) if x.size else jnp.zeros(x.shape, x.dtype),
+        like,
+    )
+    return state, description["metadata"]
+
+
+def _without_empty(state: Any) -> Any:
+    """The state without arrays of no elements, which Orbax cannot save."""
+    return jax.tree.map(lambda x: x if x.size else None, state)
 
 
 def restore_latest(

@@ -80,7 +80,7 @@ def train(
     algorithm.check(state, task)
     _check(num_updates, log_every, evaluate, evaluate_every, evaluation_key)
     stopwatch, step = Stopwatch(), updates_taken(state)
-    last = step + num_updates
+    last = step + int(num_updates)
     if last >= 2**31:
         raise ValueError(
             f"updates are counted in an int32, up to 2**31 - 1; got num_updates="
@@ -210,8 +210,12 @@ def updates_taken(state: Any) -> int:
 
 
 def _check(num_updates, log_every, evaluate, evaluate_every, evaluation_key):
-    if num_updates < 0:
-        raise ValueError(f"num_updates must not be negative, got {num_updates}.")
+    whole = isinstance(num_updates, int | np.integer) and num_updates >= 0
+    if not whole or isinstance(num_updates, bool):
+        raise ValueError(
+            f"num_updates must be a whole number, not negative, got {num_updates!r}. Use "
+            f"int(...)."
+        )
     for name, value in (("log_every", log_every), ("evaluate_every", evaluate_every)):
         if value is not None and value < 1:
             raise ValueError(

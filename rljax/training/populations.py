@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Algorithm, State
+from rljax.envs.variation import fixed_dtype
 from rljax.numerics.random import is_key
 from rljax.numerics.sharding import shard_leading_axis
 from rljax.numerics.validation import check_column, check_name
@@ -136,8 +137,21 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
             f"as there are members; `grid` makes all combinations."
         )
     (size,) = sizes
+    static = [] if isinstance(numbers, dict) else static_fields(numbers)
+    if wrong_names := sorted(values.keys() & set(static)):
+        raise ValueError(
+            f"{wrong_names[0]} is static (pytree_node=False), the same for all. Train one "
+            f"population for each of its values."
+        )
 
-    def column_of(name: str) -> jax.Array:
+    def column_of(name: str) -> Any:
+        value = field(numbers, name)
+        if name in static:
+            return value
+        if name not in values and not is_scalar(value):
+            return jax.tree.map(lambda x: jnp.stack([fixed_dtype(x)] * size), value)
+        if name not in values and kind_of(numbers, name) is bool:
+            return jnp.full(size, value)
         whole = kind_of(numbers, name) is int
         dtype: Any = np.int32 if whole else np.float32
         column = np.asarray(values.get(name, [field(numbers, name)] * size))
@@ -157,6 +171,21 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
         return jnp.asarray(column.astype(dtype))
 
     return type(numbers)(**{name: column_of(name) for name in fields})
+
+
+def static_fields(numbers: Any) -> list[str]:
+    """The fields of a dataclass that are no part of its pytree, as Flax marks them."""
+    if not dataclasses.is_dataclass(numbers):
+        return []
+    fields = dataclasses.fields(numbers)
+    return [f.name for f in fields if not f.metadata.get("pytree_node", True)]
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether it is one number, rather than an array or a structure of numbers."""
+    return isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and (
+        jnp.ndim(value) == 0
+    )
 
 
 def field_names(numbers: Any) -> list[str]:
@@ -190,8 +219,10 @@ def kind_of(struct: Any, name: str) -> type:
     A number's annotation decides, so that a default written `1` does not forbid `0.5`.
     """
     with contextlib.suppress(NameError, TypeError):  # an annotation out of reach
-        if (hint := typing.get_type_hints(type(struct)).get(name)) in (int, float):
-            return hint
+        hint = typing.get_type_hints(type(struct)).get(name)
+        for kind in (float, int):
+            if hint is kind or kind in typing.get_args(hint):  # as in float | jax.Array
+                return kind
     value = field(struct, name)
     kinds = {"i": int, "u": int, "f": float}
     is_plain = isinstance(value, bool | int | float | tuple | str)

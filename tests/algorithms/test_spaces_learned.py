@@ -12,11 +12,13 @@ import pytest
 from flax import struct
 
 import rljax
+from rljax.algorithms import ppo as ppo_module
 from rljax.algorithms.distributions import Categorical
 from rljax.algorithms.networks import ActorCritic, NormalActorCritic, make_network
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, act, ppo
 from rljax.base import TimeStep
 from rljax.envs.spaces import Box, Discrete, MultiDiscrete
+from rljax.sweeps import grid, make_problem, sweep
 from rljax.training.loop import train
 
 CONFIG = PPOConfig(num_envs=32, num_steps=10, num_epochs=4, num_minibatches=2)
@@ -343,6 +345,62 @@ def test_a_network_that_does_not_fit_is_refused(env, network, words):
     task = pendulum.PendulumParams()
     with pytest.raises(ValueError, match=words):
         jax.eval_shape(algorithm.init, jax.random.key(0), FAST, task)
+
+
+@dataclasses.dataclass(frozen=True)
+class Torque(probes.ContinuousTarget):
+    """Bounds that are parameters."""
+
+    def action_space(self, params):
+        return Box(-params["torque"], params["torque"], (1,))
+
+
+TORQUES = {"torque": jnp.float32([2.0, 0.5])}
+
+
+@pytest.mark.parametrize(
+    ("network", "task"),
+    [
+        (NormalActorCritic(1), {"torque": 2.0}),
+        (NormalActorCritic(1, low=-2.0, high=2.0), {"torque": 0.5}),
+        (NormalActorCritic(1, low=-2.0, high=2.0), rljax.ParamsPerEnv(TORQUES)),
+    ],
+    ids=["no bounds", "too wide", "too wide for one"],
+)
+def test_bounds_that_are_parameters_are_kept(network, task):
+    algorithm = ppo(Torque(), network, CONFIG)
+    state = jax.jit(algorithm.init)(jax.random.key(0), FAST, task)
+    with pytest.raises(ValueError, match="the environment's action space is Box"):
+        train(algorithm, state, task, 1)
+
+
+def test_and_in_a_sweep():
+    network = NormalActorCritic(1, low=-2.0, high=2.0)
+    problem = make_problem(
+        ppo_module, Torque(), network, {"torque": 2.0}, total_steps=320, config=CONFIG,
+        max_steps=9,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="the environment's action space is Box"):
+        sweep(problem, grid(torque=[2.0, 0.5]), num_seeds=1)
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 1.0), (-3e38, 3e38)])
+def test_a_box_without_room_or_too_much_is_refused(bounds):
+    @dataclasses.dataclass(frozen=True)
+    class Odd(probes.ContinuousTarget):
+        def action_space(self, params):
+            return Box(*bounds, (1,))
+
+    with pytest.raises(ValueError, match="between two different bounds"):
+        make_network(Odd(), None)
+
+
+def test_whole_observations_cannot_be_normalized():
+    config = dataclasses.replace(CONFIG, normalize_observations=True)
+    env = Seen(SPACES["integers"])
+    algorithm = ppo(env, make_network(env, None), config)
+    with pytest.raises(ValueError, match="floating numbers, got int32"):
+        jax.eval_shape(algorithm.init, jax.random.key(0), FAST, None)
 
 
 @dataclasses.dataclass(frozen=True)

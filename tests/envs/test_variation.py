@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 import rljax
 from rljax.algorithms import ppo
@@ -159,6 +160,64 @@ def test_rows_that_are_not_said_to_be_are_refused(env, params, words):
     )
     with pytest.raises(ValueError, match=words):
         jax.eval_shape(learner.step, state, params)
+
+
+def test_unequal_rows_are_refused(key):
+    params = stack(rljax.CartPoleParams(), length=LENGTHS)
+    uneven = ParamsPerEnv(params.replace(gravity=params.gravity[:4]))
+    with pytest.raises(ValueError, match="equally many rows, got 4, 8"):
+        VectorEnv(ENV).reset(key, uneven, 8)
+
+
+class Static(struct.PyTreeNode):
+    """What params of other libraries have: a static field, nested ones, a bool."""
+
+    speed: float = 1.0
+    inner: dict = struct.field(
+        default_factory=lambda: {"a": 2, "b": np.ones(3, np.int32)}
+    )
+    windy: bool = True
+    size: int = struct.field(pytree_node=False, default=5)
+    either: float | jax.Array = 3
+
+
+def test_static_nested_and_bool_fields_are_stacked_as_they_are():
+    found = stack(Static(), speed=[1.0, 2.0], either=[2.5, 3.5])
+    assert found.size == 5
+    assert found.inner["a"].tolist() == [2, 2]
+    assert found.inner["a"].dtype == np.int32
+    assert found.inner["b"].shape == (2, 3)
+    assert found.windy.dtype == bool
+    assert found.either.tolist() == [2.5, 3.5]
+    with pytest.raises(ValueError, match="size is static"):
+        stack(Static(), size=[1, 2])
+
+
+def test_a_wrapper_that_passes_everything_on_has_a_params_check_of_its_own_only(key):
+    class Wrapper:
+        def __init__(self, env):
+            self.env = env
+
+        def __getattr__(self, name):
+            return getattr(self.env, name)
+
+        def reset(self, key, params):
+            return self.env.reset(key, params["inner"])
+
+        def step(self, key, state, action, params):
+            return self.env.step(key, state, action, params["inner"])
+
+        def observation_space(self, params):
+            return self.env.observation_space(params["inner"])
+
+        def action_space(self, params):
+            return self.env.action_space(params["inner"])
+
+    env, params = Wrapper(ENV), {"inner": rljax.CartPoleParams()}
+    rljax.check_environment(env, params, key, num_steps=9)
+    learner = rljax.ppo(env, rljax.ActorCritic(2, hidden=(8,)), TINY)
+    state = jax.jit(learner.init)(jax.random.key(1), rljax.PPOHyperparams(), params)
+    assert int(rljax.train(learner, state, params, 1).step) == 1
 
 
 def test_a_single_number_among_them_is_refused(key):

@@ -224,7 +224,12 @@ def test_nested_spaces_and_continuous_actions(mode):
         (
             lambda: GymnasiumVectorEnv(*CASES[0], 2).reset(seed=[1, 2, 3]),
             ValueError,
-            r"one for each of 2 environments, got \[1, 2, 3\]",
+            r"for each of 2 environments, got \[1, 2, 3\]",
+        ),
+        (
+            lambda: GymnasiumVectorEnv(*CASES[0], 2).reset(seed=[1, 2**40]),
+            ValueError,
+            r"in \[0, 2\*\*32\) for each",
         ),
         (
             lambda: GymnasiumVectorEnv(*CASES[0], 2).reset(seed="abc"),

@@ -49,6 +49,42 @@ def module_scaled(scale):
     return names["outer"]
 
 
+def made(goal):
+    """An environment of a class that a function makes."""
+
+    class Env(Slotted):
+        def __init__(self):
+            super().__init__(0)
+
+        def reward(self, x):
+            return goal * x
+
+    return Env()
+
+
+class Unfrozen(Holder):
+    """Adds an attribute that is no field."""
+
+    def __init__(self, value, more):
+        super().__init__(value)
+        object.__setattr__(self, "more", more)
+
+
+class Word(str):
+    pass
+
+
+class Whole(int):
+    pass
+
+
+def calling(helper):
+    """A function of a script that calls another one of the same."""
+    names = {}
+    exec(f"def helper(x):\n  return x * {helper}\ndef f(x):\n  return helper(x)", names)
+    return names["f"]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -70,13 +106,21 @@ def module_scaled(scale):
         (module_scaled(MAP), module_scaled(CHANGED)),
         (lambda x: x + 1, lambda x: x + 2),
         (nn.tanh, nn.relu),
+        (made(1.0), made(2.0)),
+        (type("Env", (), {"goal": 1}), type("Env", (), {"goal": 2})),
+        (Unfrozen(1, 2), Unfrozen(1, 3)),
+        (calling(1), calling(2)),
+        (Word("a"), Word("b")),
+        (Word("a"), "a"),
+        (Whole(1), Whole(2)),
+        (np.ma.masked_array([1, 2], [0, 1]), np.ma.masked_array([1, 2], [1, 0])),
         (functools.partial(max, 1), functools.partial(max, 2)),
         (jax.random.key(0), jax.random.key(1)),
         (rljax.CartPole(), rljax.CartPole(semi_implicit=True)),
         (rljax.ActorCritic(2), rljax.ActorCritic(3)),
         (jax.jit(lambda x: x), jax.jit(lambda x: -x)),
     ],
-    ids=range(23),
+    ids=range(31),
 )
 def test_what_differs_is_another(one, other):
     assert identity(one) != identity(other)
@@ -88,6 +132,8 @@ def test_an_equal_value_is_the_same():
     assert identity({"a": 1, "b": 2}) == identity({"b": 2, "a": 1})
     assert identity(scaled(1.0)) == identity(scaled(1.0))
     assert identity(module_scaled(1.0)) == identity(module_scaled(1.0))
+    assert identity(made(1.0)) == identity(made(1.0))
+    assert identity(calling(1)) == identity(calling(1))
     assert identity(np.array([np.nan])) == identity(np.array([np.nan]))
     assert identity({3, 1, 2}) == identity({2, 3, 1})
 

@@ -7,7 +7,9 @@ import numpy as np
 import probes
 import pytest
 
+from rljax.algorithms.distributions import Categorical
 from rljax.envs import CartPole, CartPoleParams
+from rljax.envs.spaces import Box
 from rljax.envs.vector import VectorEnv
 from rljax.rollouts.rollout import episode, evaluate, record, unroll
 
@@ -98,6 +100,9 @@ def test_a_huge_reward_is_not_felt_in_the_episodes_after_it():
         def reward(self, state, action):
             return action
 
+        def action_space(self, params):
+            return Box(0.0, 1e9, ())
+
     rewards = jnp.float32([1e8, 1e8, 0.1, 0.2, 0.4, 0.8, 0.25])[:, None]
     envs = VectorEnv(PaysTheAction()).reset(jax.random.key(0), None, 1)
     act = lambda observation, noise: (noise, None)  # noqa: E731
@@ -175,6 +180,34 @@ def test_an_action_without_a_row_for_each_environment_is_refused(shape):
             run(jax.random.key(0), ENV, PARAMS, act, num_episodes=4, max_steps=13)
     with pytest.raises(ValueError, match="row for each of 5 environments"):
         rollout(act=act)
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda o: Categorical(o[:, :2]), "not its distribution"),
+        (lambda o: None, "actions must be of Discrete"),
+        (lambda o: o[:, 0], r"got float32. Convert .*int32"),
+        (lambda o: o[2] > 0, r"shape \(4,\), got shape|got bool"),
+        (lambda o: jnp.zeros((4, 1), jnp.int32), r"got shape \(4, 1\)"),
+    ],
+    ids=["distribution", "none", "floats", "of one observation", "a column"],
+)
+def test_what_is_no_action_is_refused(act, words):
+    with pytest.raises(ValueError, match=words):
+        evaluate(
+            jax.random.key(0), CartPole(), CartPoleParams(),
+            lambda o, key: act(o), num_episodes=4, max_steps=9,
+        )  # fmt: skip
+
+
+def test_a_discount_above_1_is_refused(key):
+    act = lambda o, k: jnp.zeros(len(o), jnp.int32)  # noqa: E731
+    with pytest.raises(ValueError, match=r"gamma must lie in \[0, 1\], got 99"):
+        evaluate(
+            key, CartPole(), CartPoleParams(), act, num_episodes=4, max_steps=9,
+            gamma=99,
+        )  # fmt: skip
 
 
 def test_short_episodes_count_once_beside_long_ones():

@@ -27,6 +27,37 @@ STATE = {
 }
 
 
+def test_an_array_of_no_elements_is_kept(tmp_path):
+    state = {"a": jnp.zeros((0, 3)), "b": jnp.arange(3)}
+    checkpoint.save(tmp_path, 1, state, {})
+    found, _ = checkpoint.restore_latest(tmp_path, state)
+    assert found["a"].shape == (0, 3)
+    assert found["b"].tolist() == [0, 1, 2]
+
+
+def given_away():
+    x = jnp.arange(3.0)
+    jax.jit(lambda x: x + 1, donate_argnums=0)(x)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (lambda: {"a.b": jnp.int32(1), "a": {"b": jnp.int32(2)}}, "a.b twice"),
+        (lambda: {"x": np.array([1 / 3])}, "float64 at state.*would become float32"),
+        (lambda: {"x": np.array([2**40 + 1])}, "int64 at state.*would become int32"),
+        (lambda: {}, "got none"),
+        (lambda: {"x": given_away()}, "was given away"),
+    ],
+    ids=["one name", "float64", "int64", "empty", "donated"],
+)
+def test_what_would_not_come_back_is_refused(state, words, tmp_path):
+    with pytest.raises(TypeError, match=words):
+        checkpoint.save(tmp_path, 1, state(), {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_may_be_given_as_text(tmp_path):
     folder, state = str(tmp_path / "a"), {"w": jnp.arange(3.0)}
     path = checkpoint.save(folder, 1, state, {})

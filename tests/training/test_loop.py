@@ -151,7 +151,8 @@ def test_a_population_reports_each_member():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"num_updates": -1}, "num_updates must not be negative, got -1"),
+        ({"num_updates": -1}, "whole number, not negative, got -1"),
+        ({"num_updates": 2.5}, r"whole number, .*got 2.5. Use int"),
         ({"log_every": 0}, "log_every must be a positive number of updates, got 0"),
         ({"log_every": 2, "evaluate_every": 3}, "multiple of log_every, got 3 and 2"),
         ({"evaluate": lambda s, k: {}}, "evaluation_key=None"),

@@ -146,7 +146,9 @@ def test_a_damaged_checkpoint_costs_only_the_updates_since_the_one_before(
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     with pytest.raises(KilledError):
         go(tmp_path, on_row=kill_at(20))
-    checkpoint.save(tmp_path / "checkpoints", 24, {"other": np.zeros(2)}, {})
+    checkpoint.save(
+        tmp_path / "checkpoints", 24, {"other": np.zeros(2, np.float32)}, {}
+    )
     with pytest.raises(CheckpointError, match="state of another program"):
         go(tmp_path)
 
