@@ -19,6 +19,7 @@ from rljax.envs.conformance_hooks import (
 )
 from rljax.envs.hooks import find_owner
 from rljax.envs.spaces import is_space, sample_action
+from rljax.envs.variation import one_of
 from rljax.envs.vector import choose
 
 _NUM_ENVS = 4
@@ -38,7 +39,7 @@ def check_environment(
 
     Args:
         env: the environment.
-        params: its parameters.
+        params: its parameters; of a `ParamsPerEnv` the first.
         key: consumed; seeds the starts and the actions, which are drawn at random.
         num_steps: steps to play in each of a few environments.
 
@@ -49,7 +50,7 @@ def check_environment(
     Example:
         check_environment(MyEnvironment(), MyParams(), jax.random.key(0))
     """
-    checker = Checker(env, params)
+    checker = Checker(env, one_of(params))
     # Of this kind an environment's numbers are the same in a batch and alone; of others,
     # such as "rbg", they never are.
     words = jax.random.bits(key, (2,), jnp.uint32)

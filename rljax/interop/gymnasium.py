@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs.hooks import find_owner
-from rljax.envs.variation import one_of, rows_of
+from rljax.envs.variation import ParamsPerEnv, one_of, rows_of
 from rljax.envs.vector import VectorEnv, choose
 from rljax.numerics.random import is_key
 from rljax.numerics.validation import check_at_least
@@ -100,7 +100,8 @@ class GymnasiumEnv(_Adapter, gymnasium.Env):
         render_mode: "rgb_array", if the environment has `draw`; or None.
 
     Raises:
-        ValueError: a space has no counterpart, or there is no such render mode.
+        ValueError: a space has no counterpart, there is no such render mode, or
+            parameters are those of several environments.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
@@ -109,6 +110,11 @@ class GymnasiumEnv(_Adapter, gymnasium.Env):
     }
 
     def __init__(self, env: Any, params: Any, *, render_mode: str | None = None):
+        if isinstance(params, ParamsPerEnv):
+            raise ValueError(
+                "GymnasiumEnv is one environment, got a ParamsPerEnv. Use "
+                "GymnasiumVectorEnv, or pass one set of parameters."
+            )
         super().__init__(env, params, render_mode)
         self.observation_space, self.action_space = make_spaces(env, params)
         self._state: Any = None

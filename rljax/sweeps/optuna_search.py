@@ -10,7 +10,7 @@ from rljax.extras import require
 from rljax.numerics.identity import identity
 from rljax.numerics.statistics import interquartile_mean
 from rljax.numerics.validation import check_at_least
-from rljax.sweeps.points import LogUniform, OneOf, Point, Space, check_space
+from rljax.sweeps.points import LogUniform, OneOf, Point, Space, check_space, plain
 from rljax.sweeps.problem import Problem, group
 from rljax.sweeps.runner import sweep
 from rljax.training.files import RunError
@@ -166,7 +166,8 @@ def _point(trial: Any, spaces: dict[str, Space]) -> Point:
     point: Point = {}
     for name, space in spaces.items():
         if isinstance(space, OneOf):
-            point[name] = trial.suggest_categorical(name, list(space.values))
+            choices = [plain({name: x})[name] for x in space.values]
+            point[name] = trial.suggest_categorical(name, choices)
         else:
             log = isinstance(space, LogUniform)
             point[name] = trial.suggest_float(name, space.low, space.high, log=log)

@@ -40,9 +40,9 @@ def plain(point: Mapping[str, Any]) -> Point:
     """A point whose scalars, such as NumPy's, have become Python's."""
 
     def value(x: Any) -> Any:
-        if isinstance(x, tuple):
+        if isinstance(x, tuple | list):
             return tuple(map(value, x))
-        return x if isinstance(x, bool | int | float) else np.asarray(x).item()
+        return x if type(x) in (bool, int, float) else np.asarray(x).item()
 
     return {name: value(x) for name, x in point.items()}
 

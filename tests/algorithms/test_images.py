@@ -17,6 +17,7 @@ def test_it_learns_from_images():
     assert learned(env, 60) > 0.9
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_taken():
     names: dict = {}
     exec(compile(OWN_NETWORK, "rljax.envs", "exec"), names)

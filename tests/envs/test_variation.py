@@ -162,6 +162,15 @@ def test_rows_that_are_not_said_to_be_are_refused(env, params, words):
         jax.eval_shape(learner.step, state, params)
 
 
+def test_where_one_environment_is_meant_the_first_counts_or_it_is_refused(key):
+    rljax.check_environment(ENV, EIGHT, key, num_steps=4)
+    assert rljax.make_network(ENV, EIGHT) == rljax.ActorCritic(2)
+    from rljax.interop.gymnasium import GymnasiumEnv
+
+    with pytest.raises(ValueError, match="one environment, got a ParamsPerEnv"):
+        GymnasiumEnv(ENV, EIGHT)
+
+
 def test_unequal_rows_are_refused(key):
     params = stack(rljax.CartPoleParams(), length=LENGTHS)
     uneven = ParamsPerEnv(params.replace(gravity=params.gravity[:4]))

@@ -62,7 +62,6 @@ def launched(monkeypatch, capfd):
     return run
 
 
-@pytest.mark.slow  # the thermostat's draws the same and more
 def test_cartpole_trains_and_draws(tmp_path):
     experiment = cartpole_ppo.Experiment(
         config=TINY,
@@ -83,6 +82,7 @@ def test_cartpole_trains_and_draws(tmp_path):
     assert cartpole_ppo.main(experiment) == result
 
 
+@pytest.mark.slow
 def test_the_thermostat_trains_compares_and_draws(tmp_path, capsys):
     experiment = thermostat_ppo.Experiment(
         hard=True,

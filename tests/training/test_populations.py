@@ -101,14 +101,15 @@ def test_values_are_pythons_own_whatever_they_came_from():
     points = grid(
         num_envs=np.array([8]),
         gamma=jnp.array([0.5]),
+        gae_lambda=np.array([0.25]),
         hidden=[(np.int64(8), 4)],
         normalize_advantages=[np.False_, True],
     )
     assert points[0] == {
-        "num_envs": 8, "gamma": 0.5, "hidden": (8, 4), "normalize_advantages": False
+        "num_envs": 8, "gamma": 0.5, "gae_lambda": 0.25, "hidden": (8, 4), "normalize_advantages": False
     }  # fmt: skip
     kinds = [type(x) for x in points[0].values()]
-    assert kinds == [int, float, tuple, bool]
+    assert kinds == [int, float, float, tuple, bool]
     assert type(points[0]["hidden"][0]) is int
 
 
