@@ -42,6 +42,8 @@ def identity(value: Any) -> str:
 def _describe(value: Any, within: tuple[int, ...]) -> str:
     if isinstance(value, enum.Enum):
         return f"{_name(type(value))}.{value.name}"
+    if value is ... or value is NotImplemented or isinstance(value, range | slice):
+        return repr(value)
     if type(value) in _PLAIN or isinstance(value, PurePath):
         return repr(value)
     if isinstance(value, int | float | complex | str | bytes) and not isinstance(
@@ -116,7 +118,7 @@ def _class(value: type, inner: Any) -> str:
     if value.__module__ == "builtins" or _imported_as(value):
         return _name(value)
     parts = {
-        name: inspect.unwrap(x) if isinstance(x, types.FunctionType) else x
+        name: inspect.unwrap(x) if callable(x) and not isinstance(x, type) else x
         for name, x in vars(value).items()
         if not name.startswith("__")
         or name in ("__call__", "__init__", "__post_init__")

@@ -106,6 +106,8 @@ def calling(helper):
         (module_scaled(MAP), module_scaled(CHANGED)),
         (lambda x: x + 1, lambda x: x + 2),
         (nn.tanh, nn.relu),
+        (lambda x: x[..., 0], lambda x: x[..., 1]),
+        (slice(0, 2), slice(0, 3)),
         (made(1.0), made(2.0)),
         (type("Env", (), {"goal": 1}), type("Env", (), {"goal": 2})),
         (Unfrozen(1, 2), Unfrozen(1, 3)),
@@ -120,7 +122,7 @@ def calling(helper):
         (rljax.ActorCritic(2), rljax.ActorCritic(3)),
         (jax.jit(lambda x: x), jax.jit(lambda x: -x)),
     ],
-    ids=range(31),
+    ids=range(33),
 )
 def test_what_differs_is_another(one, other):
     assert identity(one) != identity(other)
