@@ -304,6 +304,7 @@ def test_it_learns_bounded_actions_and_keeps_the_bounds():
     assert learned(Bounded(), 150) > 0.98
 
 
+@pytest.mark.slow  # beside the pendulum, which needs the same
 def test_it_learns_from_numbers_of_any_scale():
     @dataclasses.dataclass(frozen=True)
     class Huge(probes.RewardFromBoth):
