@@ -43,7 +43,10 @@ def test_metrics_pool_beyond_the_last_whole_float32():
     zero = Mean(jnp.float32(0), jnp.float32(0))
     algorithm = Algorithm(
         COUNTER.init,
-        lambda s, t: (COUNTER.step(s, t)[0], {"one": Mean.of(jnp.ones(1))}),
+        lambda s, t: (
+            COUNTER.step(s, t)[0],
+            {"one": Mean.of(jnp.ones(1, jnp.float32))},
+        ),
     )
     pooled = PooledMetrics({"one": before}, {"one": zero})
     seen = []
