@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 from jax.flatten_util import ravel_pytree
@@ -130,7 +129,7 @@ def check_hyperparams(hyperparams: PPOHyperparams) -> None:
 
     `train`, sweeps and experiments call it: a jitted `init` cannot look at values.
     """
-    largest = float(np.finfo(np.float32).max)  # they are factors: inf * 0 is NaN
+    largest = float(jnp.finfo(jnp.float32).max)  # they are factors: inf * 0 is NaN
     ranges = {
         "learning_rate": (0.0, largest),
         "decay_updates": (1.0, math.inf),
@@ -397,4 +396,5 @@ def _standardize(x: jax.Array) -> jax.Array:
 
 def _explained_variance(batch: Batch) -> jax.Array:
     """Share of the value targets' variance that the values predicted; at most 1."""
-    return 1.0 - (batch.target - batch.value).var() / (batch.target.var() + 1e-8)
+    unexplained = (batch.target - batch.value).var()
+    return 1.0 - unexplained / jnp.maximum(batch.target.var(), 1e-8)
