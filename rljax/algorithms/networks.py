@@ -21,7 +21,14 @@ from rljax.algorithms.distributions import (
 )
 from rljax.algorithms.encoders import Encoder, make_encoder
 from rljax.base import Network
-from rljax.envs.spaces import Box, Discrete, MultiDiscrete, is_space, split_mask
+from rljax.envs.spaces import (
+    Box,
+    Discrete,
+    MultiDiscrete,
+    has_structure,
+    is_same_kind,
+    split_mask,
+)
 from rljax.envs.variation import each_of, one_of
 from rljax.numerics.linalg import matmul, orthogonal
 
@@ -250,9 +257,9 @@ def check_action_bounds(network: Network, env: Any, params: Any) -> None:
     Raises:
         ValueError: actions may lie outside.
     """
-    spaces = [env.action_space(row) for row in each_of(params)]
     if not all(hasattr(network, name) for name in ("policy", "value")):
         return  # another kind of network
+    spaces = [env.action_space(row) for row in each_of(params)]
     if not any(isinstance(space, Box) for space in spaces):
         return
     key = jax.random.key(0)
@@ -289,11 +296,7 @@ def _check_actions(policy: Any, action: Any, space: Any) -> None:
         found = f"discrete actions of {policy.nvec}"
         fits = isinstance(space, MultiDiscrete) and policy.nvec == tuple(space.nvec)
     else:
-        structures: list[Any] = [
-            jax.tree.structure(space, is_leaf=is_space),
-            jax.tree.structure(action),
-        ]
-        fits = structures[0] == structures[1] and jax.tree.all(
+        fits = has_structure(space, action) and jax.tree.all(
             jax.tree.map(_fits, action, space)
         )
     if fits and isinstance(policy, Normal | SquashedNormal) and isinstance(space, Box):
@@ -303,10 +306,7 @@ def _check_actions(policy: Any, action: Any, space: Any) -> None:
             low, high = policy.low, policy.high
         if not isinstance(space.low, jax.core.Tracer):
             ends = [np.asarray(x, np.float32) for x in (low, high)]
-            bounds = [
-                np.broadcast_to(np.asarray(x, np.float32), space.shape)
-                for x in (space.low, space.high)
-            ]
+            bounds = [np.asarray(x, np.float32) for x in (space.low, space.high)]
             outside = np.any(ends[0] < bounds[0]) or np.any(ends[1] > bounds[1])
             fits = not outside
             found += f" from {np.min(low):g} to {np.max(high):g}"
@@ -320,8 +320,8 @@ def _check_actions(policy: Any, action: Any, space: Any) -> None:
 
 def _fits(action: jax.ShapeDtypeStruct, space: Any) -> bool:
     """Whether actions `[B, ...]` have a space's shape and kind of number."""
-    kinds = [np.issubdtype(x.dtype, np.floating) for x in (action, space)]
-    return action.shape[1:] == tuple(space.shape) and kinds[0] == kinds[1]
+    same_shape = action.shape[1:] == tuple(space.shape)
+    return same_shape and is_same_kind(space, action.dtype)
 
 
 def _dense(width: int, scale: float) -> nn.Dense:

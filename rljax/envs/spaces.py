@@ -152,6 +152,19 @@ def is_space(x: Any) -> bool:
     return hasattr(x, "contains")
 
 
+def has_structure(space: Any, x: Any) -> bool:
+    """Whether `x` has a part for each space of a pytree of spaces, in the same places."""
+    wanted: Any = jax.tree.structure(space, is_leaf=is_space)
+    return wanted == jax.tree.structure(x)
+
+
+def is_same_kind(space: Any, dtype: Any) -> bool:
+    """Whether numbers are floating, whole or bools, as those of the space are."""
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    both = dtype, np.dtype(space.dtype)
+    return any(all(jnp.issubdtype(x, kind) for x in both) for kind in kinds)
+
+
 def split_mask(observation: Any) -> tuple[Any, Any]:
     """An observation, or its space, and the action mask in it; None if there is none."""
     if not isinstance(observation, Mapping) or "action_mask" not in observation:

@@ -14,7 +14,7 @@ from flax import struct
 
 from rljax.base import TimeStep
 from rljax.envs.hooks import find_hook
-from rljax.envs.spaces import is_space
+from rljax.envs.spaces import has_structure, is_same_kind, is_space
 from rljax.envs.variation import check_unwrapped, one_of, rows_of
 from rljax.numerics import random
 from rljax.numerics.sums import add_compensated, add_up_to_largest
@@ -224,14 +224,10 @@ class VectorEnv:
             space = self.env.action_space(one_of(params))
         except jax.errors.ConcretizationTypeError:  # it needs the numbers themselves
             return
-        structures: list[Any] = [
-            jax.tree.structure(space, is_leaf=is_space),
-            jax.tree.structure(action),
-        ]
-        if structures[0] != structures[1]:
+        if not has_structure(space, action):
             raise ValueError(
-                f"actions must be of {space}, got {structures[1]}. A policy returns the "
-                f"action itself, not its distribution."
+                f"actions must be of {space}, got {jax.tree.structure(action)}. A policy "
+                f"returns the action itself, not its distribution."
             )
         parts = jax.tree.leaves(space, is_leaf=is_space)
         for leaf, part in zip(jax.tree.leaves(action), parts, strict=True):
@@ -243,7 +239,7 @@ class VectorEnv:
                     f"all of them at once: pass one of a single observation as "
                     f"jax.vmap(policy)."
                 )
-            if not _same_kind(dtype, np.dtype(part.dtype)):
+            if not is_same_kind(part, dtype):
                 raise ValueError(
                     f"actions must be of {part}, got {dtype}. Convert them with "
                     f".astype({str(np.dtype(part.dtype))!r})."
@@ -298,12 +294,6 @@ class VectorEnv:
         if size is None:
             return jax.random.split(key, num_envs)
         return random.uniforms(key, (num_envs, size))
-
-
-def _same_kind(one: Any, other: Any) -> bool:
-    """Whether both are floating, both integers, or both bools."""
-    kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    return any(all(jnp.issubdtype(x, kind) for x in (one, other)) for kind in kinds)
 
 
 def _fresh(start: tuple[Any, Any], num_envs: int) -> VectorState:

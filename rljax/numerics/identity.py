@@ -117,20 +117,17 @@ def _class(value: type, inner: Any) -> str:
     """A class by the name it is imported by, or else by its methods and attributes."""
     if value.__module__ == "builtins" or _imported_as(value):
         return _name(value)
-    parts = {
-        name: inspect.unwrap(x) if callable(x) and not isinstance(x, type) else x
-        for name, x in vars(value).items()
-        if not name.startswith("__")
-        or name in ("__call__", "__init__", "__post_init__")
-    }
+    called = {"__call__", "__init__", "__post_init__"}
     if dataclasses.is_dataclass(value):
-        parts.pop("__init__", None)  # made of the fields
+        called.remove("__init__")  # made of the fields
+    unwrap: Any = inspect.unwrap  # staticmethods, jitted ones and others, too
+    parts = {
+        name: unwrap(x.fget if isinstance(x, property) else x)
+        for name, x in vars(value).items()
+        if not isinstance(x, type) and (name in called or not name.startswith("__"))
+    }
     kinds = (types.FunctionType, *_PLAIN, tuple, np.ndarray, np.generic, jax.Array)
     parts = {name: x for name, x in parts.items() if isinstance(x, kinds)}
-    wrapped = (staticmethod, classmethod, property)
-    for name, x in vars(value).items():
-        if isinstance(x, wrapped) and not name.startswith("__"):
-            parts[name] = x.fget if isinstance(x, property) else x.__func__
     text = inner((parts, value.__bases__))
     return f"{_name(value)}<sha256 {hashlib.sha256(text.encode()).hexdigest()[:32]}>"
 

@@ -10,7 +10,14 @@ from rljax.extras import require
 from rljax.numerics.identity import identity
 from rljax.numerics.statistics import interquartile_mean
 from rljax.numerics.validation import check_at_least
-from rljax.sweeps.points import LogUniform, OneOf, Point, Space, check_space, plain
+from rljax.sweeps.points import (
+    LogUniform,
+    OneOf,
+    Point,
+    Space,
+    check_space,
+    plain_value,
+)
 from rljax.sweeps.problem import Problem, group
 from rljax.sweeps.runner import sweep
 from rljax.training.files import RunError
@@ -166,7 +173,7 @@ def _point(trial: Any, spaces: dict[str, Space]) -> Point:
     point: Point = {}
     for name, space in spaces.items():
         if isinstance(space, OneOf):
-            choices = [plain({name: x})[name] for x in space.values]
+            choices = list(map(plain_value, space.values))
             point[name] = trial.suggest_categorical(name, choices)
         else:
             log = isinstance(space, LogUniform)

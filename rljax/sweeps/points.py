@@ -38,13 +38,14 @@ def grid(**values: Sequence[Value]) -> tuple[Point, ...]:
 
 def plain(point: Mapping[str, Any]) -> Point:
     """A point whose scalars, such as NumPy's, have become Python's."""
+    return {name: plain_value(x) for name, x in point.items()}
 
-    def value(x: Any) -> Any:
-        if isinstance(x, tuple | list):
-            return tuple(map(value, x))
-        return x if type(x) in (bool, int, float) else np.asarray(x).item()
 
-    return {name: value(x) for name, x in point.items()}
+def plain_value(x: Any) -> Value:
+    """A scalar, or a tuple or list of them, as Python's own."""
+    if isinstance(x, tuple | list):
+        return tuple(map(plain_value, x))  # type: ignore[arg-type]
+    return x if type(x) in (bool, int, float) else np.asarray(x).item()
 
 
 class Uniform(NamedTuple):

@@ -20,6 +20,7 @@ from rljax.training.loggers import LogEntry, log_line
 from rljax.training.loop import (
     PooledMetrics,
     copied,
+    metric_shapes,
     no_metrics,
     not_finite,
     train,
@@ -247,8 +248,8 @@ class PopulationRunner:
     ) -> tuple[Progress, Any, Any, PooledMetrics, dict[int, BestAndWorst]]:
         """The start of a population, or where it was last saved."""
         state, task = self._start(points)
-        _, shapes = jax.eval_shape(self._algorithm.step, folder.run, self._one_task())
-        if saved := folder.saved(PooledMetrics(shapes, shapes)):
+        shapes = metric_shapes(self._algorithm, folder.run, self._one_task())
+        if saved := folder.saved(shapes):
             progress, runs, metrics, solved = saved
             if len(progress.alive) < len(points):
                 chosen = rows_of(range(len(points)), progress.alive, len(self._keys))

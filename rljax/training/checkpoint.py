@@ -79,8 +79,8 @@ def save(
         save_root_metadata=False,
         lightweight_initialize=True,
     )
-    save = ChecksumSave(_without_empty(state), description)
-    arguments = ocp.args.Composite(**{_ITEM: save})
+    item = ChecksumSave(_without_empty(state), description)
+    arguments = ocp.args.Composite(**{_ITEM: item})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # On a full disk Orbax's threads print pages.
@@ -111,6 +111,8 @@ def _check(step: Any, state: Any, metadata: Any) -> None:
             f"step must be a whole number of updates, got {step!r}. Use int(state.step), "
             f"say."
         )
+    # Orbax's own names, in which {"a.b": x} and {"a": {"b": x}} are one.
+    names: set[str] = set()
     for path, x in jax.tree_util.tree_leaves_with_path(state):
         if not isinstance(x, jax.Array | np.ndarray):
             raise TypeError(
@@ -130,18 +132,15 @@ def _check(step: Any, state: Any, metadata: Any) -> None:
                 f"the array at state{jax.tree_util.keystr(path)} was given away (donated) "
                 f"to a program. Save a copy made before."
             )
-    # Orbax's own names, in which {"a.b": x} and {"a": {"b": x}} are one.
-    names = [
-        jax.tree_util.keystr(path, simple=True, separator=".")
-        for path, _ in jax.tree_util.tree_leaves_with_path(state)
-    ]
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name in names:
+            raise TypeError(
+                f"a checkpoint's arrays have a name each, got {name} twice. Use keys "
+                f"without dots."
+            )
+        names.add(name)
     if not names:
         raise TypeError("a checkpoint holds arrays, got none. Add the step, say.")
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise TypeError(
-            f"a checkpoint's arrays have a name each, got {twice[0]} twice. Use keys "
-            f"without dots."
-        )
     try:
         json.dumps(metadata)
     except (TypeError, ValueError) as error:

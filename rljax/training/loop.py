@@ -166,13 +166,20 @@ def _add(pooled: PooledMetrics, more: Metrics) -> PooledMetrics:
     return PooledMetrics(*jax.tree.transpose(jax.tree.structure(more), None, pairs))
 
 
+def metric_shapes(
+    algorithm: Algorithm[State], state: State, task: Any
+) -> PooledMetrics:
+    """Shapes of pooled metrics; of the state and task, too, only the shapes matter."""
+    _, shapes = jax.eval_shape(algorithm.step, state, task)
+    return PooledMetrics(shapes, shapes)
+
+
 def no_metrics(algorithm: Algorithm[State], state: State, task: Any) -> PooledMetrics:
     """Metrics of no update: zeros, to which `updates_program` adds."""
-    _, shapes = jax.eval_shape(algorithm.step, state, task)
+    shapes = metric_shapes(algorithm, state, task)
     like: Any = state
     device = like.step.sharding if like.step.committed else None
-    pooled = PooledMetrics(shapes, shapes)
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=device), pooled)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=device), shapes)
 
 
 def diverged(state: Any, metrics: Metrics | None = None) -> np.ndarray:

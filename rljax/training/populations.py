@@ -137,24 +137,22 @@ def stack(numbers: Any, **values: Sequence[float] | np.ndarray) -> Any:
             f"as there are members; `grid` makes all combinations."
         )
     (size,) = sizes
-    static = [] if isinstance(numbers, dict) else static_fields(numbers)
-    if wrong_names := sorted(values.keys() & set(static)):
+    static = static_fields(numbers)
+    if swept := sorted(values.keys() & set(static)):
         raise ValueError(
-            f"{wrong_names[0]} is static (pytree_node=False), the same for all. Train one "
+            f"{swept[0]} is static (pytree_node=False), the same for all. Train one "
             f"population for each of its values."
         )
 
     def column_of(name: str) -> Any:
-        value = field(numbers, name)
+        value, kind = field(numbers, name), kind_of(numbers, name)
         if name in static:
             return value
-        if name not in values and not is_scalar(value):
+        if name not in values and (kind is bool or not _is_scalar(value)):
             return jax.tree.map(lambda x: jnp.stack([fixed_dtype(x)] * size), value)
-        if name not in values and kind_of(numbers, name) is bool:
-            return jnp.full(size, value)
-        whole = kind_of(numbers, name) is int
+        whole = kind is int
         dtype: Any = np.int32 if whole else np.float32
-        column = np.asarray(values.get(name, [field(numbers, name)] * size))
+        column = np.asarray(values.get(name, [value] * size))
         if whole:
             wrong = (column != np.rint(column)) | (abs(column) >= 2**31)
             rule = "whole numbers below 2**31"
@@ -181,7 +179,7 @@ def static_fields(numbers: Any) -> list[str]:
     return [f.name for f in fields if not f.metadata.get("pytree_node", True)]
 
 
-def is_scalar(value: Any) -> bool:
+def _is_scalar(value: Any) -> bool:
     """Whether it is one number, rather than an array or a structure of numbers."""
     return isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and (
         jnp.ndim(value) == 0
