@@ -28,6 +28,7 @@ from rljax.rlhf import (
     TransformerConfig,
     encoding_config,
 )
+from rljax.rlhf.data import TokenPair, Transcript
 from rljax.rlhf.scoring.rows import read_row
 from rljax.rlhf.scoring.score_file import check_paths, score_file
 from rljax.training.files import dumps, write_atomically
@@ -43,24 +44,9 @@ SMALL = TransformerConfig(
     head_dim=16,
     max_length=512,
 )
-WORDS = [
-    "the",
-    "a",
-    "room",
-    "is",
-    "warm",
-    "cold",
-    "heater",
-    "on",
-    "off",
-    "now",
-    "then",
-    "target",
-    "degree",
-    "and",
-    "not",
-    "very",
-]
+WORDS = (
+    "the a room is warm cold heater on off now then target degree and not very".split()
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +56,7 @@ class Experiment:
     model: Path | None = dataclasses.field(default=None, metadata={"setting": False})
     """Folder of a reward model, as transformers writes it."""
     input: Path | None = dataclasses.field(default=None, metadata={"setting": False})
-    """JSON lines with prompt and completion, or messages, or prompt, chosen, rejected."""
+    """Rows with prompt and completion, or messages, or prompt, chosen, rejected."""
     num_pairs: int = 2000
     """Texts to make up."""
     seed: int = 0
@@ -120,17 +106,33 @@ def make_scorer(experiment: Experiment) -> Scorer:
 
 def examine(path: Path, picture: Path) -> dict[str, Any]:
     """Draws the first scores of a file, and says what they depend on."""
-    scores, lengths, wins = [], [], []
+    scores: list[float] = []
+    lengths: list[int] = []
+    wins: list[bool] = []
     with path.open("rb") as lines:
         for line in itertools.islice(lines, 20_000):
             row = read_row(line, "none")
-            found = [row.fields[name.replace("none", "score", 1)] for name in row.names]
+            names = [name.replace("none", "score", 1) for name in row.names]
+            found = [row.fields[name] for name in dict.fromkeys(names) if row.pairs]
+            found = found[0] if row.has_list else found
             scores += found
-            lengths += [len(completion) for _, completion in row.pairs]
+            lengths += map(completion_length, row.pairs)
             if len(found) == 2:
                 wins.append(found[0] > found[1])
     seen: dict[str, Any] = {"length_correlation": draw_scores(picture, scores, lengths)}
     return seen | ({"pair_accuracy": np.mean(wins)} if wins else {})
+
+
+def completion_length(example: Any) -> int:
+    """Characters of a completion; tokens, where it has only those."""
+    match example:
+        case Transcript():
+            return len(example.text) - example.start
+        case TokenPair():
+            return len(example.completion_ids)
+        case (_, str(text), *_):
+            return len(text)
+    return sum(len(str(message.get("content", ""))) for message in example[1])
 
 
 def make_up(num_pairs: int, seed: int) -> str:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.rlhf import RewardModel, TransformerConfig, save_reward_model
+from rljax.training.files import dumps
 
 # 22 M parameters in the shape of Llama 3.
 SHAPE = TransformerConfig(
@@ -34,6 +35,8 @@ def write_model(folder: Path, seed: int) -> None:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(dumps(settings))
 
 
 def _outlier(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -63,11 +63,14 @@ class ProgressTicker:
     A context manager: a thread calls `state` at regular times.
 
     Args:
-        state: returns the fraction done, in [0, 1], and a line of up to 69 characters.
+        state: returns the fraction done, in [0, 1] or None if it is not known, and a line
+            of up to 69 characters.
         seconds: between two lines where stderr is no terminal.
     """
 
-    def __init__(self, state: Callable[[], tuple[float, str]], seconds: float = 10.0):
+    def __init__(
+        self, state: Callable[[], tuple[float | None, str]], seconds: float = 10.0
+    ):
         from rich.progress import BarColumn
 
         self._state = state
@@ -95,7 +98,7 @@ class ProgressTicker:
 
     def _show(self) -> None:
         fraction, text = self._state()
-        line = f"{fraction:4.0%}  {text}"
+        line = f"{'  ? ' if fraction is None else format(fraction, '4.0%')}  {text}"
         if self._live:
             self._bar.update(self._task, completed=fraction, description=line)
         else:

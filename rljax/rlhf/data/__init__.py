@@ -7,14 +7,16 @@ from rljax.rlhf.data.encoding import (
     EncodedPair,
     EncodingConfig,
     EncodingError,
-    Tokens,
     encode_pair,
     encode_pairs,
     encoding_config,
 )
+from rljax.rlhf.data.forms import Columns, FormError, read_form
+from rljax.rlhf.data.pairs import Pair, TokenPair, Tokens, Transcript
 from rljax.rlhf.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 
 __all__ = [
-    "ByteTokenizer", "EncodedPair", "EncodingConfig", "EncodingError", "Tokenizer",
-    "Tokens", "encode_pair", "encode_pairs", "encoding_config", "load_tokenizer",
+    "ByteTokenizer", "Columns", "EncodedPair", "EncodingConfig", "EncodingError",
+    "FormError", "Pair", "TokenPair", "Tokenizer", "Tokens", "Transcript",
+    "encode_pair", "encode_pairs", "encoding_config", "load_tokenizer", "read_form",
 ]  # fmt: skip

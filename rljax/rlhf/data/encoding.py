@@ -1,20 +1,27 @@
 """The one place where a prompt and its completion become tokens."""
 
 import dataclasses
-import functools
-import itertools
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+import datetime
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
-from flax import struct
+from rljax.rlhf.data.chat import (
+    ChatError,
+    as_messages,
+    on_date,
+    read_transcript,
+    write_chat,
+)
+from rljax.rlhf.data.pairs import (
+    Example,
+    Message,
+    Messages,
+    Pair,
+    TokenPair,
+    Transcript,
+)
+from rljax.rlhf.data.tokenizer import ChatTemplate, Encoding, Tokenizer
 
-from rljax.extras import require
-from rljax.rlhf.data.tokenizer import Tokenizer
-
-Prompt = str | Sequence[Mapping[str, Any]]
 Result = TypeVar("Result")
 
 
@@ -22,48 +29,46 @@ class EncodingError(ValueError):
     """A pair that cannot become tokens."""
 
 
-class Tokens(struct.PyTreeNode):
-    """Rows of tokens, padded on either side: `ids` `[..., L]` int32.
-
-    The `mask`, `[..., L]` bool, is true where a token is real.
-    """
-
-    ids: jax.Array
-    mask: jax.Array
-
-    @property
-    def lengths(self) -> jax.Array:
-        """`[...]` int32: the place after each row's last real token."""
-        size = self.mask.shape[-1]
-        last = jnp.argmax(self.mask[..., ::-1], axis=-1)
-        return jnp.where(self.mask.any(axis=-1), size - last, 0).astype(jnp.int32)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncodingConfig:
     """How a pair becomes a row of at most `max_length` tokens.
 
-    It may begin with BOS and end with EOS. `template` is Jinja source that writes the
-    chat as text; None joins the bare texts.
+    Attributes:
+        template: Jinja source that writes a chat as text, or several by name; None joins
+            the bare texts.
+        begin_ids: tokens that begin a row of text, unless the text begins so itself.
+        end_ids: tokens that end it, unless the text ends so itself.
+        pad_id: tokens of this id at a row's end are left out: transformers' reward models
+            read the score before them. None keeps them.
+        truncate: whether what is too long loses the left of the prompt or the end of the
+            completion, or is an error.
+        allow_empty: whether there may be no completion.
     """
 
     max_length: int
-    bos: bool
-    eos: bool
-    template: str | None = None
+    template: ChatTemplate | None = None
+    begin_ids: tuple[int, ...] = ()
+    end_ids: tuple[int, ...] = ()
+    pad_id: int | None = None
+    truncate: Literal["prompt", "completion", "error"] = "prompt"
+    allow_empty: bool = False
 
     def __post_init__(self):
         if self.max_length < 1:
             raise ValueError(
                 f"max_length must be at least 1 token, got {self.max_length}. Raise it."
             )
+        if self.truncate not in ("prompt", "completion", "error"):
+            raise ValueError(
+                f"truncate must be prompt, completion or error, got {self.truncate!r}."
+            )
 
 
 class EncodedPair(NamedTuple):
     """The tokens of a prompt and its completion.
 
-    The first `num_prompt`, BOS included, come before the completion; `num_cut` more were
-    cut off the prompt's left to fit.
+    The first `num_prompt`, BOS included, come before the completion, to which a token
+    belongs that holds the prompt's end and its beginning. `num_cut` more did not fit.
     """
 
     ids: list[int]
@@ -75,69 +80,103 @@ def encoding_config(
     tokenizer: Tokenizer,
     *,
     max_length: int,
-    template: bool = True,
+    template: bool | ChatTemplate = True,
+    date: datetime.date | None = None,
     bos: bool | None = None,
     eos: bool | None = None,
+    **options: Any,
 ) -> EncodingConfig:
     """Returns the encoding that suits a tokenizer.
 
-    `template` uses the tokenizer's chat template, if it has one. By default `bos` is as
-    the tokenizer does it and `eos` is true if it has one, both only without a template,
-    which writes all that a row needs.
+    With a template nothing is added to what it writes. Without one, a row begins and ends
+    as the tokenizer begins and ends a text, and ends with EOS if there is one, as TRL's
+    RewardTrainer trains.
+
+    Args:
+        tokenizer: the model's.
+        max_length: longest row, in tokens.
+        template: Jinja source, or whether to use the tokenizer's, if it has one.
+        date: what the template takes for today; None is the clock's.
+        bos: whether rows begin with BOS, if not as said above.
+        eos: whether rows end with EOS, if not as said above.
+        **options: other fields of `EncodingConfig`.
 
     Raises:
         ValueError: the tokenizer has no such token.
     """
-    source = tokenizer.chat_template if template else None
-    if bos is None:
-        bos = source is None and tokenizer.adds_bos
-    if eos is None:
-        eos = source is None and tokenizer.eos_id is not None
-    for name, wanted in (("bos", bos), ("eos", eos)):
-        if wanted and getattr(tokenizer, f"{name}_id") is None:
-            raise ValueError(f"{name} was asked for, but the tokenizer has none.")
-    return EncodingConfig(max_length=max_length, bos=bos, eos=eos, template=source)
+    source = tokenizer.chat_template if template is True else template or None
+    if source is not None and date is not None:
+        source = on_date(source, date)
+    begin, end = tokenizer.begin_ids, tokenizer.end_ids
+    if source is not None:
+        begin = end = ()
+    elif eos is None:
+        eos = tokenizer.eos_id is not None or None
+    begin = _with(begin, "bos", bos, tokenizer.bos_id)
+    end = _with(end[::-1], "eos", eos, tokenizer.eos_id)[::-1]
+    return EncodingConfig(
+        max_length=max_length,
+        template=source,
+        begin_ids=begin,
+        end_ids=end,
+        **options,
+    )
 
 
 def encode_pair(
-    tokenizer: Tokenizer, prompt: Prompt, completion: str, encoding: EncodingConfig
+    tokenizer: Tokenizer,
+    prompt: str | Messages,
+    completion: str | Message | Messages,
+    encoding: EncodingConfig,
 ) -> EncodedPair:
-    """Returns the tokens of a prompt (text, or chat messages) and its completion.
+    """Returns the tokens of a prompt and its completion, texts or chat messages.
 
-    Both are encoded by themselves and joined, so that a completion that was generated
-    scores as it was sampled. There is at most one BOS. What is too long loses tokens at
-    the prompt's left; a completion is never cut.
+    They are encoded as one text, as transformers does it. A completion that was sampled
+    should be a `TokenPair`, for `encode_pairs`: its text may have other tokens.
 
     Raises:
         EncodingError: it cannot be done, as where the completion is empty.
     """
-    (pair,) = encode_pairs(tokenizer, [(prompt, completion)], encoding)
+    (pair,) = encode_pairs(tokenizer, [Pair(prompt, completion)], encoding)
     if isinstance(pair, EncodingError):
         raise pair
     return pair
 
 
 def encode_pairs(
-    tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, str]], encoding: EncodingConfig
+    tokenizer: Tokenizer, examples: Sequence[Example], encoding: EncodingConfig
 ) -> list[EncodedPair | EncodingError]:
-    """As `encode_pair`, in one call of the tokenizer; errors stay with their pair."""
-    texts = [_try(_texts, tokenizer, pair, encoding) for pair in pairs]
-    found = (both for both in texts if isinstance(both, list))
-    distinct = list(dict.fromkeys(itertools.chain.from_iterable(found)))
-    ids = dict(zip(distinct, tokenizer.encode(distinct), strict=True))
-    return [
-        _try(_join, tokenizer, *map(ids.get, both), encoding)
-        if isinstance(both, list)
-        else both
-        for both in texts
-    ]
+    """Returns the tokens of each example, in one call of the tokenizer.
+
+    Where it cannot be done there is the error.
+    """
+    found = [_try(_as_text, tokenizer, example, encoding) for example in examples]
+    texts = [one.text for one in found if isinstance(one, Transcript)]
+    encoded = iter(tokenizer.encode(texts) if texts else ())
+
+    def row(one: Transcript | TokenPair) -> EncodedPair:
+        if isinstance(one, TokenPair):
+            ids = [*one.prompt_ids, *one.completion_ids]
+            return _row(ids, len(one.prompt_ids), tokenizer.bos_id, encoding, (), ())
+        tokens = next(encoded)
+        ends = encoding.begin_ids, encoding.end_ids
+        num_prompt = _num_before(tokens, one)
+        return _row(list(tokens.ids), num_prompt, tokenizer.bos_id, encoding, *ends)
+
+    return [one if isinstance(one, EncodingError) else _try(row, one) for one in found]
 
 
-def is_message(value: Any) -> bool:
-    """Returns whether a value is a chat message: `role` and `content`, both text."""
-    return isinstance(value, Mapping) and all(
-        isinstance(value.get(name), str) for name in ("role", "content")
-    )
+def _with(
+    ids: tuple[int, ...], name: str, wanted: bool | None, special: int | None
+) -> tuple[int, ...]:
+    """Returns ids that have a special token first, if wanted, or not at all."""
+    if wanted and special is None:
+        raise ValueError(f"{name} was asked for, but the tokenizer has none.")
+    if wanted is False:
+        return tuple(i for i in ids if i != special)
+    if wanted and special is not None and ids[:1] != (special,):
+        return (special, *ids)
+    return ids
 
 
 def _try(function: Callable[..., Result], *arguments: Any) -> Result | EncodingError:
@@ -145,119 +184,131 @@ def _try(function: Callable[..., Result], *arguments: Any) -> Result | EncodingE
         return function(*arguments)
     except EncodingError as error:
         return error
+    except ChatError as error:
+        return EncodingError(*error.args)
 
 
-def _join(
-    tokenizer: Tokenizer,
-    prompt: list[int],
-    completion: list[int],
-    encoding: EncodingConfig,
-) -> EncodedPair:
-    if not completion:
-        raise EncodingError("the completion has no tokens. Give one that has.")
-    begin = encoding.bos
-    while prompt and prompt[0] == tokenizer.bos_id:
-        prompt, begin = prompt[1:], True  # a template's own
-    first = [tokenizer.bos_id] if begin and tokenizer.bos_id is not None else []
-    ended = completion[-1] == tokenizer.eos_id
-    last = [tokenizer.eos_id] if encoding.eos and not ended else []
-    room = encoding.max_length - len(first) - len(completion) - len(last)
-    if room < 0:
+def _as_text(
+    tokenizer: Tokenizer, example: Any, encoding: EncodingConfig
+) -> Transcript | TokenPair:
+    """Returns an example as one text, unless it has ids."""
+    template = encoding.template
+    if isinstance(example, TokenPair):
+        if not all(isinstance(i, int) and i >= 0 for ids in example for i in ids):
+            raise EncodingError("prompt_ids and completion_ids must be token ids.")
+        return example
+    if isinstance(example, Transcript):
+        if template is None:
+            return _valid(example)
+        messages = read_transcript(example.text)
+        example = Pair(messages[:-1], messages[-1])
+    if isinstance(example, str) or not 2 <= len(example) <= 3:
         raise EncodingError(
-            f"the completion has {len(completion)} tokens, with BOS and EOS "
-            f"{encoding.max_length - room}, and the context holds "
-            f"{encoding.max_length}. Shorten it, or raise max_length."
+            f"a pair must be a prompt and its completion, got {example!r:.80}."
         )
-    num_cut = max(0, len(prompt) - room)
-    before = [*first, *prompt[num_cut:]]
-    ids = [i for i in (*before, *completion, *last) if i is not None]
-    return EncodedPair(ids, len(before), num_cut)
+    pair = Pair(*example)
+    if template is None:
+        return _valid(_join(pair))
+    prompt = as_messages(pair.prompt, "prompt", role="user")
+    completion = as_messages(pair.completion, "completion", role="assistant")
+    empty = not any(value for key, value in completion[-1].items() if key != "role")
+    if empty and not encoding.allow_empty:
+        raise EncodingError(_EMPTY)
+    text, start = write_chat(tokenizer, template, prompt, completion, pair.variables)
+    return _valid(Transcript(text, start))
 
 
-def _texts(tokenizer: Tokenizer, pair: Any, encoding: EncodingConfig) -> list[str]:
-    """Returns the texts to encode: the prompt's and the completion's."""
-    if isinstance(pair, str) or len(pair) != 2:
-        raise EncodingError(
-            f"a pair must be a prompt and its completion, got {pair!r:.80}."
-        )
-    prompt, completion = pair
-    if not isinstance(completion, str):
-        raise EncodingError(
-            f"the completion must be text, got {type(completion).__name__}."
-        )
-    if not completion:
-        raise EncodingError("the completion is empty. Give one that is not.")
-    if encoding.template is not None:
-        prompt, completion = _chat(tokenizer, prompt, completion, encoding.template)
-    elif not isinstance(prompt, str):
-        raise EncodingError(
-            f"the prompt must be text where there is no chat template, got "
-            f"{type(prompt).__name__}. Use the template, or give text."
-        )
-    for name, text in (("prompt", prompt), ("completion", completion)):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
+_EMPTY = "the completion is empty. Give one that is not, or allow empty ones."
+
+
+def _join(pair: Pair) -> Transcript:
+    for name in ("prompt", "completion"):
+        if not isinstance(text := getattr(pair, name), str):
             raise EncodingError(
-                f"the {name} is not valid Unicode: {error.reason} at character "
-                f"{error.start}."
-            ) from None
-    return [prompt, completion]
-
-
-def _chat(
-    tokenizer: Tokenizer, prompt: Prompt, completion: str, source: str
-) -> tuple[str, str]:
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}]
-    for message in prompt:
-        if not is_message(message):
-            raise EncodingError(
-                "a chat message must have a role and a content, both text, got "
-                f"{message!r:.80}."
+                f"the {name} must be text where there is no chat template, got "
+                f"{type(text).__name__}. Use a template, or give text."
             )
-    reply = {"role": "assistant", "content": completion}
-    before = _render(tokenizer, source, [*prompt], add_generation_prompt=True)
-    whole = _render(tokenizer, source, [*prompt, reply], add_generation_prompt=False)
-    if not whole.startswith(before):
+    if unused := [name for name, value in pair.variables.items() if value is not None]:
         raise EncodingError(
-            "the chat template does not write a completion after what it writes before "
-            "one, so there is no telling them apart. Score without the template."
+            f"only a chat template can use {', '.join(unused)}, and there is none. Use "
+            f"one, or leave them out."
         )
-    return before, whole.removeprefix(before)
+    return Transcript(str(pair.prompt) + str(pair.completion), len(pair.prompt))
 
 
-def _render(tokenizer: Tokenizer, source: str, messages: Any, **options: Any) -> str:
-    jinja2 = require("jinja2", "chat templates need", "lm")
+def _valid(text: Transcript) -> Transcript:
     try:
-        return _compiled(source).render(
-            messages=messages,
-            bos_token=tokenizer.bos_token,
-            eos_token=tokenizer.eos_token,
-            tools=None,
-            documents=None,
-            **options,
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, OverflowError) as error:
-        raise EncodingError(f"the chat template refuses this chat: {error}.") from error
+        text.text.encode()
+    except UnicodeEncodeError as error:
+        inside = error.start >= text.start
+        name = "completion" if inside else "prompt"
+        raise EncodingError(
+            f"the {name} is not valid Unicode: {error.reason} at character "
+            f"{error.start - text.start * inside}."
+        ) from None
+    return text
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled(source: str) -> Any:
-    jinja2 = require("jinja2", "chat templates need", "lm")
-    sandbox = require("jinja2.sandbox", "chat templates need", "lm")
+def _num_before(tokens: Encoding, text: Transcript) -> int:
+    """Returns how many tokens come before the one that holds the completion's first."""
+    places = map(tokens.char_to_token, range(text.start, len(text.text)))
+    return next((i for i in places if i is not None), len(tokens.ids))
 
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
 
-    environment = sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+def _row(
+    ids: list[int],
+    num_prompt: int,
+    bos_id: int | None,
+    encoding: EncodingConfig,
+    begin: tuple[int, ...],
+    end: tuple[int, ...],
+) -> EncodedPair:
+    if len(ids) == num_prompt and not encoding.allow_empty:
+        raise EncodingError(_EMPTY)
+    if tuple(ids[: len(begin)]) != begin:
+        ids, num_prompt = [*begin, *ids], num_prompt + len(begin)
+    if end and tuple(ids[-len(end) :]) != end:
+        ids = [*ids, *end]
+    ids = _without_padding(ids, encoding.pad_id)
+    if not ids:
+        raise EncodingError("it has no tokens. Give a text that has.")
+    num_cut = max(0, len(ids) - encoding.max_length)
+    if num_cut:
+        kept = int(ids[0] == bos_id)
+        _check_length(len(ids), num_prompt, kept, encoding)
+        if encoding.truncate == "prompt":
+            ids = ids[:kept] + ids[kept + num_cut :]
+            num_prompt -= num_cut
+        else:
+            last = list(end) if end and tuple(ids[-len(end) :]) == end else []
+            ids = ids[: encoding.max_length - len(last)] + last
+            ids = _without_padding(ids, encoding.pad_id)
+    return EncodedPair(ids, min(num_prompt, len(ids)), num_cut)
+
+
+def _without_padding(ids: list[int], pad_id: int | None) -> list[int]:
+    """Returns ids up to the last that is not padding; of nothing else, the first."""
+    size = len(ids)
+    while size > 1 and ids[size - 1] == pad_id:
+        size -= 1
+    return ids[:size]
+
+
+def _check_length(
+    size: int, num_prompt: int, kept: int, encoding: EncodingConfig
+) -> None:
+    """Raises an error if a row of too many tokens must not be cut, or cannot be."""
+    most = encoding.max_length
+    num_completion = size - num_prompt
+    if encoding.truncate == "error":
+        reason = f"it has {size} tokens"
+    elif encoding.truncate == "completion" and num_prompt >= most:
+        reason = f"the prompt alone has {num_prompt} tokens"
+    elif encoding.truncate == "prompt" and num_completion + kept > most:
+        reason = f"the completion has {num_completion} tokens, what ends it included"
+    else:
+        return
+    raise EncodingError(
+        f"{reason}, and the context holds {most}. Shorten it, raise max_length, or "
+        f"choose another way to truncate."
     )
-    environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
-    environment.globals["raise_exception"] = refuse
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise ValueError(
-            f"the chat template is not valid Jinja: line {error.lineno}: {error}."
-        ) from error

@@ -1,24 +1,39 @@
-"""Text to token ids: bytes, or a Hugging Face `tokenizer.json`."""
+"""Text to token ids: bytes, or the tokenizer of a Hugging Face folder."""
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from rljax.extras import require
-from rljax.training.files import FolderError, inside, json_object
+from rljax.training.files import FolderError, inside
+
+ChatTemplate = str | Mapping[str, str]
+
+
+class Encoding(Protocol):
+    """The tokens of a text."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Token ids."""
+
+    def char_to_token(self, char_pos: int) -> int | None:
+        """Returns which token holds a character of the text; None if none does."""
 
 
 class Tokenizer(Protocol):
     """Turns text into token ids.
 
     Attributes:
-        vocab_size: ids lie in [0, vocab_size).
-        bos_id: begins a text, or None; written `bos_token`, or "".
-        eos_id: ends a text, or None; written `eos_token`, or "".
-        adds_bos: whether text without a template begins with BOS.
-        chat_template: Jinja source that writes chat messages as text, or None.
+        vocab_size: ids of ordinary text lie in [0, vocab_size); added tokens may not.
+        bos_id: begins a text, or None.
+        eos_id: ends a text, or None.
+        begin_ids: what the tokenizer puts before a text without a template.
+        end_ids: what it puts after one.
+        chat_template: Jinja source that writes chat messages as text, or several of
+            them by name, or None.
         fingerprint: differs between tokenizers that give a text different ids.
     """
 
@@ -29,138 +44,173 @@ class Tokenizer(Protocol):
     @property
     def eos_id(self) -> int | None: ...  # noqa: D102
     @property
-    def adds_bos(self) -> bool: ...  # noqa: D102
+    def begin_ids(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
-    def chat_template(self) -> str | None: ...  # noqa: D102
+    def end_ids(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
-    def bos_token(self) -> str: ...  # noqa: D102
-    @property
-    def eos_token(self) -> str: ...  # noqa: D102
+    def chat_template(self) -> ChatTemplate | None: ...  # noqa: D102
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns ids of each text, without special tokens added."""
+    def encode(self, texts: Sequence[str]) -> Sequence[Encoding]:
+        """Returns the tokens of each text, without special tokens added."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids, without special tokens."""
 
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], template: str, **variables: Any
+    ) -> str:
+        """Returns the messages as text, written by a template."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteEncoding:
+    """The bytes of a text as tokens."""
+
+    text: str
+    ids: list[int]
+
+    def char_to_token(self, char_pos: int) -> int | None:
+        """Returns the first byte of a character; None after the end."""
+        if char_pos >= len(self.text):
+            return None
+        return len(self.text[:char_pos].encode())
+
 
 @dataclasses.dataclass(frozen=True)
 class ByteTokenizer:
-    """UTF-8 bytes as ids 0 to 255, BOS 256 and EOS 257: no file, no training.
+    """UTF-8 bytes as ids 0 to 255, BOS 256 and EOS 257: no file, no training, no chats.
 
     Example:
-        >>> ByteTokenizer().encode(["hi"])
-        [[104, 105]]
+        >>> ByteTokenizer().encode(["hi"])[0].ids
+        [104, 105]
     """
 
     vocab_size: int = dataclasses.field(default=258, init=False)
     bos_id: int | None = dataclasses.field(default=256, init=False)
     eos_id: int | None = dataclasses.field(default=257, init=False)
-    adds_bos: bool = dataclasses.field(default=False, init=False)
-    chat_template: str | None = dataclasses.field(default=None, init=False)
-    bos_token: str = dataclasses.field(default="", init=False)
-    eos_token: str = dataclasses.field(default="", init=False)
+    begin_ids: tuple[int, ...] = dataclasses.field(default=(), init=False)
+    end_ids: tuple[int, ...] = dataclasses.field(default=(), init=False)
+    chat_template: None = dataclasses.field(default=None, init=False)
     fingerprint: str = dataclasses.field(default="bytes", init=False)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text."""
-        return [list(text.encode()) for text in texts]
+    def encode(self, texts: Sequence[str]) -> list[ByteEncoding]:
+        """The bytes of each text."""
+        return [ByteEncoding(text, list(text.encode())) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; bytes that are no UTF-8 become the replacement character."""
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], template: str, **variables: Any
+    ) -> str:
+        """Raises a ValueError: bytes have no tokens for the parts of a chat."""
+        raise ValueError("bytes write no chats. Give text, or use another tokenizer.")
+
 
 @dataclasses.dataclass(frozen=True)
 class HFTokenizer:
-    """A `tokenizer.json` with the special tokens and the chat template of its folder."""
+    """A tokenizer of transformers, which gives the ids and the text that it gives."""
 
-    backend: Any
-    bos_id: int | None
-    eos_id: int | None
-    adds_bos: bool
-    chat_template: str | None
-    bos_token: str
-    eos_token: str
+    tokenizer: Any
+    begin_ids: tuple[int, ...]
+    end_ids: tuple[int, ...]
 
     @property
     def vocab_size(self) -> int:
-        """Ids lie below this, those of added tokens too."""
-        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+        """Ids lie below this, but for those of added tokens."""
+        return self.tokenizer.vocab_size
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id of the token that begins a text."""
+        return self.tokenizer.bos_token_id
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of the token that ends a text."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """The folder's template, or several by name."""
+        return self.tokenizer.chat_template
 
     @property
     def fingerprint(self) -> str:
         """A hash of everything that a text's ids depend on."""
-        parts = self.backend.to_str(), repr((self.bos_id, self.eos_id))
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
+        tokenizer = self.tokenizer
+        special = sorted(tokenizer.special_tokens_map.items())
+        backend = tokenizer.backend_tokenizer
+        parts = backend.to_str(), backend.encode_special_tokens, special
+        return hashlib.sha256(
+            repr((*parts, self.begin_ids, self.end_ids)).encode()
+        ).hexdigest()
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text; special tokens written in it count as such."""
-        found = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in found]
+    def encode(self, texts: Sequence[str]) -> Sequence[Encoding]:
+        """The tokens of each text; special tokens written in it count as such."""
+        backend = self.tokenizer.backend_tokenizer
+        return backend.encode_batch(list(texts), add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without special tokens."""
-        return self.backend.decode(list(ids), skip_special_tokens=True)
+        backend = self.tokenizer.backend_tokenizer
+        return backend.decode(list(ids), skip_special_tokens=True)
+
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], template: str, **variables: Any
+    ) -> str:
+        """The messages as the method of this name in transformers writes them."""
+        return self.tokenizer.apply_chat_template(
+            list(messages), chat_template=template, tokenize=False, **variables
+        )
 
 
 def load_tokenizer(folder: Path | str) -> HFTokenizer:
-    """Reads the tokenizer of a Hugging Face folder: JSON and a template, no code.
+    """Reads the tokenizer of a Hugging Face folder as transformers' AutoTokenizer does.
+
+    Nothing outside the folder is read, and no code in it is run.
 
     Raises:
         FolderError: a file is missing, malformed, or outside the folder.
     """
-    tokenizers = require("tokenizers", "tokenizer.json needs", "lm")
+    transformers = require("transformers", "tokenizers need", "lm")
     folder = Path(folder)
     path = inside(folder, "tokenizer.json")
     if not path.exists():
         raise FolderError(
-            f"{path} is missing. Give a folder that has a tokenizer.json."
+            f"{path} is missing. Give a folder that has a tokenizer.json; of a "
+            f'tokenizer.model transformers makes one: python -c "from transformers '
+            f"import AutoTokenizer as T; T.from_pretrained('{folder}')"
+            f".save_pretrained('{folder}')\"."
         )
+    for file in folder.rglob("*"):
+        if file.suffix in (".json", ".jinja", ".model", ".txt"):
+            inside(folder, str(file.relative_to(folder)))
+    # Without a config.json there is no family whose tokenizer it could be.
+    known = (folder / "config.json").exists()
+    auto = transformers.AutoTokenizer if known else transformers.PreTrainedTokenizerFast
     try:
-        backend: Any = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # it raises nothing narrower
-        raise FolderError(f"{path} is not a tokenizer.json: {error}.") from error
-    backend.no_truncation()
-    backend.no_padding()
-    settings = _read(folder, "special_tokens_map.json")
-    settings |= _read(folder, "tokenizer_config.json")
-    special: dict[str, Any] = {}
-    for name in ("bos", "eos"):
-        token = settings.get(f"{name}_token") or ""
-        token = token.get("content", "") if isinstance(token, dict) else token
-        number = backend.token_to_id(token) if token else None
-        special |= {f"{name}_id": number, f"{name}_token": token}
-        if token and number is None:
-            raise FolderError(
-                f"{name}_token in {folder} is {token!r}, which {path} does not have."
-            )
-    adds_bos = settings.get("add_bos_token")
-    if not isinstance(adds_bos, bool):
-        begun = backend.encode("a", add_special_tokens=True).ids
-        adds_bos = begun[:1] == [special["bos_id"]]
-    template = _template(folder, settings)
-    return HFTokenizer(backend, adds_bos=adds_bos, chat_template=template, **special)
-
-
-def _template(folder: Path, settings: dict[str, Any]) -> str | None:
-    path = inside(folder, "chat_template.jinja")
-    if path.exists():
-        return path.read_text(encoding="utf-8")
-    template = settings.get("chat_template")
-    template = _read(folder, "chat_template.json").get("chat_template", template)
-    if isinstance(template, list):
-        named = {one.get("name"): one.get("template") for one in template}
-        if "default" not in named:
-            raise FolderError(f"chat_template in {folder} has none called default.")
-        template = named["default"]
-    if template is not None and not isinstance(template, str):
-        raise FolderError(f"chat_template in {folder} must be text, got {template!r}.")
-    return template
-
-
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    path = inside(folder, name)
-    return json_object(path, FolderError) if path.exists() else {}
+        tokenizer = auto.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        backend: Any = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = tokenizer.split_special_tokens
+        probe = backend.encode("a", add_special_tokens=True)
+    except Exception as error:  # transformers raises nothing narrower
+        reason = " ".join(str(error).split())
+        raise FolderError(
+            f"the tokenizer in {folder} ({path.name} and the files beside it) cannot "
+            f"be read: {reason:.300}"
+        ) from error
+    # The same tokens are put around every text.
+    added = probe.special_tokens_mask
+    size = len(added)
+    before = next((i for i in range(size) if not added[i]), size)
+    after = next((i for i in range(size, before, -1) if not added[i - 1]), before)
+    ids = probe.ids
+    return HFTokenizer(tokenizer, tuple(ids[:before]), tuple(ids[after:]))

@@ -1,11 +1,7 @@
-"""Lines of a JSONL file to score: the pairs in them, and the lines that come out.
+"""Lines of JSON to score: what is in them, and the lines that come out.
 
-    {"prompt": ..., "completion": ...}             text, or messages of a chat
-    {"messages": [..., {"role": "assistant", ...}]}
-    {"prompt": ..., "chosen": ..., "rejected": ...}
-    {"chosen": [..., {"role": "assistant", ...}], "rejected": [...]}
-
-Any other fields of a line are kept, byte for byte.
+A line is a row of a data set, in one of the forms of `rljax.rlhf.data.forms`. Any other
+fields of a line are kept, byte for byte.
 """
 
 import hashlib
@@ -18,8 +14,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from rljax.rlhf.data.encoding import is_message
-from rljax.rlhf.scoring.scorer import Pair, Scored
+from rljax.rlhf.data.forms import Columns, FormError, kind, read_form
+from rljax.rlhf.data.pairs import Example
+from rljax.rlhf.scoring.scorer import Scored
 from rljax.training.files import RunError, dumps
 
 _BOM = b"\xef\xbb\xbf"
@@ -36,15 +33,17 @@ class RowError(ValueError):
 
 
 class Row(NamedTuple):
-    """A line of the input: the object in it, and each pair's score's name.
+    """A line of the input: the object in it, and the name of each pair's score.
 
-    Where there is an `error` there are no pairs.
+    Where they have one name, the scores are a list if the row `has_list`. Where there is
+    an `error` there are no pairs.
     """
 
     line: bytes
     fields: dict[str, Any]
     names: list[str]
-    pairs: list[Pair]
+    pairs: list[Example]
+    has_list: bool = False
     error: str | None = None
 
 
@@ -62,10 +61,13 @@ class Window(NamedTuple):
 class Reader:
     """Reads the input from some line on; `hash` is that of the `offset` bytes so far."""
 
-    def __init__(self, name: Path, field: str, error_rows: bool):
+    def __init__(
+        self, name: Path, field: str, error_rows: bool, columns: Columns | None = None
+    ):
         self.offset = self._newlines = 0
         self.hash = hashlib.sha256()
         self._name, self._field, self._error_rows = name, field, error_rows
+        self._columns = columns
 
     def skip(self, source: BinaryIO, size: int) -> None:
         """Reads up to `size` bytes, of lines that are already scored."""
@@ -76,13 +78,13 @@ class Reader:
 
     def windows(
         self, source: BinaryIO, size: int
-    ) -> Iterator[tuple[Window, list[Pair]]]:
+    ) -> Iterator[tuple[Window, list[Example]]]:
         """Yields windows of `size` rows or pairs, and the pairs in them.
 
         Blank lines at the end are a window without rows.
         """
         rows: list[tuple[int, Row]] = []
-        pairs: list[Pair] = []
+        pairs: list[Example] = []
         end = self.offset
         for line in itertools.chain(source, [b""]):  # b"" is the end
             number, first = self._newlines + 1, self.offset == 0
@@ -90,7 +92,7 @@ class Reader:
             if first:
                 line = line.removeprefix(_BOM)
             if line.strip():
-                row = read_row(line, self._field)
+                row = read_row(line, self._field, self._columns)
                 if row.error is not None and not self._error_rows:
                     raise bad_line(self._name, number, row.error)
                 rows.append((number, row))
@@ -114,7 +116,7 @@ def bad_line(name: Path, number: int, reason: str) -> ScoreFileError:
     )
 
 
-def read_row(line: bytes, field: str) -> Row:
+def read_row(line: bytes, field: str, columns: Columns | None = None) -> Row:
     """Returns what a line that is not blank holds, or why it cannot be scored.
 
     `field` is the score's name, or the beginning of it where there are two.
@@ -122,23 +124,29 @@ def read_row(line: bytes, field: str) -> Row:
     fields: dict[str, Any] = {}
     try:
         fields = _object(line)
-        found = _pairs(fields)
-        names = [f"{field}_{part}" if part else field for part in found]
+        found = read_form(fields, columns)
+        names, pairs = [], []
+        for column, examples in found.items():
+            ranked = column in ("chosen", "rejected")
+            names += [f"{field}_{column}" if ranked else field] * len(examples)
+            pairs += examples
         for name in (*names, f"{field}_truncated", f"{field}_error"):
             if name in fields:
                 raise RowError(
                     f"it has a field {name!r} of its own, which is not overwritten; "
                     f"choose another name with --field"
                 )
-        return Row(line, fields, names, list(found.values()))
-    except RowError as error:
-        return Row(line, fields, [], [], str(error))
+        return Row(line, fields, names, pairs, "completions" in found)
+    except (RowError, FormError) as error:
+        return Row(line, fields, [], [], error=str(error))
 
 
 def scored_line(row: Row, scored: Sequence[Scored], field: str) -> bytes:
     """Returns the output line of a scored row: the input line and the scores."""
     scores = np.array([one.score for one in scored], np.float32)
     added: dict[str, Any] = dict(zip(row.names, scores, strict=True))
+    if row.has_list:
+        added = {row.names[0]: scores}
     if num_cut := sum(one.num_cut for one in scored):
         added[f"{field}_truncated"] = num_cut
     # A carriage return can only be space here, but some readers end a line at it.
@@ -164,7 +172,7 @@ def _object(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line.decode(), parse_constant=_no_constant)
         if not isinstance(value, dict):
-            raise RowError(f"it must be a JSON object, got {_kind(value)}")
+            raise RowError(f"it must be a JSON object, got {kind(value)}")
         if _SURROGATE.search(line):
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -185,79 +193,3 @@ def _object(line: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> float:
     raise RowError(f"it holds {name}, which is not JSON")
-
-
-def _pairs(row: dict[str, Any]) -> dict[str, Pair]:
-    """Pairs by what is added to the score's name."""
-    ranked = [name for name in ("chosen", "rejected") if name in row]
-    if "completion" in row and ranked:
-        raise RowError(
-            f"it has both 'completion' and {ranked[0]!r}; keep what is to be scored"
-        )
-    if "completion" in row:
-        return {"": _pair(row, "completion")}
-    if len(ranked) == 2:
-        return {name: _pair(row, name) for name in ranked}
-    if ranked:
-        raise RowError("it needs both 'chosen' and 'rejected', got only one of them")
-    if "messages" not in row:
-        raise RowError(
-            "it needs 'prompt' and 'completion', or 'prompt', 'chosen' and 'rejected', "
-            f"or 'messages'; it has {', '.join(map(repr, row)) or 'no fields'}"
-        )
-    if "prompt" in row:
-        raise RowError("it has both 'prompt' and 'messages'; keep one, or a completion")
-    return {"": _pair(row, "messages")}
-
-
-def _pair(row: dict[str, Any], name: str) -> Pair:
-    value = row[name]
-    prompt: Any = row.get("prompt")
-    if "prompt" in row:
-        if not isinstance(prompt, str) and not _messages(prompt, "prompt"):
-            raise RowError("'prompt' must have at least one message, got none")
-        if isinstance(value, str):
-            return prompt, value
-    elif isinstance(value, str) and name != "messages":
-        raise RowError(f"it has {name!r} but no 'prompt'")
-    messages = _messages(value, name)
-    before, count = messages[:-1], len(messages)
-    if "prompt" not in row:
-        if count < 2:
-            raise RowError(
-                f"{name!r} must be a prompt's messages and an assistant's, got "
-                f"{count} of them and no 'prompt'"
-            )
-        prompt = before
-    # The prompt may be there as text, and once more in the messages.
-    elif count != 1 and before != [{"role": "user", "content": prompt}]:
-        raise RowError(
-            f"beside a 'prompt', {name!r} must be text or one assistant's message, got "
-            f"{count} messages"
-        )
-    last = messages[-1]
-    if last["role"] != "assistant":
-        raise RowError(
-            f"the last message of {name!r} must be the assistant's, got role "
-            f"{last['role']!r}"
-        )
-    return prompt, last["content"]
-
-
-def _messages(value: Any, name: str) -> list[dict[str, Any]]:
-    if not isinstance(value, list):
-        raise RowError(
-            f"{name!r} must be text or a list of messages, got {_kind(value)}"
-        )
-    if not all(map(is_message, value)):
-        raise RowError(
-            f"every message of {name!r} must be an object whose 'role' and 'content' "
-            f"are text"
-        )
-    return value
-
-
-def _kind(value: Any) -> str:
-    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "text"}
-    kinds |= {list: "a list", dict: "an object", type(None): "null"}
-    return kinds[type(value)]

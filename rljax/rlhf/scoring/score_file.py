@@ -1,4 +1,4 @@
-r"""Scores a JSONL file into another, and goes on where it was killed.
+r"""Scores a file into another of JSON lines, and goes on where it was killed.
 
     OUT.part        rows so far, in the input's order
     OUT.part.json   what they were scored with, and how far they are known to be whole
@@ -17,9 +17,12 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rljax.rlhf.data.forms import Columns
+from rljax.rlhf.scoring.inputs import STDIN, Source, open_input
 from rljax.rlhf.scoring.rows import (
     Reader,
     ScoreFileError,
@@ -53,10 +56,12 @@ def score_file(
     settings: dict[str, Any],
     error_rows: bool = False,
     field: str = "score",
+    columns: Columns | None = None,
 ) -> dict[str, Any]:
-    """Writes every row of a JSONL file with its score, in order; see the module.
+    """Writes every row of a file with its score, in order; see the module.
 
-    The module `rows` describes the input. The output does not exist yet, or was begun by
+    The input is JSON lines (gzipped or not), a JSON array or Parquet, or stdin (`-`), of
+    rows as `rljax.rlhf.data.forms` describes them, with other names in `columns`. The output does not exist yet, or was begun by
     the same call: a part of other `settings`, JSON values by name, is refused. With
     `error_rows` a row that cannot be scored becomes one with the reason, rather than an
     error; a part without any may go on either way. The score is called `field`.
@@ -72,17 +77,17 @@ def score_file(
     check_paths(input, output)
     about = {
         "format": FORMAT,
-        "settings": settings | {"field": field},
+        "settings": settings | {"field": field} | _named(columns),
         "fingerprint": dict(scorer.fingerprint),
     }
-    job = _Job(input, output, about, error_rows)
+    job = _Job(input, output, about, error_rows, columns)
     try:
         with catch_interrupts(raise_at_once=True):
             if output.exists():
                 return job.repeat()
             output.parent.mkdir(parents=True, exist_ok=True)
-            with input.open("rb") as source, _lock(job.part) as sink:
-                job.resume(source, sink)
+            with open_input(input) as source, _lock(job.part) as sink:
+                job.resume(source.stream, sink)
                 job.score(scorer, source, sink)
                 return job.finish()
     except Interrupted as error:
@@ -106,11 +111,13 @@ def check_paths(input: Path, output: Path) -> None:
         ScoreFileError: the input is no file that can be read, or also the output.
     """
     try:
+        if input == STDIN:
+            return
         if not input.is_file():
             what = "a folder" if input.is_dir() else "no file"
             raise ScoreFileError(
-                f"the input must be a file of JSON lines, got {input}, which is {what}. "
-                f"Choose another --input."
+                f"the input must be a file of rows, got {input}, which is {what}. Choose "
+                f"another --input."
             )
         input.open("rb").close()
         if output.is_dir():
@@ -130,17 +137,32 @@ def check_paths(input: Path, output: Path) -> None:
         ) from error
 
 
+def settings_before(output: Path) -> dict[str, Any]:
+    """Returns the settings that an output was begun with; nothing if it was not begun."""
+    _, sidecar, run = _beside(Path(output))
+    finished = Path(output).exists()
+    for path, there in ((sidecar, True), (run, finished)):
+        if there and path.exists():
+            return _read(path)[0]["settings"]
+    return {}
+
+
 class _Job:
     """The scoring of one input into one output."""
 
     def __init__(
-        self, input: Path, output: Path, about: dict[str, Any], error_rows: bool
+        self,
+        input: Path,
+        output: Path,
+        about: dict[str, Any],
+        error_rows: bool,
+        columns: Columns | None,
     ):
         self.done = ScoringProgress()
         self.part, self._sidecar, self._run = _beside(output)
         self._input, self._output, self._about = input, output, about
         self._error_rows, self._field = error_rows, about["settings"]["field"]
-        self._reader = Reader(input, self._field, error_rows)
+        self._reader = Reader(input, self._field, error_rows, columns)
 
     def repeat(self) -> dict[str, Any]:
         """Returns the figures of a finished output, or of one that lacks only its name."""
@@ -164,8 +186,8 @@ class _Job:
         other = self._differences(about, done)
         if size != done.output_bytes:
             other.append(f"it had {done.output_bytes:,} bytes and has {size:,}")
-        with self._input.open("rb") as source:
-            self._reader.skip(source, done.input_bytes + 1)
+        with open_input(self._input) as source:
+            self._reader.skip(source.stream, done.input_bytes + 1)
         if self._reader.hash.hexdigest() != done.input_sha256:
             other.append(f"{self._input} holds other lines than it was scored from")
         if other:
@@ -213,11 +235,10 @@ class _Job:
         sink.truncate(self.done.output_bytes)
         sink.seek(self.done.output_bytes)
 
-    def score(self, scorer: Scorer, source: BinaryIO, sink: BinaryIO) -> None:
+    def score(self, scorer: Scorer, source: Source, sink: BinaryIO) -> None:
         """Writes all the rows that are left, window by window."""
-        size = os.fstat(source.fileno()).st_size
-        display = _Display(self.done, size)
-        lines = self._reader.windows(source, scorer.window)
+        display = _Display(self.done, lambda: source.total_bytes(self._reader.offset))
+        lines = self._reader.windows(source.stream, scorer.window)
         windows = scorer.stream(lines, display.on_batch)
         with ProgressTicker(display.line), contextlib.closing(windows):  # type: ignore[type-var]
             for window, scored, counts in windows:
@@ -292,9 +313,9 @@ class _Job:
 class _Display:
     """The line of progress; the batches scored are ahead of the rows written."""
 
-    def __init__(self, done: ScoringProgress, size: int):
+    def __init__(self, done: ScoringProgress, total_bytes: Callable[[], float | None]):
         self._before = self._done = done
-        self._size, self._started = size, time.perf_counter()
+        self._total_bytes, self._started = total_bytes, time.perf_counter()
         self._counts, self._window_pairs = Counts(), 0
         self._window: Window | None = None
 
@@ -307,8 +328,8 @@ class _Display:
         """Goes on to the next window."""
         self._done, self._window, self._window_pairs = done, None, 0
 
-    def line(self) -> tuple[float, str]:
-        """Returns the share of the input that is scored, and a line about it."""
+    def line(self) -> tuple[float | None, str]:
+        """Returns the share of the input that is scored, if known, and a line about it."""
         before, counts, window = self._before, self._counts, self._window
         rows, offset = float(self._done.rows), float(self._done.input_bytes)
         if window is not None:
@@ -319,12 +340,26 @@ class _Display:
         spent = time.perf_counter() - self._started - counts.seconds_compile
         seconds = max(spent, 1e-9)
         rate = (offset - before.input_bytes) / seconds
-        left = clock((self._size - offset) / rate) if rate else "-:--:--"
-        return offset / max(self._size, 1), (
+        size, read, left = self._total_bytes(), None, "-:--:--"
+        if size is not None:
+            read = min(offset / max(size, 1), 1.0)
+            left = clock(max(size - offset, 0) / rate) if rate else left
+        return read, (
             f"{si(rows)} rows  {si((rows - before.rows) / seconds)} rows/s  "
             f"{si(counts.tokens / seconds)} tok/s  {counts.padding_share:.0%} padding  "
             f"{left} left"
         )
+
+
+def _named(columns: Columns | None) -> dict[str, Any]:
+    """Returns the columns that are not called as they are by default."""
+    ours, default = (
+        dataclasses.asdict(columns or Columns()),
+        dataclasses.asdict(Columns()),
+    )
+    return {
+        f"{name}_column": ours[name] for name in ours if ours[name] != default[name]
+    }
 
 
 def _beside(output: Path) -> tuple[Path, Path, Path]:

@@ -8,13 +8,15 @@ and little padding is computed. A text's score does not depend on the others'.
 import collections
 import concurrent.futures
 import dataclasses
+import datetime
 import functools
 import hashlib
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,24 +31,24 @@ from rljax.rlhf.data.encoding import (
     EncodedPair,
     EncodingConfig,
     EncodingError,
-    Prompt,
     encode_pairs,
     encoding_config,
 )
-from rljax.rlhf.data.tokenizer import Tokenizer, load_tokenizer
+from rljax.rlhf.data.pairs import Example, Pair
+from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
 from rljax.rlhf.models.hf_weights import load_reward_model
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.scoring import batching
 
-Pair = tuple[Prompt, str]
 Rows = TypeVar("Rows")
 
 
 class Scored(NamedTuple):
     """The score of one pair; NaN where there is an `error`, a text.
 
-    `num_tokens` were scored, of prompt and completion together, after `num_cut` were cut
-    off the prompt's left to fit the context; the row was padded to `bucket`.
+    `num_tokens` were scored, of prompt and completion together, up to the one at which
+    the score is read, after `num_cut` were cut to fit the context; the row was padded to
+    `bucket`.
     """
 
     score: float
@@ -143,6 +145,7 @@ class Scorer:
                 f"only {config.vocab_size}. Use the model's own tokenizer."
             )
         self._module, self._tokenizer, self._encoding = module, tokenizer, encoding
+        self._check_encoding()
         devices = jax.devices() if devices is None else list(devices)
         mesh = device_mesh(devices, "rows")
         self._rows = NamedSharding(mesh, PartitionSpec("rows"))
@@ -166,43 +169,62 @@ class Scorer:
         cls,
         folder: Path | str,
         *,
+        label: str | int | None = None,
+        pooling: Literal["transformers", "last"] = "transformers",
         max_length: int | None = None,
-        template: bool = True,
+        template: bool | ChatTemplate = True,
+        date: datetime.date | None = None,
         bos: bool | None = None,
         eos: bool | None = None,
+        truncate: Literal["prompt", "completion", "error"] = "prompt",
+        allow_empty: bool = False,
         **options: Any,
     ) -> "Scorer":
         """Returns a scorer of the model and the tokenizer in a folder.
 
-        The folder is as transformers writes it, or `rljax.rlhf.models.save`. By default
-        `max_length` is the model's context, in tokens. `template`, `bos` and `eos` are
-        those of `encoding_config`, and the options those of a `Scorer`.
+        Args:
+            folder: as transformers writes it, or `rljax.rlhf.models.save`.
+            label: which of several scores the model gives, by name or number.
+            pooling: where the score is read: at the last token that is not the folder's
+                `pad_token_id`, as transformers does it, or at the last one.
+            max_length: longest row, in tokens; the model's context by default.
+            template: as for `encoding_config`, and so are `date`, `bos` and `eos`.
+            date: see there.
+            bos: see there.
+            eos: see there.
+            truncate: as in `EncodingConfig`, and so is `allow_empty`.
+            allow_empty: see there.
+            **options: those of a `Scorer`.
 
         Raises:
             ValueError: the folder holds something else.
         """
-        module, variables = load_reward_model(folder)
+        module, variables = load_reward_model(folder, label=label)
         tokenizer = load_tokenizer(folder)
         encoding = encoding_config(
             tokenizer,
             max_length=max_length or module.config.max_length,
             template=template,
+            date=date,
             bos=bos,
             eos=eos,
+            pad_id=module.pad_id if pooling == "transformers" else None,
+            truncate=truncate,
+            allow_empty=allow_empty,
         )
         return cls(module, variables, tokenizer, encoding, **options)
 
-    def score(self, pairs: Iterable[Pair]) -> np.ndarray:
-        """Returns `[N]` float32 scores of N prompts (text or chat) and completions.
+    def score(self, pairs: Iterable[Example]) -> np.ndarray:
+        """Returns `[N]` float32 scores of N prompts and completions.
 
-        They are read window by window, so an iterator of millions is fine.
+        Each is a pair of texts or chat messages, or a `TokenPair` of what was sampled. They are read window by window, so an iterator of millions is fine.
 
         Raises:
             ValueError: a pair cannot be scored; the message has its number.
         """
         return self.detail(pairs).scores
 
-    def detail(self, pairs: Iterable[Pair]) -> Detail:
+    def detail(self, pairs: Iterable[Example]) -> Detail:
         """As `score`, with each pair's length and truncation, and the work done."""
         chunks, total = [np.zeros((0, 4))], Counts()
         source = iter(pairs)
@@ -221,7 +243,7 @@ class Scorer:
 
     def stream(
         self,
-        windows: Iterable[tuple[Rows, Sequence[Pair]]],
+        windows: Iterable[tuple[Rows, Sequence[Example]]],
         on_batch: Callable[[Rows, Counts], None] | None = None,
     ) -> Iterator[tuple[Rows, list[Scored], Counts]]:
         """Scores windows of pairs, each sorted by itself; yields them in order.
@@ -238,7 +260,8 @@ class Scorer:
 
         def encoded():
             for rows, pairs in windows:
-                yield rows, encode_pairs(self._tokenizer, pairs, self._encoding)
+                encoded = encode_pairs(self._tokenizer, pairs, self._encoding)
+                yield rows, [self._embedded(row) for row in encoded]
 
         source, stopwatch = encoded(), Stopwatch()
         with concurrent.futures.ThreadPoolExecutor(1, "tokenize") as pool:
@@ -266,6 +289,11 @@ class Scorer:
         return max(1, self._max_tokens // bucket) * self._num_devices
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns text into tokens."""
+        return self._tokenizer
+
+    @property
     def fingerprint(self) -> dict[str, str]:
         """What the scores depend on, by name."""
         weights = hashlib.sha256()
@@ -277,6 +305,40 @@ class Scorer:
             "tokenizer": self._tokenizer.fingerprint,
             "encoding": identity(self._encoding),
         }
+
+    def _check_encoding(self) -> None:
+        """Encodes a question and its answer, lest a model's fault be told of each row."""
+        probe = [Pair("a", "b")]
+        room = dataclasses.replace(self._encoding, max_length=2**30)
+        whole, read = (
+            self._embedded(encode_pairs(self._tokenizer, probe, encoding)[0])
+            for encoding in (dataclasses.replace(room, pad_id=None), room)
+        )
+        if isinstance(whole, EncodingError):
+            raise EncodingError(
+                f"no question with its answer can be scored: {whole} Choose another chat "
+                f"template, or none."
+            )
+        if isinstance(read, EncodedPair) and len(read.ids) < len(whole.ids):
+            warnings.warn(
+                f"rows end with token {room.pad_id}, which is the model's padding token, "
+                f"so scores are read before it, as transformers does; with pooling "
+                f"'last' they are read at it.",
+                stacklevel=3,
+            )
+
+    def _embedded(
+        self, row: EncodedPair | EncodingError
+    ) -> EncodedPair | EncodingError:
+        """Returns a row, or an error if the model does not embed all of its tokens."""
+        size = self._module.config.vocab_size
+        if isinstance(row, EncodingError) or max(row.ids) < size:
+            return row
+        found = next(i for i in row.ids if i >= size)
+        return EncodingError(
+            f"token {found} ({self._tokenizer.decode([found])!r}) is not among the "
+            f"{size} that the model embeds. Use the model's own tokenizer and template."
+        )
 
     def _score_window(
         self,

@@ -1,6 +1,9 @@
 """Prompt and completion become the tokens that they should."""
 
+import dataclasses
+import datetime
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,24 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from rljax.rlhf.data.chat import write_chat
 from rljax.rlhf.data.encoding import (
     EncodingConfig,
     EncodingError,
-    Tokens,
     encode_pair,
     encode_pairs,
     encoding_config,
 )
+from rljax.rlhf.data.pairs import Pair, TokenPair, Tokens, Transcript
 from rljax.rlhf.data.tokenizer import ByteTokenizer, load_tokenizer
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "scoring"
 BYTES = ByteTokenizer()
-PLAIN = EncodingConfig(max_length=100, bos=False, eos=False)
+PLAIN = EncodingConfig(max_length=100)
 CHATML = (
     "{% for m in messages %}<|im_start|> {{ m.role }} {{ m.content }} <|im_end|> "
     "{% endfor %}{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
 )
 WORDS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "user", "assistant"]
 WORDS += ["hello", "world", "yes"]
+ENDS = EncodingConfig(max_length=100, begin_ids=(256,), end_ids=(257,))
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
 
 
@@ -39,7 +45,11 @@ def write_tokenizer(folder, **settings):
     )
     backend.enable_truncation(2)
     backend.save(str(folder / "tokenizer.json"))
-    settings = {"bos_token": "<s>", "eos_token": {"content": "</s>"}} | settings
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": {"content": "</s>", "__type": "AddedToken"},
+    } | settings
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
@@ -66,29 +76,27 @@ def test_a_plain_row_is_the_prompts_ids_and_the_completions(pairs):
 
 
 def test_what_is_too_long_loses_the_prompts_left_and_says_so():
-    encoding = EncodingConfig(max_length=6, bos=True, eos=True)
+    encoding = dataclasses.replace(ENDS, max_length=6)
     pair = encode_pair(BYTES, "abcdef", "xy", encoding)
     assert pair == ([256, *b"efxy", 257], 3, 4)
 
 
 def test_a_completion_is_never_cut():
-    with pytest.raises(
-        EncodingError, match=r"3 tokens, with BOS and EOS 5, .* holds 4"
-    ):
-        encode_pair(BYTES, "", "xyz", EncodingConfig(max_length=4, bos=True, eos=True))
+    with pytest.raises(EncodingError, match=r"4 tokens, what ends it .* holds 4"):
+        encode_pair(BYTES, "", "xyz", dataclasses.replace(ENDS, max_length=4))
 
 
 def test_there_is_at_most_one_bos(words):
     encoding = encoding_config(words, max_length=50, template=False)
-    assert (encoding.bos, encoding.eos) == (True, True)
-    pair = encode_pair(words, "<s> <s> hello", "yes", encoding)
+    assert (encoding.begin_ids, encoding.end_ids) == ((0,), (1,))
+    pair = encode_pair(words, "<s> hello", " yes", encoding)
     assert text(words, pair) == "<s> hello yes </s>"
-    pair = encode_pair(words, "hello", "yes </s>", encoding)
+    pair = encode_pair(words, "hello", " yes </s>", encoding)
     assert text(words, pair) == "<s> hello yes </s>"
 
 
 def test_a_tokenizers_own_truncation_is_off(words):
-    assert len(words.encode(["hello world yes yes"])[0]) == 4
+    assert len(words.encode(["hello world yes yes"])[0].ids) == 4
 
 
 def test_a_chat_is_written_by_the_template(words):
@@ -108,27 +116,27 @@ def test_a_chat_is_written_by_the_template(words):
     [
         "{{ ''.__class__.__mro__ }}{{ messages.append(1) }}",
         "{{ raise_exception('no') }}",
-        "{% for m in messages %}{{ m.content }}{% endfor %}"
-        "{% if add_generation_prompt %}A:{% endif %}",
+        "{{ messages | nothing }}",
     ],
 )
 def test_a_template_that_does_more_or_less_is_refused(words, template):
-    encoding = EncodingConfig(max_length=50, bos=False, eos=False, template=template)
+    encoding = EncodingConfig(max_length=50, template=template)
     with pytest.raises(EncodingError, match="template"):
         encode_pair(words, "hello", "world", encoding)
 
 
-def test_a_template_that_is_no_jinja_is_refused():
-    encoding = EncodingConfig(max_length=50, bos=False, eos=False, template="{% if")
-    with pytest.raises(ValueError, match="not valid Jinja: line 1"):
-        encode_pair(BYTES, "a", "b", encoding)
+def test_a_template_that_is_no_jinja_is_refused(words):
+    with pytest.raises(EncodingError, match="template"):
+        encode_pair(words, "a", "b", EncodingConfig(max_length=50, template="{% if"))
+    with pytest.raises(EncodingError, match="bytes write no chats"):
+        encode_pair(BYTES, "a", "b", EncodingConfig(max_length=50, template="{% if"))
 
 
 @pytest.mark.parametrize(
     ("prompt", "completion", "message"),
     [
         ("a", "", "is empty"),
-        ("a", 3, "must be text, got int"),
+        ("a", 3, "the completion must be text where .* got int"),
         (3, "a", "must be text where there is no chat template, got int"),
         ([{"role": "user", "content": "a"}], "a", "got list"),
         ("\ud800", "a", "the prompt is not valid Unicode"),
@@ -149,6 +157,168 @@ def test_messages_need_a_role_and_a_content(words):
         encode_pair(words, [{"role": "user"}], "a", encoding)
 
 
+@pytest.fixture(scope="module")
+def byte_level():
+    return load_tokenizer(GOLDEN / "byte_level")
+
+
+@pytest.fixture(scope="module")
+def sentence_piece():
+    return load_tokenizer(GOLDEN / "sentence_piece")
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "sentence_piece"])
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [("Is it warm?\n", "\nVery."), ("It is ", "very"), ("Is it", " warm?"), ("", "a")],
+)
+def test_text_is_encoded_whole_and_a_shared_token_is_the_completions(
+    kind, prompt, completion, request
+):
+    tokenizer = request.getfixturevalue(kind)
+    pair = encode_pair(tokenizer, prompt, completion, PLAIN)
+    assert pair.ids == tokenizer.encode([prompt + completion])[0].ids
+    before = tokenizer.decode(pair.ids[: pair.num_prompt]).strip()
+    after = tokenizer.decode(pair.ids[pair.num_prompt :])
+    assert completion.strip() in after
+    assert prompt.startswith(before)
+    assert len(prompt) - len(before) <= 2
+
+
+def test_tokens_that_were_sampled_are_taken_as_they_are(byte_level):
+    encoding = encoding_config(byte_level, max_length=50)
+    apart = [byte_level.encode([text])[0].ids for text in ("warm?\n", "\nVery.")]
+    together = byte_level.encode(["warm?\n\nVery."])[0].ids
+    assert [*apart[0], *apart[1]] != together
+    (pair,) = encode_pairs(byte_level, [TokenPair(*apart)], encoding)
+    assert pair == ([*apart[0], *apart[1]], len(apart[0]), 0)
+
+
+def test_padding_at_the_end_of_a_row_is_left_out():
+    def ids(*completion, **options):
+        encoding = EncodingConfig(max_length=9, pad_id=7, **options)
+        (pair,) = encode_pairs(BYTES, [TokenPair([7, 1], completion)], encoding)
+        return pair.ids
+
+    assert ids(5, 7, 6, 7, 7) == [7, 1, 5, 7, 6]
+    assert ids(7, 7) == [7, 1]
+    pad = EncodingConfig(max_length=9, pad_id=7)
+    (pair,) = encode_pairs(BYTES, [TokenPair([7], [7])], pad)
+    assert pair == ([7], 1, 0)  # where transformers looks, too
+    at_eos = dataclasses.replace(ENDS, pad_id=257)
+    assert encode_pair(BYTES, "a", "b", at_eos).ids == [256, 97, 98]
+
+
+@pytest.mark.parametrize(
+    ("truncate", "prompt", "completion", "expected"),
+    [
+        ("prompt", "abcdef", "xy", ([256, *b"efxy", 257], 3, 4)),
+        ("prompt", "ab", "vwxyz", "the completion has 6 tokens"),
+        ("completion", "abc", "vwxyz", ([256, *b"abcv", 257], 4, 4)),
+        ("completion", "abcdef", "xy", "the prompt alone has 7 tokens"),
+        ("error", "abcdef", "xy", "it has 10 tokens, and the context holds 6"),
+    ],
+)
+def test_ways_to_truncate(truncate, prompt, completion, expected):
+    encoding = dataclasses.replace(ENDS, max_length=6, truncate=truncate)
+    if isinstance(expected, str):
+        with pytest.raises(EncodingError, match=expected):
+            encode_pair(BYTES, prompt, completion, encoding)
+    else:
+        assert encode_pair(BYTES, prompt, completion, encoding) == expected
+
+
+def test_an_empty_completion_may_be_allowed(words):
+    for tokenizer, prompt in ((BYTES, "hello"), (words, "hello")):
+        encoding = encoding_config(tokenizer, max_length=50)
+        with pytest.raises(EncodingError, match="is empty"):
+            encode_pair(tokenizer, prompt, "", encoding)
+        allowed = dataclasses.replace(encoding, allow_empty=True)
+        assert encode_pair(tokenizer, prompt, "", allowed).ids
+
+
+def test_texts_end_with_eos_as_trl_trains_and_chats_as_the_template_ends_them(tmp_path):
+    for adds_eos in (False, True):
+        folder = tmp_path / str(adds_eos)
+        folder.mkdir()
+        write_tokenizer(folder, chat_template="{{ messages[1].content }}")
+        if adds_eos:
+            backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            backend.post_processor = processors.TemplateProcessing(
+                single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+            )
+            backend.save(str(folder / "tokenizer.json"))
+        tokenizer = load_tokenizer(folder)
+
+        def row(tokenizer=tokenizer, **options):
+            encoding = encoding_config(tokenizer, max_length=50, **options)
+            return text(tokenizer, encode_pair(tokenizer, "hello", " yes", encoding))
+
+        assert row(template=False) == "<s> hello yes </s>"
+        assert row(template=False, eos=False) == "<s> hello yes"
+        assert row(template=False, bos=False) == "hello yes </s>"
+        assert row() == "yes"
+        assert row(bos=True, eos=True) == "<s> yes </s>"
+
+
+def test_a_date_is_what_templates_take_for_today(words):
+    template = (
+        "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y|%-d %b %y|%A') }}"
+        "{% endif %}{% for m in messages %} {{ m.content }}{% endfor %}"
+    )
+    day = datetime.date(2026, 2, 3)
+    encoding = encoding_config(words, max_length=50, template=template, date=day)
+    text, _ = write_chat(words, encoding.template, [{"role": "user", "content": "a"}],
+                         [{"role": "assistant", "content": "b"}], {})  # fmt: skip
+    assert text == "03 February 2026|3 Feb 26|Tuesday a b"
+    named = encoding_config(
+        words, max_length=50, template={"default": template}, date=day
+    )
+    assert named.template == {"default": encoding.template}
+
+
+def test_what_no_template_uses_is_told_once(words):
+    encoding = encoding_config(words, max_length=50)
+    pair = Pair("hello", "world", {"tools": [{"name": "a_tool"}]})
+    with pytest.warns(UserWarning, match="does not use 'tools'"):
+        encode_pairs(words, [pair], encoding)
+    encode_pairs(words, [pair], encoding)
+    (row,) = encode_pairs(words, [pair], PLAIN)
+    assert "only a chat template can use tools" in str(row)
+
+
+def test_templates_by_name_are_taken_as_transformers_takes_them(words):
+    chats = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]
+    named = {"default": "d{{ messages[1].content }}", "tool_use": "t{{ tools[0].x }}"}
+    assert write_chat(words, named, *chats, {})[0] == "db"
+    assert write_chat(words, named, *chats, {"tools": [{"x": "y"}]})[0] == "ty"
+    with pytest.raises(ValueError, match="none is called default"):
+        write_chat(words, {"tool_use": "t"}, *chats, {})
+
+
+def test_a_transcript_is_a_text_or_a_chat(words):
+    text = "\n\nHuman: hello\n\nAssistant: world"
+    (plain,) = encode_pairs(BYTES, [Transcript(text, 26)], PLAIN)
+    assert (plain.ids, plain.num_prompt) == (list(text.encode()), 26)
+    encoding = encoding_config(words, max_length=50)
+    got = encode_pairs(words, [Transcript(text, 26), Transcript("hello", 0)], encoding)
+    assert got[0] == encode_pair(words, "hello", "world", encoding)
+    assert "must be a transcript" in str(got[1])
+
+
+def test_a_thought_that_the_generation_prompt_opens_is_no_hindrance(words):
+    template = CHATML.replace("assistant {% endif %}", "assistant <think> {% endif %}")
+    encoding = encoding_config(words, max_length=50, template=template)
+    pair = encode_pair(words, "hello", "world", encoding)
+    assert (
+        pair.ids
+        == encode_pair(
+            words, "hello", "world", encoding_config(words, max_length=50)
+        ).ids
+    )
+    assert pair.num_prompt == 6
+
+
 def test_lengths_are_right_under_padding_on_either_side():
     mask = jnp.array([[1, 1, 0, 0], [0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]], bool)
     lengths = Tokens(jnp.zeros((4, 4), jnp.int32), mask).lengths
@@ -157,12 +327,8 @@ def test_lengths_are_right_under_padding_on_either_side():
 
 def test_a_token_that_is_not_there_cannot_be_asked_for(tmp_path):
     tokenizer = load_tokenizer(write_tokenizer(tmp_path, bos_token=None))
-    assert not tokenizer.adds_bos
     with pytest.raises(ValueError, match="bos was asked for"):
         encoding_config(tokenizer, max_length=9, bos=True)
-    write_tokenizer(tmp_path, bos_token="<other>")
-    with pytest.raises(ValueError, match="'<other>'"):
-        load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", '{"model": 3}', None])

@@ -25,11 +25,13 @@ SETTINGS = {"template": "auto", "max_length": None}
 USER = {"role": "user", "content": "hi"}
 ALICE = {"role": "assistant", "content": "good"}
 BOB = {"role": "assistant", "content": "bad"}
+SYSTEM = {"role": "system", "content": "be"}
+TOOL = {"role": "tool", "content": "71 F"}
 NAN, BIG = float("nan"), "9" * 5000
 
 
-def score_of(prompt, completion):
-    text = json.dumps([prompt, completion])
+def score_of(prompt, completion, variables=None):
+    text = json.dumps([prompt, completion, variables or {}])
     return float(np.float32(zlib.crc32(text.encode()) / 1e9))
 
 
@@ -61,10 +63,12 @@ class FakeScorer:
                 yield rows, scored, counts
                 number += 1
 
-    def one(self, prompt, completion):
+    def one(self, prompt, completion, variables=None):
         if completion == "":
             return Scored(NAN, error="the completion is empty.")
-        score = self.scores.get(completion, score_of(prompt, completion))
+        score = score_of(prompt, completion, variables)
+        if isinstance(completion, str):
+            score = self.scores.get(completion, score)
         return Scored(score, 3, num_cut=2 if "long" in prompt else 0)
 
 
@@ -102,36 +106,22 @@ def work(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "pairs"),
+    ("row", "pairs", "names"),
     [
-        ({"prompt": "p", "completion": "c"}, [("p", "c")]),
-        ({"prompt": [USER], "completion": "c"}, [([USER], "c")]),
-        ({"prompt": [USER], "completion": [ALICE]}, [([USER], "good")]),
-        ({"prompt": "p", "completion": [ALICE]}, [("p", "good")]),
-        ({"completion": [USER, ALICE]}, [([USER], "good")]),
-        ({"messages": [USER, ALICE]}, [([USER], "good")]),
-        ({"messages": [USER, BOB, USER, ALICE]}, [([USER, BOB, USER], "good")]),
-        ({"prompt": "p", "chosen": "c", "rejected": "r"}, [("p", "c"), ("p", "r")]),
+        ({"prompt": "p", "completion": "c"}, [("p", "c")], ["score"]),
+        ({"messages": [USER, ALICE]}, [([USER], [ALICE])], ["score"]),
         (
-            {"chosen": [USER, ALICE], "rejected": [USER, BOB]},
-            [([USER], "good"), ([USER], "bad")],
-        ),
-        (
-            {"prompt": [USER], "chosen": [ALICE], "rejected": [BOB]},
-            [([USER], "good"), ([USER], "bad")],
-        ),
-        (
-            {"prompt": "hi", "chosen": [USER, ALICE], "rejected": [USER, BOB]},
-            [("hi", "good"), ("hi", "bad")],
+            {"prompt": "p", "chosen": "c", "rejected": "r"},
+            [("p", "c"), ("p", "r")],
+            ["score_chosen", "score_rejected"],
         ),
     ],
 )
-def test_every_form_of_a_row(work, row, pairs):
+def test_a_row_gets_its_scores(work, row, pairs, names):
     row = {"id": 7} | row | {"more": [1, {"a": None}]}
     scorer = FakeScorer()
     result = work([row], scorer=scorer)
-    assert scorer.seen == pairs
-    names = ["score"] if len(pairs) == 1 else ["score_chosen", "score_rejected"]
+    assert [pair[:2] for pair in scorer.seen] == pairs
     (got,) = rows_of(work.output)
     want = row | dict(zip(names, [score_of(*pair) for pair in pairs], strict=True))
     assert list(got) == list(want)
@@ -142,6 +132,17 @@ def test_every_form_of_a_row(work, row, pairs):
     assert (result["rows"], result["pairs"]) == (1, len(pairs))
 
 
+def test_several_completions_get_a_score_each(work):
+    rows = [{"prompt": "long", "completions": ["a", "bb", "c"]}]
+    result = work(rows)
+    (got,) = rows_of(work.output)
+    assert got["score"] == pytest.approx(
+        [score_of("long", x) for x in ("a", "bb", "c")]
+    )
+    assert got["score_truncated"] == 6
+    assert (result["rows"], result["pairs"], result["truncated"]) == (1, 3, 1)
+
+
 BAD = [
     (b"not json", "not JSON: Expecting value at character 1"),
     (b'{"prompt": "p", "completion": "c"', "not JSON"),
@@ -150,22 +151,8 @@ BAD = [
     (b"null", "must be a JSON object, got null"),
     (b"3", "must be a JSON object, got a number"),
     (b"{}", "it has no fields"),
-    (b'{"prompt": "p"}', "it needs 'prompt' and 'completion'"),
-    (b'{"completion": "c"}', "no 'prompt'"),
-    (b'{"prompt": null, "completion": "c"}', "'prompt' must be .* got null"),
-    (b'{"prompt": [], "completion": "c"}', "at least one message"),
-    (b'{"prompt": [{"role": "user"}], "completion": "c"}', "'role' and 'content'"),
-    (b'{"prompt": ["p"], "completion": "c"}', "'role' and 'content'"),
     (b'{"prompt": "p", "completion": 5}', "got a number"),
-    (b'{"prompt": "p", "completion": []}', "got 0 messages"),
-    (
-        b'{"prompt": "p", "completion": [{"role": "user", "content": "c"}]}',
-        "assistant's, got role 'user'",
-    ),
-    (b'{"prompt": "p", "chosen": "c"}', "both 'chosen' and 'rejected'"),
-    (b'{"prompt": "p", "completion": "c", "chosen": "c"}', "both 'completion' and"),
-    (b'{"prompt": "p", "messages": []}', "both 'prompt' and 'messages'"),
-    (b'{"messages": [{"role": "assistant", "content": "c"}]}', "got 1 of them"),
+    (b'{"prompt": "p", "completions": ["a", ""]}', "completion is empty"),
     (b'{"prompt": "p", "completion": "c", "x": NaN}', "holds NaN"),
     (b'{"prompt": "p", "completion": "c", "x": -Infinity}', "holds -Infinity"),
     (b'{"prompt": "\xff", "completion": "c"}', "not UTF-8: .* at byte 13"),
@@ -681,8 +668,9 @@ def test_help(command):
     assert "score" in done.stdout
     done = command("score", "--help")
     assert done.returncode == 0
-    flags = """model input output template bos no-bos eos no-eos max-length max-tokens
-        window error-rows field"""
+    flags = """model input output template date label pooling bos no-bos eos no-eos
+        max-length truncate allow-empty prompt-column completion-column chosen-column
+        rejected-column messages-column max-tokens window error-rows field"""
     for flag in flags.split():
         assert f" --{flag}" in done.stdout
     boxes = [line for line in done.stdout.splitlines() if line[:1] in "│╭╰"]
@@ -696,7 +684,9 @@ def test_help(command):
         (("--window", "0"), 2, "window must be at least 1, got 0"),
         (("--max-tokens", "x"), 2, "max-tokens"),
         (("--bos", "--no-bos"), 2, "not allowed together"),
-        (("--template", "chatml"), 2, "template"),
+        (("--template", "chatml"), 1, "the template chatml cannot be read"),
+        (("--truncate", "left"), 2, "truncate"),
+        (("--date", "noon"), 2, "date"),
         (("--input", "/nowhere"), 1, "/nowhere, which is no file"),
         (("--model", "/nowhere"), 1, "/nowhere"),
     ],

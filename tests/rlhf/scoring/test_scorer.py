@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rljax.rlhf.data.encoding import EncodingConfig, Tokens
+from rljax.rlhf.data.encoding import EncodingConfig
+from rljax.rlhf.data.pairs import TokenPair, Tokens
 from rljax.rlhf.data.tokenizer import ByteTokenizer
 from rljax.rlhf.models.reward_model import (
     RewardModel,
@@ -34,7 +35,7 @@ CONFIG = TransformerConfig(
     qk_norm=True,
 )
 LEARNED = dataclasses.replace(CONFIG, rope=None, layer_norm=True, gated_mlp=False)
-ENCODING = EncodingConfig(max_length=LONGEST, bos=False, eos=True)
+ENCODING = EncodingConfig(max_length=LONGEST, end_ids=(257,))
 TEXTS = st.text(st.characters(codec="utf-8", max_codepoint=300), max_size=9)
 
 
@@ -146,7 +147,20 @@ def test_nothing_gives_nothing():
 
 
 @pytest.mark.parametrize(
-    "pair", [("p", ""), ("p", "c" * 50), ("p", "\ud800"), "pc", ("p",)]
+    "pair",
+    [
+        ("p", ""),
+        ("p", "c" * 50),
+        ("p", "\ud800"),
+        "pc",
+        ("p",),
+        ("p", [{"role": "assistant", "content": "c"}]),
+        ("p", "c", {"tools": [{}]}),
+        TokenPair([1], []),
+        TokenPair([1], [258]),
+        TokenPair([1], [-1]),
+        TokenPair([1], [0.5]),
+    ],
 )
 def test_a_pair_that_cannot_be_scored_is_named(pair):
     with pytest.raises(ValueError, match="pair 9: "):

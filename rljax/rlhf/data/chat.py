@@ -1,0 +1,188 @@
+"""Chat messages as the text that a template writes, and where the completion begins."""
+
+import datetime
+import functools
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rljax.rlhf.data.pairs import Message, Messages
+from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer
+
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+# What time.strftime knows everywhere, and the forms without leading zeros.
+_DIRECTIVES = [f"%-{letter}" for letter in "dmHIMSyj"]
+_DIRECTIVES += [f"%{letter}" for letter in "aAwdbBmyYHIMSpfjUWcxXGuVzZ"]
+
+
+class ChatError(ValueError):
+    """Messages that a template does not write."""
+
+
+def write_chat(
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    prompt: Messages,
+    completion: Messages,
+    variables: Mapping[str, Any],
+) -> tuple[str, int]:
+    """Returns prompt and completion as one text, and the completion's first character.
+
+    The text is what transformers' `apply_chat_template` writes of all the messages. The
+    completion begins where that and the prompt with its generation prompt part.
+
+    Args:
+        tokenizer: has the special tokens that templates write.
+        template: Jinja source; of several by name, the one that transformers takes.
+        prompt: messages before the completion.
+        completion: messages of the completion.
+        variables: what else the template is given, `tools` and `documents` among it.
+
+    Raises:
+        ChatError: the template refuses the messages.
+    """
+    source = choose_template(template, variables)
+    _warn_of_unused(source, tuple(sorted(variables)))
+
+    def write(messages: Messages, generation_prompt: bool) -> str:
+        try:
+            return tokenizer.apply_chat_template(
+                messages, source, add_generation_prompt=generation_prompt, **variables
+            )
+        except ImportError:
+            raise
+        except Exception as error:  # a template is a program, and may raise anything
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ChatError(
+                f"the chat template refuses this chat: {reason}."
+            ) from error
+
+    whole = write([*prompt, *completion], False)
+    try:
+        before = write(prompt, True)
+    except ChatError:  # it writes no prompts alone
+        return whole, 0
+    return whole, shared_length(before, whole)
+
+
+def shared_length(one: str, other: str) -> int:
+    """Returns how many characters two texts begin with alike."""
+    if other.startswith(one):
+        return len(one)
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), len(other))
+
+
+def as_messages(value: Any, name: str, *, role: str) -> list[Message]:
+    """Returns a text, a message or messages as messages; a text is one of a role.
+
+    A message has a role, and a content that is text or parts of type text, or none beside
+    something else, such as tool calls.
+
+    Raises:
+        ChatError: they are not; or the last one is not of the role, for an assistant.
+    """
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    messages = [value] if isinstance(value, Mapping) else value
+    if not isinstance(messages, Sequence):
+        raise ChatError(
+            f"the {name} must be text or messages of a chat, got "
+            f"{type(value).__name__}."
+        )
+    for message in messages:
+        if not isinstance(message, Mapping) or not _is_message(message):
+            raise ChatError(
+                f"a chat message of the {name} must have a role and a content, text or "
+                f"parts of text, got {message!r:.80}."
+            )
+    if role == "assistant" and (not messages or messages[-1]["role"] != role):
+        last = repr(messages[-1]["role"]) if messages else "no message"
+        raise ChatError(
+            f"the last message of the {name} must be the assistant's, got {last}."
+        )
+    return list(messages)
+
+
+def _is_message(message: Message) -> bool:
+    content = message.get("content")
+    others = (key for key, value in message.items() if value is not None)
+    if not isinstance(message.get("role"), str):
+        return False
+    if content is None:
+        return bool(set(others) - {"role"})
+    parts = [] if isinstance(content, str) else content
+    return isinstance(parts, Sequence) and all(
+        isinstance(part, Mapping) and part.get("type") == "text" for part in parts
+    )
+
+
+@functools.cache
+def _warn_of_unused(source: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not re.search(rf"\b{re.escape(name)}\b", source):
+            warnings.warn(
+                f"the chat template does not use {name!r}, so no score depends on it.",
+                stacklevel=2,
+            )
+
+
+def choose_template(template: ChatTemplate, variables: Mapping[str, Any]) -> str:
+    """Returns the template that transformers takes, where there are several by name.
+
+    Raises:
+        ChatError: there is none by default.
+    """
+    if isinstance(template, str):
+        return template
+    if variables.get("tools") is not None and "tool_use" in template:
+        return template["tool_use"]
+    if "default" not in template:
+        raise ChatError(
+            f"of the chat templates {', '.join(template)} none is called default. "
+            f"Choose one as a file."
+        )
+    return template["default"]
+
+
+def on_date(template: ChatTemplate, date: datetime.date) -> ChatTemplate:
+    """Returns a template to which today is a date, whenever it is written.
+
+    Without this, the function `strftime_now` of templates reads the clock.
+    """
+    if not isinstance(template, str):
+        return {name: str(on_date(one, date)) for name, one in template.items()}
+    if "strftime_now" not in template:
+        return template
+    now = datetime.datetime.combine(date, datetime.time())
+    written = "".join(
+        f".replace({directive!r}, {now.strftime(directive)!r})"
+        for directive in _DIRECTIVES
+    )
+    # The newline goes with the block before it, so what follows begins a line as before.
+    return f"{{% macro strftime_now(format) %}}{{{{ format{written} }}}}{{% endmacro %}}\n{template}"
+
+
+def read_transcript(text: str) -> list[Message]:
+    r"""Returns the messages of a transcript as HH-RLHF writes it.
+
+    Example:
+        >>> read_transcript("\n\nHuman: Hi\n\nAssistant: Hello")[1]
+        {'role': 'assistant', 'content': 'Hello'}
+
+    Raises:
+        ChatError: it does not begin with a turn.
+    """
+    before, *parts = _TURN.split(text)
+    if before.strip() or not parts:
+        raise ChatError(
+            "a text without a prompt, for a model with a chat template, must be a "
+            "transcript whose turns begin with '\\n\\nHuman:' and '\\n\\nAssistant:', got "
+            f"{text!r:.60}. Give the prompt, or score without the template."
+        )
+    return [
+        {"role": _ROLES[role], "content": content.strip()}
+        for role, content in zip(parts[::2], parts[1::2], strict=True)
+    ]

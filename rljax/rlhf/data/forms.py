@@ -1,0 +1,274 @@
+r"""Rows of data sets, as objects by column, and the prompts and completions in them.
+
+    {"prompt": ..., "completion": ...}             text, or messages of a chat
+    {"prompt": ..., "completions": [..., ...]}     several of the same prompt
+    {"prompt": ..., "chosen": ..., "rejected": ...}
+    {"chosen": ..., "rejected": ...}               with the prompt in both
+    {"messages": [..., {"role": "assistant", "content": ...}]}
+    {"conversations": [..., {"from": "gpt", "value": ...}]}
+    {"prompt_ids": [...], "completion_ids": [...]} tokens as they were sampled
+
+Beside these, `system` is the system's message, and `tools`, `documents` and
+`chat_template_kwargs` are for the chat template. A column that is null is not there.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rljax.rlhf.data.chat import ChatError, as_messages, shared_length
+from rljax.rlhf.data.pairs import Example, Message, Pair, TokenPair, Transcript
+
+_TURN = "\n\nAssistant:"
+_ROLES = {
+    "human": "user", "user": "user", "system": "system", "tool": "tool",
+    "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+    "assistant": "assistant", "model": "assistant",
+}  # fmt: skip
+# What is scored, the first that is there; the others may accompany it.
+_FORMS = (
+    ("completion_ids",), ("completions",), ("completion",), ("chosen", "rejected"),
+    ("messages",), ("conversations",),
+)  # fmt: skip
+
+
+class FormError(ValueError):
+    """A row that holds no prompt with a completion, for the reason in the message."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What the columns of a data set are called."""
+
+    prompt: str = "prompt"
+    completion: str = "completion"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    messages: str = "messages"
+
+
+def read_form(
+    row: Mapping[str, Any], columns: Columns | None = None
+) -> dict[str, list[Example]]:
+    """Returns the examples in a row, by column.
+
+    The column is "completion", "completions", "chosen" and "rejected", "messages",
+    "conversations" or "completion_ids", whatever it is called in the row; each has one
+    example but "completions".
+
+    Raises:
+        FormError: it has none of the forms above, or a column that would not be used.
+    """
+    names = dataclasses.asdict(columns or Columns())
+    renamed = {theirs: ours for ours, theirs in names.items()}
+    hidden = set(names) - set(
+        names.values()
+    )  # a column of ours that is called otherwise
+    fields = {
+        renamed.get(name, name): value
+        for name, value in row.items()
+        if value is not None and name not in hidden
+    }
+    form = _choose_form(fields, names, row)
+    try:
+        if form == ("completion_ids",):
+            return {"completion_ids": [_token_pair(fields)]}
+        if form == ("completions",):
+            return {"completions": _completions(fields)}
+        if form == ("chosen", "rejected") and "prompt" not in fields:
+            return _without_prompt(fields)
+        return {name: [_pair(fields, name)] for name in form}
+    except ChatError as error:
+        raise FormError(*error.args) from error
+
+
+def _choose_form(
+    fields: dict[str, Any], names: dict[str, str], row: Mapping[str, Any]
+) -> tuple[str, ...]:
+    found = [form for form in _FORMS if any(name in fields for name in form)]
+    if not found:
+        columns = ", ".join(map(repr, row)) or "no fields"
+        prompt, completion = names["prompt"], names["completion"]
+        raise FormError(
+            f"it needs {prompt!r} and {completion!r}, or {prompt!r}, "
+            f"{names['chosen']!r} and {names['rejected']!r}, or {names['messages']!r}; "
+            f"it has {columns}"
+        )
+    first = found[0]
+    if len(found) > 1 and found[1][0] not in ("messages", "conversations"):
+        both = [next(name for name in form if name in fields) for form in found[:2]]
+        # What was sampled has its ids beside its text.
+        if first != ("completion_ids",) or both[1] != "completion":
+            raise FormError(
+                f"it has both {both[0]!r} and {both[1]!r}; keep what is to be scored"
+            )
+    if missing := [
+        names[name] for name in first if name in names and name not in fields
+    ]:
+        here = names["rejected" if missing[0] == names["chosen"] else "chosen"]
+        raise FormError(f"it has {here!r} but no {missing[0]!r}; it needs both")
+    return first
+
+
+def _token_pair(fields: dict[str, Any]) -> Example:
+    if "prompt_ids" not in fields:
+        raise FormError("it has 'completion_ids' but no 'prompt_ids'")
+    for name in ("prompt_ids", "completion_ids"):
+        ids = fields[name]
+        if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+            raise FormError(f"{name!r} must be a list of token ids, got {kind(ids)}")
+    return TokenPair(fields["prompt_ids"], fields["completion_ids"])
+
+
+def _completions(fields: dict[str, Any]) -> list[Example]:
+    many = fields["completions"]
+    if not isinstance(many, list) or not many:
+        raise FormError(f"'completions' must be a list of them, got {kind(many)}")
+    return [_pair(fields | {"completion": one}, "completion") for one in many]
+
+
+def _without_prompt(fields: dict[str, Any]) -> dict[str, list[Example]]:
+    """Returns the examples of two completions that begin with their prompt."""
+    both = {name: fields[name] for name in ("chosen", "rejected")}
+    if not all(isinstance(text, str) for text in both.values()):
+        return {name: [_pair(fields, name)] for name in both}
+    if fields.get("system") or _variables(fields):
+        raise FormError(
+            "a text with its prompt in it has no place for 'system', 'tools', 'documents' "
+            "or 'chat_template_kwargs'; give messages, or leave them out"
+        )
+    shared = both["chosen"][: shared_length(*both.values())]
+    # The last turn of HH-RLHF, where both have it; else all that they share.
+    turn = shared.rfind(_TURN)
+    start = turn + len(_TURN) if turn >= 0 else len(shared)
+    if turn < 0 and shared.endswith(" "):
+        start -= 1
+    return {name: [Transcript(text, start)] for name, text in both.items()}
+
+
+def _pair(fields: dict[str, Any], name: str) -> Pair:
+    value, prompt = fields[name], fields.get("prompt")
+    if isinstance(value, str) and name not in ("messages", "conversations"):
+        if prompt is None:
+            raise FormError(f"it has {name!r} but no 'prompt'")
+        if isinstance(prompt, str) and "system" not in fields:
+            return Pair(prompt, value, _variables(fields))
+    if name in ("messages", "conversations") and isinstance(value, str):
+        raise FormError(f"{name!r} must be a list of messages, got text")
+    messages = _messages(value, name, "assistant")
+    if prompt is None:
+        if len(messages) < 2:
+            raise FormError(
+                f"{name!r} must be a prompt's messages and an assistant's, got "
+                f"{len(messages)} of them and no 'prompt'"
+            )
+        prompt, after = messages[:-1], messages[-1:]
+    else:
+        prompt, after = _beside(prompt, messages, name)
+    if (system := fields.get("system")) not in (None, ""):
+        prompt = _with_system(system, prompt)
+    return Pair(prompt, after, _variables(fields))
+
+
+def _beside(
+    prompt: Any, messages: list[Message], name: str
+) -> tuple[str | list[Message], list[Message]]:
+    """Returns prompt and completion where the messages may hold the prompt once more."""
+    if prompt == []:
+        raise FormError("'prompt' must have at least one message, got none")
+    before, after = messages[:-1], messages[-1:]
+    if isinstance(prompt, str):
+        repeated = any(
+            one["role"] == "user" and one.get("content") == prompt for one in before
+        )
+        if repeated:
+            return before, after
+        prompt = _messages(prompt, "prompt", "user")
+    else:
+        prompt = _messages(prompt, "prompt", "user")
+        size = len(prompt)
+        if messages[:size] == prompt and len(messages) > size:
+            return prompt, messages[size:]
+        if before and before == prompt[-len(before) :]:
+            return prompt, after
+    if messages[0]["role"] in ("user", "system"):
+        raise FormError(
+            f"beside a 'prompt', {name!r} must be text or the assistant's messages, or "
+            f"hold the prompt as well; got {len(messages)} messages that do not"
+        )
+    return prompt, messages
+
+
+def _messages(value: Any, name: str, role: str) -> list[Message]:
+    """Returns messages with role and content, of those with from and value too."""
+    if isinstance(value, list) and any(
+        isinstance(one, dict) and "from" in one and "role" not in one for one in value
+    ):
+        value = [_renamed(one, name) for one in value]
+    if not isinstance(value, str | list | dict):
+        raise FormError(
+            f"{name!r} must be text or a list of messages, got {kind(value)}"
+        )
+    if value == []:
+        raise FormError(f"{name!r} must have at least one message, got none")
+    messages = as_messages(value, name, role=role)
+    # Arrow writes every key of every message; the template must not see those that are null.
+    return [{k: v for k, v in one.items() if v is not None} for one in messages]
+
+
+def _renamed(message: Any, name: str) -> Message:
+    role = message.get("from") if isinstance(message, dict) else None
+    if role not in _ROLES or not isinstance(message.get("value"), str):
+        raise FormError(
+            f"every message of {name!r} must have a 'value' that is text and a 'from' of "
+            f"{', '.join(_ROLES)}, got {message!r:.60}"
+        )
+    rest = {k: v for k, v in message.items() if k not in ("from", "value")}
+    return {"role": _ROLES[role], "content": message["value"], **rest}
+
+
+def _with_system(system: Any, prompt: str | list[Message]) -> list[Message]:
+    if not isinstance(system, str):
+        raise FormError(f"'system' must be text, got {kind(system)}")
+    messages = as_messages(prompt, "prompt", role="user")
+    message = {"role": "system", "content": system}
+    if messages and messages[0]["role"] == "system":
+        if messages[0] != message:
+            raise FormError("it has a 'system' and another system's message; keep one")
+        return messages
+    return [message, *messages]
+
+
+def _variables(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a row has for the chat template."""
+    found: dict[str, Any] = {}
+    for name in ("tools", "documents"):
+        if (value := fields.get(name)) not in (None, [], ""):
+            found[name] = _list(value, name)
+    more = fields.get("chat_template_kwargs") or {}
+    if not isinstance(more, dict):
+        raise FormError(f"'chat_template_kwargs' must be an object, got {kind(more)}")
+    reserved = {"messages", "add_generation_prompt", "chat_template", "tokenize"}
+    if taken := sorted(reserved & set(more)):
+        raise FormError(f"'chat_template_kwargs' must not have {taken[0]!r}")
+    found |= {key: value for key, value in more.items() if value is not None}
+    return found
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if isinstance(value, str):  # as data sets of tools store them
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise FormError(f"{name!r} must be JSON, got {value!r:.40}") from error
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise FormError(f"{name!r} must be a list of objects, got {kind(value)}")
+    return value
+
+
+def kind(value: Any) -> str:
+    """Returns what a value of JSON is, in words."""
+    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "text"}
+    kinds |= {list: "a list", dict: "an object", type(None): "null"}
+    return kinds[type(value)]

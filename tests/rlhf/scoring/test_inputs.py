@@ -1,0 +1,151 @@
+"""What a file to score may be: each is scored, killed and resumed as JSON lines are."""
+
+import gzip
+import io
+import json
+import sys
+
+import pytest
+from test_score_file import FakeScorer, numbered, put, rows_of, whole, work  # noqa: F401
+
+from rljax.rlhf.scoring.score_file import ScoreFileError
+
+ROWS = [*numbered(8), {"id": 8, "prompt": [{"role": "user", "content": "é"}],
+                       "completion": "c", "messages": None}]  # fmt: skip
+
+
+def as_gzip(path, rows):
+    path = path.with_name("in.jsonl.gz")
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
+
+
+def as_array(path, rows):
+    path = path.with_name("in.json")
+    path.write_text("\n " + json.dumps(rows, indent=1))
+    return path
+
+
+def as_gzipped_array(path, rows):
+    path = path.with_name("in.json.gz")
+    path.write_bytes(gzip.compress(json.dumps(rows).encode()))
+    return path
+
+
+def as_parquet(path, rows):
+    import pyarrow
+    import pyarrow.parquet
+
+    path = path.with_name("in.parquet")
+    chats = [
+        row
+        if isinstance(row["prompt"], list)
+        else row
+        | {"prompt": [{"role": "user", "content": row["prompt"], "name": None}]}
+        for row in rows
+    ]
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(chats), path, row_group_size=4
+    )
+    return path
+
+
+FORMS = [as_gzip, as_array, as_gzipped_array, as_parquet]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("die_at", [1, 2])
+def test_each_form_is_scored_and_resumed_as_lines_are(work, form, die_at):  # noqa: F811
+    rows = ROWS
+    if form is as_parquet:
+        user = [{"role": "user", "content": "p"}]
+        rows = [row | {"prompt": user, "messages": None} for row in ROWS]
+    want = whole(work, rows)
+    work.input = form(work.input, rows)
+    with pytest.raises(KeyboardInterrupt):
+        work(scorer=FakeScorer(die_at=die_at))
+    assert len(rows_of(work.part)) == 3 * die_at
+    scorer = FakeScorer()
+    result = work(scorer=scorer)
+    assert scorer.pairs == 9 - 3 * die_at
+    assert [row["score"] for row in rows_of(work.output)] == [
+        json.loads(line)["score"] for line in want.splitlines()
+    ]
+    assert [row["id"] for row in rows_of(work.output)] == list(range(9))
+    assert work() == result
+
+
+def test_stdin_is_scored_and_resumed(work, monkeypatch):  # noqa: F811
+    want = whole(work, ROWS)
+    data = work.input.read_bytes()
+    work.input.unlink()
+    work.input = type(work.input)("-")
+
+    def give(data):
+        stdin = io.TextIOWrapper(io.BufferedReader(Pipe(data)))
+        monkeypatch.setattr(sys, "stdin", stdin)
+
+    give(data)
+    with pytest.raises(KeyboardInterrupt):
+        work(scorer=FakeScorer(die_at=1))
+    give(data)
+    work()
+    assert work.output.read_bytes() == want
+    give(gzip.compress(data))
+    assert work()["rows"] == len(ROWS)
+    give(data[:-30])
+    with pytest.raises(ScoreFileError, match="other lines than it was scored from"):
+        work()
+
+
+class Pipe(io.RawIOBase):
+    """What cannot be sought in, as stdin of a pipe."""
+
+    def __init__(self, data):
+        self._file = io.BytesIO(data)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        return self._file.readinto(buffer)
+
+
+def test_values_that_json_lacks_are_written_as_it_can(work):  # noqa: F811
+    import datetime
+
+    import pyarrow
+    import pyarrow.parquet
+
+    day = datetime.date(2026, 11, 26)
+    rows = [{"prompt": "p", "completion": "c", "x": float("nan"), "day": day}]
+    work.input = work.input.with_name("in.parquet")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), work.input)
+    work()
+    (row,) = rows_of(work.output)
+    assert (row["x"], row["day"]) == (None, "2026-11-26")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("in.jsonl.gz", gzip.compress(b'{"prompt": "p", "completion": "c"}\n' * 99)[:-20],
+         "is damaged"),
+        ("in.jsonl.gz", b"\x1f\x8b8888888888", "is damaged"),
+        ("in.json", b'[{"prompt": "p"', "begins like a JSON array and is none"),
+        ("in.parquet", b"PAR1 and no more", "begins like a Parquet file and is none"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_refused_in_words(work, name, data, message):  # noqa: F811
+    work.input = work.input.with_name(name)
+    work.input.write_bytes(data)
+    with pytest.raises(ScoreFileError, match=message):
+        work(error_rows=True)
+
+
+def test_json_lines_may_be_called_json(work):  # noqa: F811
+    want = whole(work, ROWS)
+    work.input = put(work.input.with_name("in.json"), ROWS)
+    work()
+    assert work.output.read_bytes() == want
