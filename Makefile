@@ -5,6 +5,7 @@ PYTHON ?= python3
 PIP := .venv/bin/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 
 PEERS := sb3 gymnax rejax transformers
+PEER_TESTS := tests/test_peers.py tests/test_peers_scoring.py tests/rlhf/models/test_config_fields.py
 
 .PHONY: run test test-x64 test-slow test-browser peers test-peers bench check clean
 .DELETE_ON_ERROR:
@@ -34,7 +35,7 @@ peers: $(PEERS:%=.peers/%/installed)  ## environments with other libraries, to c
 
 test-peers: peers  ## the tests beside those libraries: minutes
 	for peer in $(PEERS); do \
-	  .peers/$$peer/bin/python -m pytest -m peers -k test_$$peer tests/test_peers.py || exit 1; done
+	  .peers/$$peer/bin/python -m pytest -m peers -k test_$$peer $(PEER_TESTS) || exit 1; done
 
 bench: .venv/test-installed peers  ## all benchmarks of control, into experiments/results: minutes
 	.venv/bin/python experiments/benchmarks/bench.py

@@ -44,9 +44,10 @@ SMALL = TransformerConfig(
     head_dim=16,
     max_length=512,
 )
-WORDS = (
-    "the a room is warm cold heater on off now then target degree and not very".split()
-)
+WORDS = [
+    "the", "a", "room", "is", "warm", "cold", "heater", "on", "off", "now", "then",
+    "target", "degree", "and", "not", "very",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

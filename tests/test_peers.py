@@ -146,7 +146,9 @@ def assert_gymnax_steps_as_we_do():
         np.testing.assert_array_equal(ours.reward, reward)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "llama3", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "family", ["gemma2", "gpt2", "llama", "llama3", "mistral", "qwen2", "qwen3"]
+)
 def test_transformers_reads_what_we_write(family, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification

@@ -7,6 +7,9 @@ and what lies below it; `sweeps` and the packages for control never import this 
 from rljax.rlhf.data import (
     ByteTokenizer,
     EncodingConfig,
+    Pair,
+    TokenPair,
+    Transcript,
     encode_pair,
     encoding_config,
     load_tokenizer,
@@ -24,8 +27,8 @@ from rljax.rlhf.models import (
 from rljax.rlhf.scoring import Scorer
 
 __all__ = [
-    "ByteTokenizer", "EncodingConfig", "RewardModel", "Rope", "Scorer",
-    "Transformer", "TransformerConfig", "encode_pair", "encoding_config",
+    "ByteTokenizer", "EncodingConfig", "Pair", "RewardModel", "Rope", "Scorer",
+    "TokenPair", "Transcript", "Transformer", "TransformerConfig", "encode_pair", "encoding_config",
     "load_language_model", "load_reward_model", "load_tokenizer",
     "save_language_model", "save_reward_model",
 ]  # fmt: skip

@@ -1,9 +1,10 @@
-"""Writes the golden models beside this file: `python make_pretrained.py`.
+"""Writes the golden models beside this file: `python make_pretrained.py [FAMILY ...]`.
 
 Needs torch and transformers, which the tests do not.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from safetensors.numpy import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    Gemma2Config,
     GPT2Config,
     LlamaConfig,
+    MistralConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -47,6 +50,13 @@ CONFIGS = {
         vocab_size=24, n_embd=16, n_layer=2, n_head=4, n_positions=40, n_inner=24,
         initializer_range=0.3, pad_token_id=0,
     ),
+    # Windows that are shorter than the rows, and bounds that are felt.
+    "mistral": MistralConfig(**SHAPE, sliding_window=8, head_dim=8),
+    "gemma2": Gemma2Config(
+        **SHAPE | {"num_hidden_layers": 3}, head_dim=8, sliding_window=8,
+        query_pre_attn_scalar=24, attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+    ),
 }  # fmt: skip
 
 
@@ -57,6 +67,9 @@ def main():
             "lm": AutoModelForCausalLM,
             "reward": AutoModelForSequenceClassification,
         }.items():
+            ids = rng.integers(1, 24, (3, 33))
+            if name not in (sys.argv[1:] or CONFIGS):
+                continue
             torch.manual_seed(0)
             config.num_labels = 1
             model = auto.from_config(config).eval().float()
@@ -70,8 +83,9 @@ def main():
             half = {k: v.astype(np.float16) for k, v in load_file(file).items()}
             save_file(half, file, metadata={"format": "pt"})
             (folder / "generation_config.json").unlink(missing_ok=True)
-            model = auto.from_pretrained(folder, dtype=torch.float32).eval()
-            ids = rng.integers(1, 24, (3, 33))
+            model = auto.from_pretrained(
+                folder, dtype=torch.float32, attn_implementation="eager"
+            ).eval()
             lengths = [33, 20, 1]
             with torch.inference_mode():
                 if kind == "lm":

@@ -142,8 +142,8 @@ def _without_prompt(fields: dict[str, Any]) -> dict[str, list[Example]]:
     # The last turn of HH-RLHF, where both have it; else all that they share.
     turn = shared.rfind(_TURN)
     start = turn + len(_TURN) if turn >= 0 else len(shared)
-    if turn < 0 and shared.endswith(" "):
-        start -= 1
+    if turn < 0 and (shared.endswith(" ") or shared in both.values()):
+        start = max(shared.rfind(" "), 0)  # so that neither completion is empty
     return {name: [Transcript(text, start)] for name, text in both.items()}
 
 

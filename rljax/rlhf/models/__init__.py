@@ -16,12 +16,8 @@ from rljax.rlhf.models.reward_model import (
     keep_first_layers,
     stack_ensemble,
 )
-from rljax.rlhf.models.transformer import (
-    KeyValues,
-    Rope,
-    Transformer,
-    TransformerConfig,
-)
+from rljax.rlhf.models.rope import Rope
+from rljax.rlhf.models.transformer import KeyValues, Transformer, TransformerConfig
 
 __all__ = [
     "KeyValues", "PretrainedError", "RewardModel", "Rope", "Transformer",

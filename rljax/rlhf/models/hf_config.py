@@ -1,119 +1,15 @@
-"""A `config.json` of transformers and our `TransformerConfig`: one table a family."""
+"""A `config.json` of transformers and our `TransformerConfig`, read and written."""
 
-import operator
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
+import json
+from typing import Any
 
+import jax.numpy as jnp
+
+from rljax.rlhf.models.hf_families import FAMILIES, ONLY, REMEDIES, SECOND_NAMES, Family
 from rljax.rlhf.models.hf_files import PretrainedError
-from rljax.rlhf.models.transformer import Rope, TransformerConfig
-
-
-class _Field(NamedTuple):
-    """A field of `config.json` and those of `TransformerConfig` that it sets.
-
-    Without any of ours it is only written, as `default`. That is a value, whose type
-    converts what is there; or a function of our fields so far, for a field that is
-    missing or null; or `...` for a field that must be there.
-    """
-
-    theirs: str
-    ours: tuple[str, ...]
-    default: Any = ...
-
-
-class _Family(NamedTuple):
-    """How a family of models is written down: the fields, in order.
-
-    Attributes:
-        name: the first part of the classes' names.
-        language_model: the rest of the name of the class of language models.
-        constants: our fields that no model varies, or functions of those that were read.
-        required: fields of theirs with the only value that we compute, and the default.
-        refused: fields that must not all be true, and the error's message.
-    """
-
-    name: str
-    language_model: str
-    fields: tuple[_Field, ...]
-    constants: dict[str, Any]
-    required: dict[str, str]
-    refused: tuple[tuple[tuple[str, ...], str], ...]
-
-
-def _llama(name: str, *biases: _Field, head_dim: Callable, **constants: Any) -> _Family:
-    fields = (
-        _Field("vocab_size", ("vocab_size",)),
-        _Field("hidden_size", ("hidden_size",)),
-        _Field("intermediate_size", ("intermediate_size",)),
-        _Field("num_hidden_layers", ("num_layers",)),
-        _Field("num_attention_heads", ("num_heads",)),
-        _Field("num_key_value_heads", ("num_kv_heads",), _num_heads),
-        _Field("head_dim", ("head_dim",), head_dim),
-        _Field("max_position_embeddings", ("max_length",)),
-        _Field("rms_norm_eps", ("norm_eps",), 1e-6),
-        *biases,
-        _Field("mlp_bias", ("mlp_bias",), False),
-        _Field("tie_word_embeddings", ("tie_embeddings",), False),
-    )
-    sliding = ("use_sliding_window", "sliding_window")
-    refused = ((sliding, "sliding-window attention is not supported"),)
-    required = {"hidden_act": "silu"}
-    return _Family(name, "ForCausalLM", fields, constants, required, refused)
-
-
-_num_heads = operator.itemgetter("num_heads")
-
-
-def _quotient(ours: dict[str, Any]) -> int:
-    return ours["hidden_size"] // ours["num_heads"]
-
-
-_BIASES = _Field("attention_bias", ("qkv_bias", "out_bias"), False)
-_FAMILIES = {
-    "llama": _llama("Llama", _BIASES, head_dim=_quotient),
-    "qwen2": _llama(
-        "Qwen2", _Field("attention_bias", (), False), head_dim=_quotient, qkv_bias=True
-    ),
-    # Its default is not the quotient.
-    "qwen3": _llama("Qwen3", _BIASES, head_dim=lambda ours: 128, qk_norm=True),
-    "gpt2": _Family(
-        "GPT2",
-        "LMHeadModel",
-        (
-            _Field("vocab_size", ("vocab_size",)),
-            _Field("n_embd", ("hidden_size",)),
-            _Field(
-                "n_inner", ("intermediate_size",), lambda ours: 4 * ours["hidden_size"]
-            ),
-            _Field("n_layer", ("num_layers",)),
-            _Field("n_head", ("num_heads",)),
-            _Field("n_positions", ("max_length",)),
-            _Field("layer_norm_epsilon", ("norm_eps",), 1e-5),
-            _Field("tie_word_embeddings", ("tie_embeddings",), True),
-        ),
-        {
-            "num_kv_heads": _num_heads,
-            "head_dim": _quotient,
-            "rope": None,
-            "layer_norm": True,
-            "gated_mlp": False,
-        }
-        | dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), True),
-        {"activation_function": "gelu_new"},
-        tuple(
-            ((name,), f"{name} is not supported")
-            for name in ("scale_attn_by_inverse_layer_idx", "add_cross_attention")
-        ),
-    ),
-}
-
-# Llama 3.1's stretched positions: ours, theirs, the type.
-_STRETCHED = (
-    ("factor", "factor", float),
-    ("low_freq_factor", "low_freq_factor", float),
-    ("high_freq_factor", "high_freq_factor", float),
-    ("original_max_length", "original_max_position_embeddings", int),
-)
+from rljax.rlhf.models.hf_positions import read_rope, write_rope
+from rljax.rlhf.models.transformer import TransformerConfig
 
 
 def read_config(raw: dict[str, Any], path: Any) -> TransformerConfig:
@@ -122,13 +18,9 @@ def read_config(raw: dict[str, Any], path: Any) -> TransformerConfig:
     Raises:
         PretrainedError: it describes no model that we compute; the message has `path`.
     """
-    kind: Any = raw.get("model_type")
-    if kind not in list(_FAMILIES):
-        raise PretrainedError(
-            f"model_type in {path} must be one of {', '.join(_FAMILIES)}, got {kind!r}."
-        )
+    kind = _model_type(raw, path)
     try:
-        return TransformerConfig(**_read_fields(raw, _FAMILIES[kind]))
+        return TransformerConfig(**_read_fields(raw, FAMILIES[kind]))
     except KeyError as error:
         raise PretrainedError(
             f"{path} has no {error.args[0]}, which a {kind} needs."
@@ -137,67 +29,115 @@ def read_config(raw: dict[str, Any], path: Any) -> TransformerConfig:
         raise PretrainedError(f"{path}: {error}") from error
 
 
+def read_pad_id(raw: dict[str, Any], path: Any) -> int | None:
+    """Returns the id that transformers takes for padding, None if it takes none.
+
+    Raises:
+        PretrainedError: it is no whole number; the message has `path`.
+    """
+    pad_id = raw.get("pad_token_id", FAMILIES[_model_type(raw, path)].pad_id)
+    if pad_id is None:
+        return None
+    if type(pad_id) is not int:
+        raise PretrainedError(
+            f"pad_token_id in {path} must be a token's id or null, got {pad_id!r}."
+        )
+    return pad_id if pad_id >= 0 else None  # no token has such an id
+
+
 def write_config(config: TransformerConfig, *, is_reward_model: bool) -> dict[str, Any]:
-    """Returns the `config.json` of a shape, as both transformers 4 and 5 read it."""
-    if config.rope is None:
-        kind = "gpt2"
-    elif config.qk_norm:
-        kind = "qwen3"
-    else:
-        kind = "qwen2" if config.qkv_bias and not config.out_bias else "llama"
-    family = _FAMILIES[kind]
-    head = "ForSequenceClassification" if is_reward_model else family.language_model
-    raw = {
-        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")),
-        "torch_dtype": "float32",
-        "model_type": kind,
-        "architectures": [family.name + head],
-    }
-    for theirs, ours, default in family.fields:
-        values = [getattr(config, name) for name in ours] or [default]
-        raw[theirs] = values[0] if len(values) == 1 else all(values)
-    return raw | (_write_rope(config.rope) if config.rope else {})
+    """Returns the `config.json` of a shape, as both transformers 4 and 5 read it.
+
+    It is the first family's that computes this shape: a Mistral without windows is
+    written as the Llama that it is.
+
+    Raises:
+        PretrainedError: no family computes it.
+    """
+    for kind, family in FAMILIES.items():
+        if (config.rope is None) != ("rope" in family.constants):
+            continue
+        raw = _write_fields(config, family)
+        head = "ForSequenceClassification" if is_reward_model else family.language_model
+        raw |= {"model_type": kind, "architectures": [family.name + head]}
+        try:
+            again = read_config(raw, "config.json")
+        except PretrainedError:
+            continue
+        if _resolved(again) == _resolved(config):
+            return raw
+    raise PretrainedError(
+        f"transformers has no model of this shape: {config}. Write it by `save`, in a "
+        f"format of our own."
+    )
 
 
-def _read_fields(raw: dict[str, Any], family: _Family) -> dict[str, Any]:
-    for name, value in family.required.items():
-        if raw.get(name, value) != value:
-            raise ValueError(f"{name} must be {value}, got {raw[name]!r}")
-    for names, message in family.refused:
-        if all(raw.get(name) for name in names):
-            raise ValueError(message)
+def _model_type(raw: dict[str, Any], path: Any) -> str:
+    kind: Any = raw.get("model_type")
+    if kind not in list(FAMILIES):
+        raise PretrainedError(
+            f"model_type in {path} must be one of {', '.join(FAMILIES)}, got {kind!r}."
+        )
+    return kind
+
+
+def _read_fields(raw: dict[str, Any], family: Family) -> dict[str, Any]:
+    for name, values in (ONLY | family.only).items():
+        if name in raw and raw[name] not in values:
+            given = json.dumps(raw[name])
+            given = given if len(given) < 80 else given[:80] + "..."
+            raise ValueError(
+                f"{name} must be {json.dumps(values[0])}, got {given}. "
+                f"{REMEDIES.get(name, 'Such a model is not supported.')}"
+            )
     ours: dict[str, Any] = {}
-    for theirs, names, default in family.fields:
-        if default is ...:
-            value = raw[theirs]
-        elif callable(default):
-            value = raw.get(theirs) or default(ours)
-        else:
-            value = type(default)(raw.get(theirs, default))
-        ours |= dict.fromkeys(names, value)
+    for field in family.fields:
+        value = raw[field.theirs] if field.absent is ... else raw.get(field.theirs, ...)
+        if value is ...:
+            value = field.absent
+        elif value is None and field.null is not ...:
+            value = field.null
+        value = value(ours) if callable(value) else value
+        ours |= dict.fromkeys(field.ours, field.kind.read(field.theirs, value))
     for name, value in family.constants.items():
         ours[name] = value(ours) if callable(value) else value
-    return ours if "rope" in ours else ours | {"rope": _read_rope(raw)}
+    if ours["activation"] == ("silu" if ours.get("gated_mlp", True) else "gelu_tanh"):
+        ours["activation"] = None
+    if "rope" not in ours:
+        ours["rope"] = read_rope(raw, ours["max_length"])
+    else:
+        for name, first in SECOND_NAMES.items():
+            if raw.get(name, raw[first]) != raw[first]:
+                raise ValueError(f"{name} must be {first}, {raw[first]}: {raw[name]}")
+    return ours | {"windows": family.windows.read(raw, ours["num_layers"])}
 
 
-def _read_rope(raw: dict[str, Any]) -> Rope:
-    # transformers 5 writes rope_parameters; before, rope_theta and rope_scaling.
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    theta = float(rope.get("rope_theta") or raw.get("rope_theta") or 10_000.0)
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind == "default":
-        return Rope(theta=theta)
-    if kind != "llama3":
-        raise ValueError(f"rope_type must be default or llama3, got {kind!r}")
-    read: Any = {ours: kind(rope[theirs]) for ours, theirs, kind in _STRETCHED}
-    return Rope(theta=theta, **read)
+def _write_fields(config: TransformerConfig, family: Family) -> dict[str, Any]:
+    raw: dict[str, Any] = dict.fromkeys(
+        ("pad_token_id", "bos_token_id", "eos_token_id")
+    )
+    raw["torch_dtype"] = "float32"
+    whole = _resolved(config)[0]
+    for field in family.fields:
+        values = [getattr(whole, name) for name in field.ours]
+        value = values[0] if len(values) == 1 else all(values)
+        raw[field.theirs] = field.kind.write(value)
+    raw |= family.windows.write(config.windows, config.num_layers)
+    return raw | (write_rope(config.rope) if config.rope else {})
 
 
-def _write_rope(rope: Rope) -> dict[str, Any]:
-    new: dict[str, Any] = {"rope_type": "default", "rope_theta": rope.theta}
-    old: dict[str, Any] = {"rope_theta": rope.theta, "rope_scaling": None}
-    if rope.factor != 1.0:
-        new["rope_type"] = "llama3"
-        new |= {theirs: getattr(rope, ours) for ours, theirs, _ in _STRETCHED}
-        old["rope_scaling"] = new
-    return {"rope_parameters": new} | old
+def _resolved(config: TransformerConfig) -> tuple[TransformerConfig, Any]:
+    """Returns what a shape computes: no None that stands for a value, and the waves."""
+    usual: Any = "silu" if config.gated_mlp else "gelu_tanh"
+    whole = dataclasses.replace(
+        config,
+        rope=None,
+        dtype=jnp.float32,
+        windows=config.windows or (0,) * config.num_layers,
+        activation=config.activation or usual,
+        attention_scale=config.attention_scale or config.head_dim**-0.5,
+    )
+    if config.rope is None:
+        return whole, None
+    waves = config.rope.frequencies(config.head_dim).tolist()
+    return whole, (waves, config.rope.attention_factor)

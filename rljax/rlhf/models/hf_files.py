@@ -2,7 +2,9 @@
 
 import functools
 import json
+import math
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from rljax.training.files import (
     sync,
     write_atomically,
 )
+
+# Pickles that a trainer leaves beside a model.
+_OF_TRAINING = ("training_args", "optimizer", "scheduler", "rng_state")
 
 
 class PretrainedError(FolderError):
@@ -34,6 +39,68 @@ def read_object(path: Path) -> dict[str, Any]:
             f"{path} is missing. Give the folder of a model as transformers saves it."
         )
     return json_object(path, PretrainedError)
+
+
+def typed(name: str, value: Any, kind: type) -> Any:
+    """Returns a value of JSON that is a bool, an int, or a float that may look whole.
+
+    Raises:
+        ValueError: it is none; the message has the name.
+    """
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if kind is not float and type(value) is kind:
+        return value
+    words = {bool: "true or false", int: "a whole number", float: "a number"}
+    raise ValueError(f"{name} must be {words[kind]}, got {value!r}")
+
+
+def check_is_model(folder: Path, auto_class: str) -> None:
+    """Raises a `PretrainedError` with a remedy where others keep what we do not read.
+
+    That is an adapter of a model, or weights in other files than safetensors.
+    `auto_class` is transformers' class for what is wanted.
+    """
+    if (folder / "adapter_config.json").exists() or (
+        folder / "adapter_model.safetensors"
+    ).exists():
+        base = "unknown"
+        if (path := inside(folder, "adapter_config.json")).exists():
+            base = read_object(path).get("base_model_name_or_path") or base
+        raise PretrainedError(
+            f"{folder} holds an adapter of the model {base}, no model. Merge the two: "
+            + _command(
+                f"peft import AutoPeft{auto_class}", folder, "merge_and_unload()"
+            )
+        )
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = [
+        path for suffix in ("bin", "pt", "pth") for path in folder.glob(f"*.{suffix}")
+    ]
+    if names := sorted(p.name for p in pickles if not p.name.startswith(_OF_TRAINING)):
+        raise PretrainedError(
+            f"{folder} has its weights in {names[0]}, a pickle, which could run "
+            f"any code: only safetensors are read. Convert it: "
+            + _command(f"transformers import Auto{auto_class}", folder)
+        )
+    if found := sorted(folder.glob("*.gguf")):
+        raise PretrainedError(
+            f"{folder} has its weights in {found[0].name}: only safetensors are read. "
+            f"Give the folder of the model that it was made of."
+        )
+
+
+def _command(origin: str, folder: Path, *calls: str) -> str:
+    # peft has no other way to learn that the base model is to have one score.
+    one = (
+        ", num_labels=1"
+        if origin.endswith("PeftModelForSequenceClassification")
+        else ""
+    )
+    load = f"M.from_pretrained('{folder}'{one})"
+    chain = ".".join([load, *calls, "save_pretrained('NEW')"])
+    return f'python -c "from {origin} as M; {chain}"; then copy the tokenizer to NEW.'
 
 
 def read_tensors(folder: Path) -> dict[str, Callable[[], np.ndarray]]:
@@ -61,8 +128,9 @@ def read_tensors(folder: Path) -> dict[str, Callable[[], np.ndarray]]:
                 raise PretrainedError(f"{folder} has {name} in two files.")
             readers[name] = functools.partial(_finite, file, name, folder)
     if missing := sorted(set(places) - set(readers)):
-        raise PretrainedError(
-            f"{index} names {missing[0]}, which its file does not hold."
+        warn(
+            f"{index} names {some(missing)}, which its file does not hold: harmless, "
+            f"since what the model needs is looked for in the files."
         )
     return readers
 
@@ -95,11 +163,20 @@ def check_all_used(tensors: dict[str, Any], folder: Path) -> None:
     buffers = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
     left = sorted(name for name in tensors if not name.endswith(buffers))
     if left:
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
         raise PretrainedError(
-            f"{folder} has weights that its config.json has no place for: "
-            f"{', '.join(left[:3])}{more}."
+            f"{folder} has weights that its config.json has no place for: {some(left)}."
         )
+
+
+def some(names: list[str]) -> str:
+    """Returns the first three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def warn(message: str) -> None:
+    """Warns of what is passed over in a folder that is read."""
+    warnings.warn(message, UserWarning, stacklevel=2)
 
 
 def _open(path: Path) -> Any:

@@ -5,136 +5,93 @@ no pickle, no code.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rljax.rlhf.models.hf_config import read_config, write_config
+from rljax.rlhf.models.hf_config import read_config, read_pad_id, write_config
 from rljax.rlhf.models.hf_files import (
     PretrainedError,
     check_all_used,
+    check_is_model,
     read_object,
     read_tensors,
+    warn,
     write_folder,
 )
+from rljax.rlhf.models.hf_heads import PREFIXES, read_head
+from rljax.rlhf.models.hf_names import Weight, names_of
 from rljax.rlhf.models.reward_model import RewardModel
-from rljax.rlhf.models.transformer import Rope, Transformer, TransformerConfig
+from rljax.rlhf.models.rope import Rope
+from rljax.rlhf.models.transformer import Transformer, TransformerConfig
 from rljax.training.files import inside
 
 RLJAX_FORMAT = "rljax.json"
-
-
-class _Weight(NamedTuple):
-    """The path of a parameter, stacked in `layers`, and its tensor's name with `{}` there.
-
-    Where `transposed`, theirs is `[outputs, inputs]`; a vector is the same. `part` is
-    which third of theirs it is (GPT-2 joins queries, keys and values).
-    """
-
-    ours: str
-    theirs: str
-    transposed: bool = False
-    part: int | None = None
-
-    def tensors(self, num_layers: int) -> list[tuple[str, Any]]:
-        """Returns each tensor's name, and the index of its place in our parameter."""
-        if self.ours.startswith("layers/"):
-            return [(self.theirs.format(i), i) for i in range(num_layers)]
-        return [(self.theirs, ...)]
-
-
-def _blocks(prefix: str, parts: dict[str, str], transposed: bool) -> list[_Weight]:
-    """Returns the rows of each part of a block: its weight, then its bias."""
-    return [
-        _Weight(
-            f"layers/{ours}/{leaf}",
-            f"{prefix}.{{}}.{theirs}.{'bias' if leaf == 'bias' else 'weight'}",
-            transposed,
-            "qkv".index(ours) if theirs == "attn.c_attn" else None,
-        )
-        for ours, theirs in parts.items()
-        for leaf in ("scale" if ours.endswith("norm") else "kernel", "bias")
-    ]
-
-
-# Rows that a model has no parameter for (biases, norms, a tied head) are passed over.
-_HEAD = _Weight("lm_head/kernel", "lm_head.weight", transposed=True)
-_LLAMA = [
-    _HEAD,
-    _Weight("embed/embedding", "model.embed_tokens.weight"),
-    _Weight("norm/scale", "model.norm.weight"),
-    *_blocks(
-        "model.layers",
-        {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-        | {name: f"self_attn.{name}" for name in ("q_norm", "k_norm")}
-        | {name: f"self_attn.{name}_proj" for name in "qkvo"}
-        | {name: f"mlp.{name}_proj" for name in ("gate", "up", "down")},
-        transposed=True,
-    ),
-]
-# Conv1D keeps [inputs, outputs], so nothing is transposed but the head.
-_GPT2 = [
-    _HEAD,
-    _Weight("embed/embedding", "transformer.wte.weight"),
-    _Weight("position_embed/embedding", "transformer.wpe.weight"),
-    _Weight("norm/scale", "transformer.ln_f.weight"),
-    _Weight("norm/bias", "transformer.ln_f.bias"),
-    *_blocks(
-        "transformer.h",
-        {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
-        | {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
-        | dict.fromkeys("qkv", "attn.c_attn"),
-        transposed=False,
-    ),
-]
+_BY_TOKEN = ("embed/embedding", "lm_head/kernel")  # a row for each
 
 
 def load_language_model(folder: Path | str) -> tuple[Transformer, Any]:
     """Returns the module and the float32 variables of a `*ForCausalLM` folder.
 
+    Warns of what it passes over, and why that is harmless.
+
     Raises:
         PretrainedError: the folder does not hold such a model, whole and finite.
     """
     folder = Path(folder)
-    _, config, tensors = _read_folder(folder)
+    _, config, tensors = _read_folder(folder, "ModelForCausalLM")
     params = _from_tensors(config, tensors, folder, head=True)
     check_all_used(tensors, folder)
     return Transformer(config), {"params": params}
 
 
-def load_reward_model(folder: Path | str) -> tuple[RewardModel, Any]:
+def load_reward_model(
+    folder: Path | str, *, label: str | int | None = None
+) -> tuple[RewardModel, Any]:
     """Returns the module and the float32 variables of a reward model.
 
-    The folder is a `*ForSequenceClassification`, or one of `save`.
+    The folder is a `*ForSequenceClassification`, a language model with another head that
+    `hf_heads` lists, or one of `save`. Warns of what it passes over, and why that is
+    harmless.
+
+    Args:
+        folder: the model's.
+        label: which score, where a model has several: a name of `id2label` in
+            `config.json`, or an index.
 
     Raises:
         PretrainedError: the folder does not hold such a model, whole and finite.
     """
     folder = Path(folder)
     if inside(folder, RLJAX_FORMAT).exists():
+        if label is not None:
+            raise PretrainedError(
+                f"label must be None for {folder}, which `save` wrote with one score, "
+                f"got {label!r}."
+            )
         return _load_rljax_format(folder)
-    raw, config, tensors = _read_folder(folder)
-    if "score.weight" not in tensors:
-        kind = ", ".join(raw.get("architectures") or ["unknown"])
-        raise PretrainedError(
-            f"{folder} holds no reward model: it has no score.weight (architecture: "
-            f"{kind}). Give a folder of a *ForSequenceClassification model."
-        )
-    head = tensors.pop("score.weight")()
-    if head.shape != (1, config.hidden_size):
-        raise PretrainedError(
-            f"score.weight in {folder} must be [1, {config.hidden_size}], one score for "
-            f"a text, got {list(head.shape)}. Give a model with num_labels 1."
+    raw, config, tensors = _read_folder(folder, "ModelForSequenceClassification")
+    head = read_head(tensors, raw, config.hidden_size, folder, label)
+    if tensors.pop("lm_head.weight", None):
+        warn(
+            f"{folder} has lm_head.weight beside the reward model's head: harmless, "
+            f"since a score needs no logits."
         )
     trunk = _from_tensors(config, tensors, folder, head=False)
     check_all_used(tensors, folder)
-    params = {"trunk": trunk, "head": {"kernel": jnp.asarray(head.T)}}
+    module = RewardModel(
+        config,
+        use_bias=head.use_bias,
+        head_hidden=head.hidden,
+        pad_id=read_pad_id(raw, folder / "config.json"),
+    )
     scale = {"mean": jnp.float32(0.0), "std": jnp.float32(1.0)}
-    return RewardModel(config), {"params": params, "scale": scale}
+    return module, {"params": {"trunk": trunk} | head.params, "scale": scale}
 
 
 def save_language_model(
@@ -156,6 +113,8 @@ def save_reward_model(folder: Path | str, module: RewardModel, variables: Any) -
     reason = None
     if module.use_bias:
         reason = "its head has a bias"
+    elif module.head_hidden is not None:
+        reason = "its head has two layers"
     elif np.ndim(scale["mean"]):
         reason = "it is an ensemble"
     elif scale["mean"] != 0.0 or scale["std"] != 1.0:
@@ -168,9 +127,8 @@ def save_reward_model(folder: Path | str, module: RewardModel, variables: Any) -
     tensors = _to_tensors(module.config, params["trunk"], head=False)
     tensors["score.weight"] = np.asarray(params["head"]["kernel"]).T
     config = write_config(module.config, is_reward_model=True)
-    # So that no id is taken for padding where transformers looks for a row's end.
-    labels = {"num_labels": 1, "id2label": {"0": "score"}, "label2id": {"score": 0}}
-    write_folder(Path(folder), config | labels, tensors)
+    config |= {"num_labels": 1, "id2label": {"0": "score"}, "label2id": {"score": 0}}
+    write_folder(Path(folder), config | {"pad_token_id": module.pad_id}, tensors)
 
 
 def save(folder: Path | str, module: RewardModel, variables: Any) -> None:
@@ -182,7 +140,13 @@ def save(folder: Path | str, module: RewardModel, variables: Any) -> None:
     config["dtype"] = jnp.dtype(module.config.dtype).name
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     tensors = {_path_name(path): np.asarray(leaf) for path, leaf in leaves}
-    description = {"format": 1, "use_bias": module.use_bias, "config": config}
+    description = {
+        "format": 1,
+        "use_bias": module.use_bias,
+        "head_hidden": module.head_hidden,
+        "pad_id": module.pad_id,
+        "config": config,
+    }
     write_folder(Path(folder), description, tensors, config_name=RLJAX_FORMAT)
 
 
@@ -195,8 +159,12 @@ def _load_rljax_format(folder: Path) -> tuple[RewardModel, Any]:
         config = dict(description["config"])
         config["dtype"] = jnp.dtype(config["dtype"]).type
         config["rope"] = config["rope"] and Rope(**config["rope"])
+        config["windows"] = tuple(config.get("windows", ()))
         module = RewardModel(
-            TransformerConfig(**config), use_bias=description["use_bias"]
+            TransformerConfig(**config),
+            use_bias=description["use_bias"],
+            head_hidden=description.get("head_hidden"),
+            pad_id=description.get("pad_id"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PretrainedError(
@@ -238,14 +206,22 @@ def _path_name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _read_folder(folder: Path) -> tuple[dict[str, Any], TransformerConfig, Any]:
+def _read_folder(
+    folder: Path, auto_class: str
+) -> tuple[dict[str, Any], TransformerConfig, Any]:
     """Returns `config.json`, the shape that it describes, and readers of the tensors."""
+    check_is_model(folder, auto_class)
     path = folder / "config.json"
     raw = read_object(inside(folder, "config.json"))
     config, tensors = read_config(raw, path), read_tensors(folder)
+    # As TRL writes a model that it wraps.
+    tensors = {
+        name.removeprefix("pretrained_model."): reader
+        for name, reader in tensors.items()
+    }
     prefix = "transformer." if config.rope is None else "model."
     if not any(name.startswith(prefix) for name in tensors):  # a bare trunk's folder
-        known = (prefix, "lm_head.", "score.")
+        known = (prefix, "lm_head.", *PREFIXES)
         tensors = {
             name if name.startswith(known) else prefix + name: reader
             for name, reader in tensors.items()
@@ -253,16 +229,16 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], TransformerConfig, Any]:
     return raw, config, tensors
 
 
-def _weights(config: TransformerConfig, head: bool) -> dict[_Weight, tuple[int, ...]]:
-    """Returns the rows of the family's table that a shape has, and their shapes."""
+@functools.lru_cache(maxsize=8)
+def _weights(config: TransformerConfig, head: bool) -> dict[Weight, tuple[int, ...]]:
+    """Returns the rows of a family that a shape has parameters for, and their shapes."""
     method = Transformer.logits if head else None
     ids = jnp.zeros((1, 1), jnp.int32)
     shapes = jax.eval_shape(
         lambda: Transformer(config).init(jax.random.key(0), ids, method=method)
     )
     flat = flatten_dict(shapes["params"], sep="/")
-    table = _GPT2 if config.rope is None else _LLAMA
-    return {row: flat[row.ours].shape for row in table if row.ours in flat}
+    return {row: flat[row.ours].shape for row in names_of(config) if row.ours in flat}
 
 
 def _from_tensors(
@@ -273,12 +249,17 @@ def _from_tensors(
     head: bool,
 ) -> Any:
     """Returns parameters; the tensors that were used are taken out of `tensors`."""
-    params, used = {}, {"lm_head.weight"} if config.tie_embeddings else set()
+    params, used = {}, set()
+    if config.tie_embeddings and "lm_head.weight" in tensors:
+        _check_tied(config, tensors, folder)
+        used.add("lm_head.weight")
     for row, shape in _weights(config, head).items():
         array = np.empty(shape, np.float32)
         for name, index in row.tensors(config.num_layers):
             theirs = _read(tensors, name, folder)
             used.add(name)
+            if row.ours in _BY_TOKEN:
+                theirs = _without_padding(theirs, config, name, folder)
             if row.transposed:
                 theirs = theirs.T
             if row.part is not None:
@@ -287,8 +268,30 @@ def _from_tensors(
             array[index] = theirs
         params[row.ours] = jnp.asarray(array)
     for name in used:
-        tensors.pop(name, None)  # not all write a tied head
+        del tensors[name]
     return unflatten_dict(params, sep="/")
+
+
+def _check_tied(config: TransformerConfig, tensors: dict, folder: Path) -> None:
+    (name,) = (r.theirs for r in names_of(config) if r.ours == "embed/embedding")
+    embedding = _read(tensors, name, folder)
+    if not np.array_equal(tensors["lm_head.weight"](), embedding):
+        raise PretrainedError(
+            f"lm_head.weight in {folder} must equal the embedding, to which config.json "
+            f"ties it. Set tie_word_embeddings to false in config.json."
+        )
+
+
+def _without_padding(
+    theirs: np.ndarray, config: TransformerConfig, name: str, folder: Path
+) -> np.ndarray:
+    """Returns the rows of ids in the vocabulary; more were added for speed."""
+    if theirs.shape[0] > config.vocab_size:
+        warn(
+            f"{name} in {folder} has {theirs.shape[0]} rows for a vocab_size of "
+            f"{config.vocab_size}: harmless, since no id reaches the others."
+        )
+    return theirs[: config.vocab_size]
 
 
 def _to_tensors(

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rljax.rlhf.data.encoding import Tokens
+from rljax.rlhf.data.pairs import Tokens
 from rljax.rlhf.models.transformer import Transformer, TransformerConfig
 
 
@@ -19,21 +19,36 @@ class RewardModel(nn.Module):
     deviation of raw scores on a reference set, 0 and 1 until measured, by which every
     score is normalized.
 
-    `config` is the trunk's shape. With `use_bias` the head has a bias, unlike transformers'.
+    Attributes:
+        config: the trunk's shape.
+        use_bias: whether the head has a bias, unlike transformers'.
+        head_hidden: width of a layer with a ReLU before the head's last; None has none.
+        pad_id: the id that transformers takes for padding when it looks for a row's
+            end: its score is read at the last token that is not it. None reads at the
+            last token. The encoding cuts rows by it; scores are read where the lengths
+            tell.
     """
 
     config: TransformerConfig
     use_bias: bool = False
+    head_hidden: int | None = None
+    pad_id: int | None = None
 
     def setup(self):
         """Makes the trunk, the head and the scale."""
         width = self.config.hidden_size
         self.trunk = Transformer(self.config)
+
         # Stiennon et al. (2020), https://arxiv.org/abs/2009.01325, as their code has it.
-        init = nn.initializers.normal((width + 1) ** -0.5)
-        self.head = nn.Dense(
-            1, use_bias=self.use_bias, dtype=jnp.float32, kernel_init=init
-        )
+        def linear(inputs, outputs):
+            init = nn.initializers.normal((inputs + 1) ** -0.5)
+            return nn.Dense(
+                outputs, use_bias=self.use_bias, dtype=jnp.float32, kernel_init=init
+            )
+
+        if self.head_hidden is not None:
+            self.head_in = linear(width, self.head_hidden)
+        self.head = linear(self.head_hidden or width, 1)
         self.mean = self.variable("scale", "mean", jnp.float32, 0.0)
         self.std = self.variable("scale", "std", jnp.float32, 1.0)
 
@@ -60,6 +75,8 @@ class RewardModel(nn.Module):
         return jnp.take_along_axis(self.per_token(tokens), last, axis=1)[:, 0]
 
     def _score(self, hidden: jax.Array) -> jax.Array:
+        if self.head_hidden is not None:
+            hidden = nn.relu(self.head_in(hidden))
         return (self.head(hidden)[..., 0] - self.mean.value) / self.std.value
 
 
@@ -79,7 +96,9 @@ def keep_first_layers(
     params = variables["params"]
     layers = jax.tree.map(lambda p: p[:num_layers], params["trunk"]["layers"])
     params = params | {"trunk": params["trunk"] | {"layers": layers}}
-    shorter = dataclasses.replace(config, num_layers=num_layers)
+    shorter = dataclasses.replace(
+        config, num_layers=num_layers, windows=config.windows[:num_layers]
+    )
     return shorter, variables | {"params": params}
 
 

@@ -1,43 +1,22 @@
-"""One transformer decoder, by configuration: Llama 3, Qwen2, Qwen3, SmolLM2, GPT-2."""
+"""One transformer decoder, by configuration: Llama 3, Mistral, Qwen, Gemma 2, GPT-2."""
 
 import dataclasses
 import functools
-import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from rljax.rlhf.models.rope import Rope
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Rope:
-    """Rotary position embedding, with Llama 3.1's stretching if `factor` is not 1.
-
-    References:
-        Su et al. (2021), https://arxiv.org/abs/2104.09864; Llama Team (2024),
-        https://arxiv.org/abs/2407.21783, section 3.2.
-    """
-
-    theta: float = 10_000.0
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_length: int = 8192
-
-    def frequencies(self, head_dim: int) -> np.ndarray:
-        """`[head_dim / 2]` angles per position, in radians."""
-        powers = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-        frequency = 1.0 / np.float32(self.theta) ** powers
-        if self.factor == 1.0:
-            return frequency
-        # Long waves are stretched by the factor, short ones kept, those between blended.
-        waves = self.original_max_length * frequency / (2 * math.pi)
-        low, high = self.low_freq_factor, self.high_freq_factor
-        keep = np.clip((waves - low) / (high - low), 0.0, 1.0)
-        blended = (1 - keep) * frequency / self.factor + keep * frequency
-        return blended.astype(np.float32)
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": nn.silu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "relu": nn.relu,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,12 +29,22 @@ class TransformerConfig:
         num_kv_heads: key and value heads; a divisor of `num_heads`, the query heads.
         max_length: longest row, in tokens.
         rope: rotary positions, or None for learned ones (GPT-2).
+        windows: of each layer, how many tokens a query sees, itself the last; 0 sees
+            all. () where all layers see all.
         norm_eps: added to the variance.
         layer_norm: LayerNorm with a bias (GPT-2) rather than RMSNorm.
-        gated_mlp: SwiGLU rather than GELU (GPT-2).
+        norm_offset: RMSNorm scales by 1 + its parameter (Gemma 2).
+        post_norms: norms after attention and after the MLP too (Gemma 2).
+        gated_mlp: a product of two layers, one activated, rather than one (GPT-2).
+        activation: of the MLP; None is silu, or gelu_tanh without a gate. gelu_tanh is
+            the approximation by tanh.
         qkv_bias: biases of queries, keys and values (Qwen2, GPT-2); `out_bias` that of
             attention's output, `mlp_bias` those of the MLP (GPT-2).
         qk_norm: RMSNorm of each head's queries and keys (Qwen3).
+        attention_scale: multiplies queries times keys; None is head_dim ** -0.5.
+        attention_softcap: bound of those by tanh (Gemma 2); `logit_softcap` that of the
+            logits. None bounds nothing.
+        embed_scale: multiplies the embeddings of tokens.
         tie_embeddings: logits from the embedding's transpose.
         dtype: of the matrix products: float32 or bfloat16. Parameters are float32, and
             so are norms, logits and heads.
@@ -70,20 +59,28 @@ class TransformerConfig:
     head_dim: int
     max_length: int
     rope: Rope | None = dataclasses.field(default_factory=Rope)
+    windows: tuple[int, ...] = ()
     norm_eps: float = 1e-5
     layer_norm: bool = False
+    norm_offset: bool = False
+    post_norms: bool = False
     gated_mlp: bool = True
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] | None = None
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    embed_scale: float = 1.0
     tie_embeddings: bool = False
     dtype: Any = jnp.float32
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and not (isinstance(value, int) and value >= 1):
+            if field.type is int and (type(value) is not int or value < 1):
                 raise ValueError(
                     f"{field.name} must be a whole number of at least 1, got {value!r}."
                 )
@@ -96,6 +93,23 @@ class TransformerConfig:
             raise ValueError(
                 f"head_dim must be even for rotary positions, got {self.head_dim}."
             )
+        if self.windows and (
+            len(self.windows) != self.num_layers
+            or not all(type(window) is int and window >= 0 for window in self.windows)
+        ):
+            raise ValueError(
+                f"windows must be a whole number of at least 0 for each of "
+                f"{self.num_layers} layers, got {self.windows}. Give () to see all."
+            )
+        if self.activation not in (None, *ACTIVATIONS):
+            raise ValueError(
+                f"activation must be one of {', '.join(ACTIVATIONS)}, got "
+                f"{self.activation!r}."
+            )
+        for name in ("attention_scale", "attention_softcap", "logit_softcap"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0 or None, got {value}.")
 
 
 class KeyValues(NamedTuple):
@@ -169,7 +183,9 @@ class Transformer(nn.Module):
         visible = jnp.tri(length, start + length, start, dtype=bool)[None]
         if mask is not None:
             visible &= mask[:, None]
-        x, cache = self._run(self.layers, x, positions, visible, cache)
+        # Counted in positions: padding, which nobody sees, takes no room in a window.
+        places = jnp.arange(start + length)[None] if mask is None else _positions(mask)
+        x, cache = self._run(self.layers, x, positions, visible, cache, places)
         return self.norm(x), cache
 
     def last(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
@@ -185,9 +201,13 @@ class Transformer(nn.Module):
         x, positions = self._embed(ids, None, 0)
         first = jax.tree.map(lambda p: p[:-1], self.layers)
         final = jax.tree.map(lambda p: p[-1], self.layers)
-        visible = jnp.tri(ids.shape[1], dtype=bool)[None]
-        x, _ = self._run(first, x, positions, visible, None)
-        visible = jnp.arange(ids.shape[1])[None, None] < lengths[:, None, None]
+        length = ids.shape[1]
+        places = jnp.arange(length)[None]
+        visible = jnp.tri(length, dtype=bool)[None]
+        x, _ = self._run(first, x, positions, visible, None, places)
+        visible = places[:, None] < lengths[:, None, None]
+        if (window := self._windows(length)[-1:]) and window[0] < length:
+            visible &= places[:, None] >= lengths[:, None, None] - window[0]
         x, _ = self._block(final, x, positions, visible, lengths[:, None] - 1)
         return self.norm(x)[:, 0]
 
@@ -195,7 +215,8 @@ class Transformer(nn.Module):
         """Returns logits of each next token, `[B, L, V]` float32, as `__call__` does."""
         hidden = self(ids, mask)
         tied = self.config.tie_embeddings
-        return self.embed.attend(hidden) if tied else self.lm_head(hidden)
+        logits = self.embed.attend(hidden) if tied else self.lm_head(hidden)
+        return _soft_capped(logits, self.config.logit_softcap)
 
     def _embed(self, ids, mask, start):
         if mask is None:
@@ -203,18 +224,32 @@ class Transformer(nn.Module):
                 start + jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape
             )
         else:
-            positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)[:, start:]
+            positions = _positions(mask)[:, start:]
         x = self.embed(ids)
+        if self.config.embed_scale != 1.0:
+            x = x * self.config.embed_scale
         if self.config.rope is None:
             x = x + self.position_embed(positions)
         return x.astype(self.config.dtype), positions
 
-    def _run(self, layers, x, positions, mask, cache):
-        def body(x, layer_and_cache):
-            layer, cache = layer_and_cache
+    def _run(self, layers, x, positions, visible, cache, places):
+        count = jax.tree.leaves(layers)[0].shape[0]
+        windows = self._windows(places.shape[1])[:count]
+        if windows:
+            distances = places[:, -x.shape[1] :, None] - places[:, None]
+
+        def body(x, layer_cache_and_window):
+            layer, cache, window = layer_cache_and_window
+            mask = visible if window is None else visible & (distances < window)
             return self._block(layer, x, positions, mask, None, cache)
 
-        return jax.lax.scan(body, x, (layers, cache))
+        by_layer = jnp.asarray(windows, jnp.int32) if windows else None
+        return jax.lax.scan(body, x, (layers, cache, by_layer))
+
+    def _windows(self, length: int) -> tuple[int, ...]:
+        """Returns the window of each layer for so many keys; () if all see all."""
+        windows = tuple(window or length for window in self.config.windows)
+        return windows if any(window < length for window in windows) else ()
 
     def _block(self, layer, *args):
         return Block(self.config, parent=None).apply({"params": layer}, *args)
@@ -269,7 +304,7 @@ class Block(nn.Module):
             if config.qk_norm:
                 z = nn.RMSNorm(epsilon=config.norm_eps, name=f"{name}_norm")(z)
             if config.rope is not None:
-                z = _rotate(z, positions, config.rope.frequencies(config.head_dim))
+                z = config.rope.rotate(z, positions)
             return z.astype(config.dtype)
 
         y = _norm(config, name="attention_norm")(x)
@@ -283,29 +318,69 @@ class Block(nn.Module):
             v = jnp.concatenate([cache.values, v], axis=1)
             cache = KeyValues(k, v)
         q = heads("q", config.num_heads, y, positions)
-        a = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
+        a = _attention(config, q, k, v, mask)
         a = a.reshape(*a.shape[:-2], -1)
-        x = x + dense(config.hidden_size, use_bias=config.out_bias, name="o")(a)
+        a = dense(config.hidden_size, use_bias=config.out_bias, name="o")(a)
+        if config.post_norms:
+            a = _norm(config, name="attention_post_norm")(a).astype(config.dtype)
+        x = x + a
 
         y = _norm(config, name="mlp_norm")(x)
         inner = functools.partial(dense, use_bias=config.mlp_bias)
         up = inner(config.intermediate_size, name="up")(y)
+        usual = "silu" if config.gated_mlp else "gelu_tanh"
+        activate = ACTIVATIONS[config.activation or usual]
         if config.gated_mlp:
-            up *= nn.silu(inner(config.intermediate_size, name="gate")(y))
+            up *= activate(inner(config.intermediate_size, name="gate")(y))
         else:
-            up = nn.gelu(up, approximate=True)
-        return x + inner(config.hidden_size, name="down")(up), cache
+            up = activate(up)
+        down = inner(config.hidden_size, name="down")(up)
+        if config.post_norms:
+            down = _norm(config, name="mlp_post_norm")(down).astype(config.dtype)
+        return x + down, cache
+
+
+class OffsetRMSNorm(nn.Module):
+    """RMSNorm that scales by 1 + its parameter, in float32."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `[..., D]` float32 of mean square 1, scaled."""
+        scale = self.param("scale", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        x = x.astype(jnp.float32)
+        square = jnp.mean(x * x, axis=-1, keepdims=True)
+        scale = jnp.expand_dims(1.0 + scale, range(x.ndim - 1))
+        return x * jax.lax.rsqrt(square + self.epsilon) * scale
 
 
 def _norm(config: TransformerConfig, name: str | None = None) -> nn.Module:
+    if config.norm_offset:
+        return OffsetRMSNorm(config.norm_eps, name=name)
     kind = nn.LayerNorm if config.layer_norm else nn.RMSNorm
     return kind(epsilon=config.norm_eps, dtype=jnp.float32, name=name)
 
 
-def _rotate(x: jax.Array, positions: jax.Array, frequencies: np.ndarray) -> jax.Array:
-    """Turns the halves of each head `[B, L, H, K]` by position times frequency."""
-    places = positions[:, :, None, None].astype(jnp.float32)
-    angles = places * frequencies[None, None, None]
-    sin, cos = jnp.sin(angles), jnp.cos(angles)
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+def _attention(config: TransformerConfig, q, k, v, mask: jax.Array) -> jax.Array:
+    """Returns the values `[B, T, H, K]` that queries see through the mask `[B, T, S]`."""
+    scale = config.attention_scale
+    if config.attention_softcap is None:
+        return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], scale=scale)
+    scale = config.head_dim**-0.5 if scale is None else scale
+    grouped = q.reshape(*q.shape[:2], config.num_kv_heads, -1, config.head_dim)
+    logits = jnp.einsum(
+        "btgrk,bsgk->bgrts", grouped, k, preferred_element_type=jnp.float32
+    )
+    logits = _soft_capped(logits * scale, config.attention_softcap)
+    logits = jnp.where(mask[:, None, None], logits, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(logits).astype(v.dtype)
+    return jnp.einsum("bgrts,bsgk->btgrk", weights, v).reshape(q.shape)
+
+
+def _soft_capped(x: jax.Array, bound: float | None) -> jax.Array:
+    return x if bound is None else bound * jnp.tanh(x / bound)
+
+
+def _positions(mask: jax.Array) -> jax.Array:
+    return jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
