@@ -119,6 +119,7 @@ def score(command: Score) -> dict[str, Any]:
     how = settings | {
         "template": _template(command.template),
         "date": datetime.date.fromisoformat(settings["date"]),
+        "label": _name_or_number(command.label),
         "max_tokens": command.max_tokens,
         "window": command.window,
     }
@@ -168,6 +169,10 @@ def _template(name: str) -> bool | str:
         raise RunError(
             f"the template {name} cannot be read: {error}. Give auto, none or a file."
         ) from error
+
+
+def _name_or_number(label: str | None) -> str | int | None:
+    return int(label) if label is not None and label.isdecimal() else label
 
 
 def _date_before(output: Path) -> datetime.date | None:

@@ -117,7 +117,12 @@ def learned(env, updates, config=CONFIG, hyperparams=FAST, network=None, max_ste
     return float(run(jax.random.key(1)).returns.mean())
 
 
-SLOW = {"scalar", "integers", "tuple"}  # the others have all that is in these
+SLOW = {
+    "multidiscrete",
+    "scalar",
+    "integers",
+    "tuple",
+}  # the others have all that is in these
 
 
 @pytest.mark.parametrize(

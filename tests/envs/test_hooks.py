@@ -162,6 +162,8 @@ def test_a_hook_that_draws_otherwise_is_told(env, what, key):
         (rljax.Thermostat(), PARAMS.replace(disturbance=0.5)),
     ],
 )
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 5))]
+)
 def test_a_good_environment_is_never_accused(env_and_params, seed):
     rljax.check_environment(*env_and_params, jax.random.key(seed), num_steps=6)

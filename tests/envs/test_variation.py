@@ -314,7 +314,11 @@ class Bonus(rljax.Thermostat):
 
 
 @pytest.mark.parametrize(
-    "task", [Room(), {"bonus": 1.0, "table": np.float32([0, 1])}], ids=["tuple", "dict"]
+    "task",
+    [
+        pytest.param(Room(), id="tuple", marks=pytest.mark.slow),
+        pytest.param({"bonus": 1.0, "table": np.float32([0, 1])}, id="dict"),
+    ],
 )
 def test_a_sweep_takes_parameters_of_any_kind(task, tmp_path):
     network = rljax.ActorCritic(2, hidden=(8,))

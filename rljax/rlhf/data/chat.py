@@ -3,6 +3,7 @@
 import datetime
 import functools
 import re
+import string
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +13,14 @@ from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
-# What time.strftime knows everywhere, and the forms without leading zeros.
-_DIRECTIVES = [f"%-{letter}" for letter in "dmHIMSyj"]
-_DIRECTIVES += [f"%{letter}" for letter in "aAwdbBmyYHIMSpfjUWcxXGuVzZ"]
+_MEDIA = {"image", "image_url", "input_image", "audio", "input_audio", "video", "file"}
+# Arguments of transformers' apply_chat_template that are no variables of the template.
+_RESERVED = {
+    "conversation", "messages", "chat_template", "add_generation_prompt",
+    "continue_final_message", "tokenize", "sanitize_control_tokens", "padding",
+    "truncation", "max_length", "return_tensors", "return_dict",
+    "return_assistant_tokens_mask", "tokenizer_kwargs",
+}  # fmt: skip
 
 
 class ChatError(ValueError):
@@ -43,6 +49,8 @@ def write_chat(
     Raises:
         ChatError: the template refuses the messages.
     """
+    if taken := sorted(_RESERVED & set(variables)):
+        raise ChatError(f"a chat template cannot be given a variable {taken[0]!r}.")
     source = choose_template(template, variables)
     _warn_of_unused(source, tuple(sorted(variables)))
 
@@ -78,8 +86,8 @@ def shared_length(one: str, other: str) -> int:
 def as_messages(value: Any, name: str, *, role: str) -> list[Message]:
     """Returns a text, a message or messages as messages; a text is one of a role.
 
-    A message has a role, and a content that is text or parts of type text, or none beside
-    something else, such as tool calls.
+    A message has a role, and a content that is text or parts without pictures or sound,
+    or none beside something else, such as tool calls.
 
     Raises:
         ChatError: they are not; or the last one is not of the role, for an assistant.
@@ -96,7 +104,7 @@ def as_messages(value: Any, name: str, *, role: str) -> list[Message]:
         if not isinstance(message, Mapping) or not _is_message(message):
             raise ChatError(
                 f"a chat message of the {name} must have a role and a content, text or "
-                f"parts of text, got {message!r:.80}."
+                f"parts of text (no pictures or sound), got {message!r:.80}."
             )
     if role == "assistant" and (not messages or messages[-1]["role"] != role):
         last = repr(messages[-1]["role"]) if messages else "no message"
@@ -115,7 +123,9 @@ def _is_message(message: Message) -> bool:
         return bool(set(others) - {"role"})
     parts = [] if isinstance(content, str) else content
     return isinstance(parts, Sequence) and all(
-        isinstance(part, Mapping) and part.get("type") == "text" for part in parts
+        isinstance(part, str)
+        or (isinstance(part, Mapping) and part.get("type") not in _MEDIA)
+        for part in parts
     )
 
 
@@ -157,10 +167,10 @@ def on_date(template: ChatTemplate, date: datetime.date) -> ChatTemplate:
     if "strftime_now" not in template:
         return template
     now = datetime.datetime.combine(date, datetime.time())
-    written = "".join(
-        f".replace({directive!r}, {now.strftime(directive)!r})"
-        for directive in _DIRECTIVES
-    )
+    directives = [f"%{dash}{c}" for dash in ("-", "") for c in string.ascii_letters]
+    known = {one: now.strftime(one) for one in directives if now.strftime(one) != one}
+    changes = [("%%", "\0"), *known.items(), ("\0", "%")]
+    written = "".join(f".replace({old!r}, {new!r})" for old, new in changes)
     # The newline goes with the block before it, so what follows begins a line as before.
     return f"{{% macro strftime_now(format) %}}{{{{ format{written} }}}}{{% endmacro %}}\n{template}"
 

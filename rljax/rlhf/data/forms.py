@@ -249,9 +249,6 @@ def _variables(fields: dict[str, Any]) -> dict[str, Any]:
     more = fields.get("chat_template_kwargs") or {}
     if not isinstance(more, dict):
         raise FormError(f"'chat_template_kwargs' must be an object, got {kind(more)}")
-    reserved = {"messages", "add_generation_prompt", "chat_template", "tokenize"}
-    if taken := sorted(reserved & set(more)):
-        raise FormError(f"'chat_template_kwargs' must not have {taken[0]!r}")
     found |= {key: value for key, value in more.items() if value is not None}
     return found
 

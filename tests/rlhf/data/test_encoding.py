@@ -263,14 +263,14 @@ def test_texts_end_with_eos_as_trl_trains_and_chats_as_the_template_ends_them(tm
 
 def test_a_date_is_what_templates_take_for_today(words):
     template = (
-        "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y|%-d %b %y|%A') }}"
+        "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y|%-d %b %y|%A %F %%d%%') }}"
         "{% endif %}{% for m in messages %} {{ m.content }}{% endfor %}"
     )
     day = datetime.date(2026, 2, 3)
     encoding = encoding_config(words, max_length=50, template=template, date=day)
     text, _ = write_chat(words, encoding.template, [{"role": "user", "content": "a"}],
                          [{"role": "assistant", "content": "b"}], {})  # fmt: skip
-    assert text == "03 February 2026|3 Feb 26|Tuesday a b"
+    assert text == "03 February 2026|3 Feb 26|Tuesday 2026-02-03 %d% a b"
     named = encoding_config(
         words, max_length=50, template={"default": template}, date=day
     )
@@ -352,3 +352,10 @@ def test_a_tokenizer_outside_the_folder_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").rename(hub.parent.parent / "blobs" / "abc")
     (hub / "tokenizer.json").symlink_to("../../blobs/abc")
     assert load_tokenizer(hub).vocab_size == len(WORDS)
+
+
+@pytest.mark.parametrize("name", ["messages", "continue_final_message", "tokenize"])
+def test_variables_are_no_arguments_of_what_writes_the_chat(words, name):
+    encoding = encoding_config(words, max_length=50)
+    (row,) = encode_pairs(words, [Pair("hello", "world", {name: True})], encoding)
+    assert f"cannot be given a variable '{name}'" in str(row)
