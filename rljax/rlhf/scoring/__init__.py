@@ -6,7 +6,8 @@ module of that name.
 
 from rljax.rlhf.scoring.batching import Batch, plan_batches
 from rljax.rlhf.scoring.rows import ScoreFileError
-from rljax.rlhf.scoring.scorer import Counts, Detail, Scored, Scorer
+from rljax.rlhf.scoring.scored import Counts, Detail, Scored
+from rljax.rlhf.scoring.scorer import Scorer
 from rljax.rlhf.scoring.tally import ScoringProgress
 
 __all__ = [

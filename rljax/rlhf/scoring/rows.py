@@ -16,7 +16,7 @@ import numpy as np
 
 from rljax.rlhf.data.forms import Columns, FormError, kind, read_form
 from rljax.rlhf.data.pairs import Example
-from rljax.rlhf.scoring.scorer import Scored
+from rljax.rlhf.scoring.scored import Scored
 from rljax.training.files import RunError, dumps
 
 _BOM = b"\xef\xbb\xbf"

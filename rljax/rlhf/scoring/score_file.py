@@ -16,12 +16,11 @@ import glob
 import json
 import math
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from rljax.rlhf.data.forms import Columns
+from rljax.rlhf.scoring.display import Display
 from rljax.rlhf.scoring.inputs import STDIN, Source, open_input
 from rljax.rlhf.scoring.rows import (
     Reader,
@@ -31,7 +30,8 @@ from rljax.rlhf.scoring.rows import (
     error_line,
     scored_line,
 )
-from rljax.rlhf.scoring.scorer import Counts, Scored, Scorer
+from rljax.rlhf.scoring.scored import Scored
+from rljax.rlhf.scoring.scorer import Scorer
 from rljax.rlhf.scoring.tally import ScoringProgress
 from rljax.training.files import (
     RunError,
@@ -43,7 +43,7 @@ from rljax.training.files import (
 )
 from rljax.training.interrupts import Interrupted, catch_interrupts
 from rljax.training.manifest import differences
-from rljax.training.progress import ProgressTicker, clock, si
+from rljax.training.progress import ProgressTicker
 
 FORMAT = 1
 
@@ -237,7 +237,7 @@ class _Job:
 
     def score(self, scorer: Scorer, source: Source, sink: BinaryIO) -> None:
         """Writes all the rows that are left, window by window."""
-        display = _Display(self.done, lambda: source.total_bytes(self._reader.offset))
+        display = Display(self.done, lambda: source.total_bytes(self._reader.offset))
         lines = self._reader.windows(source.stream, scorer.window)
         windows = scorer.stream(lines, display.on_batch)
         with ProgressTicker(display.line), contextlib.closing(windows):  # type: ignore[type-var]
@@ -308,47 +308,6 @@ class _Job:
         if done.errors and not self._error_rows:
             other.append("error_rows is True there and False here")
         return other
-
-
-class _Display:
-    """The line of progress; the batches scored are ahead of the rows written."""
-
-    def __init__(self, done: ScoringProgress, total_bytes: Callable[[], float | None]):
-        self._before = self._done = done
-        self._total_bytes, self._started = total_bytes, time.perf_counter()
-        self._counts, self._window_pairs = Counts(), 0
-        self._window: Window | None = None
-
-    def on_batch(self, window: Window, counts: Counts) -> None:
-        """Adds the work on a batch of a window."""
-        self._window, self._counts = window, self._counts + counts
-        self._window_pairs += counts.pairs
-
-    def on_written(self, done: ScoringProgress) -> None:
-        """Goes on to the next window."""
-        self._done, self._window, self._window_pairs = done, None, 0
-
-    def line(self) -> tuple[float | None, str]:
-        """Returns the share of the input that is scored, if known, and a line about it."""
-        before, counts, window = self._before, self._counts, self._window
-        rows, offset = float(self._done.rows), float(self._done.input_bytes)
-        if window is not None:
-            num_pairs = sum(len(row.pairs) for _, row in window.rows)
-            share = min(self._window_pairs / max(num_pairs, 1), 1.0)
-            rows += share * len(window.rows)
-            offset += share * (window.input_bytes - offset)
-        spent = time.perf_counter() - self._started - counts.seconds_compile
-        seconds = max(spent, 1e-9)
-        rate = (offset - before.input_bytes) / seconds
-        size, read, left = self._total_bytes(), None, "-:--:--"
-        if size is not None:
-            read = min(offset / max(size, 1), 1.0)
-            left = clock(max(size - offset, 0) / rate) if rate else left
-        return read, (
-            f"{si(rows)} rows  {si((rows - before.rows) / seconds)} rows/s  "
-            f"{si(counts.tokens / seconds)} tok/s  {counts.padding_share:.0%} padding  "
-            f"{left} left"
-        )
 
 
 def _named(columns: Columns | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import hashlib
 import math
 from typing import Any
 
-from rljax.rlhf.scoring.scorer import Counts
+from rljax.rlhf.scoring.scored import Counts
 from rljax.training.manifest import device
 
 

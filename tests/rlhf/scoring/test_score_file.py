@@ -18,7 +18,7 @@ import pytest
 import rljax.commands.main
 from rljax.rlhf.scoring import score_file as module
 from rljax.rlhf.scoring.score_file import ScoreFileError, score_file
-from rljax.rlhf.scoring.scorer import Counts, Scored
+from rljax.rlhf.scoring.scored import Counts, Scored
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = {"template": "auto", "max_length": None}
