@@ -48,12 +48,12 @@ class Score:
     """Read the score at the last token that is not the model's padding, or at the last."""
     bos: Annotated[bool, FlagCreatePairsOff, _BOS, _BEGIN] = False
     """Begin every text with the BOS token."""
-    no_bos: Annotated[bool, FlagCreatePairsOff, _BOS, _BEGIN] = False
-    """Begin no text with it."""
+    no_bos: Annotated[bool, FlagCreatePairsOff, _BOS] = False
+    """Add no BOS token."""
     eos: Annotated[bool, FlagCreatePairsOff, _EOS, _END] = False
     """End every text with the EOS token, as TRL's RewardTrainer trains."""
-    no_eos: Annotated[bool, FlagCreatePairsOff, _EOS, _END] = False
-    """End no text with it."""
+    no_eos: Annotated[bool, FlagCreatePairsOff, _EOS] = False
+    """Add no EOS token."""
     max_length: Annotated[int | None, _CONTEXT] = None
     """Longest text, in tokens."""
     truncate: Literal["prompt", "completion", "error"] = "prompt"
@@ -63,19 +63,19 @@ class Score:
     prompt_column: str = "prompt"
     """What the column of prompts is called."""
     completion_column: str = "completion"
-    """That of completions."""
+    """What the column of completions is called."""
     chosen_column: str = "chosen"
-    """That of the better completions."""
+    """What the column of the better completions is called."""
     rejected_column: str = "rejected"
-    """That of the worse ones."""
+    """What the column of the worse completions is called."""
     messages_column: str = "messages"
-    """That of whole chats."""
+    """What the column of whole chats is called."""
     max_tokens: Annotated[int | None, _FAST] = None
     """Tokens in a batch, padding included; lower it if memory runs out."""
     window: Annotated[int | None, _FAST] = None
     """Pairs that are sorted by length together; progress is saved after each window."""
     error_rows: bool = False
-    """Write why where a row cannot be scored, and go on, rather than stop."""
+    """Where a row cannot be scored, write the reason and go on, rather than stop."""
     field: str = "score"
     """What the score is called; a row must not have such a field yet."""
 
@@ -87,8 +87,10 @@ class Score:
 
     def settings(self) -> dict[str, Any]:
         """What the scores follow from, besides the model and the rows."""
-        same = ("template", "label", "pooling", "max_length", "truncate", "allow_empty")
+        template = self.template if self.template in ("auto", "none") else "file"
+        same = ("label", "pooling", "max_length", "truncate", "allow_empty")
         return {name: getattr(self, name) for name in same} | {
+            "template": template,
             "date": str(
                 self.date or _date_before(self.output) or datetime.date.today()
             ),
@@ -119,7 +121,6 @@ def score(command: Score) -> dict[str, Any]:
     how = settings | {
         "template": _template(command.template),
         "date": datetime.date.fromisoformat(settings["date"]),
-        "label": _name_or_number(command.label),
         "max_tokens": command.max_tokens,
         "window": command.window,
     }
@@ -169,10 +170,6 @@ def _template(name: str) -> bool | str:
         raise RunError(
             f"the template {name} cannot be read: {error}. Give auto, none or a file."
         ) from error
-
-
-def _name_or_number(label: str | None) -> str | int | None:
-    return int(label) if label is not None and label.isdecimal() else label
 
 
 def _date_before(output: Path) -> datetime.date | None:

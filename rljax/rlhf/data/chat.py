@@ -5,18 +5,19 @@ import functools
 import re
 import string
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from rljax.extras import require
 from rljax.rlhf.data.pairs import Message, Messages
 from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
-_MEDIA = {"image", "image_url", "input_image", "audio", "input_audio", "video", "file"}
+_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+_TEXT_PARTS = ("text", "thinking", "reasoning")
 # Arguments of transformers' apply_chat_template that are no variables of the template.
 _RESERVED = {
-    "conversation", "messages", "chat_template", "add_generation_prompt",
+    "self", "conversation", "conversations", "messages", "chat_template", "add_generation_prompt",
     "continue_final_message", "tokenize", "sanitize_control_tokens", "padding",
     "truncation", "max_length", "return_tensors", "return_dict",
     "return_assistant_tokens_mask", "tokenizer_kwargs",
@@ -52,7 +53,7 @@ def write_chat(
     if taken := sorted(_RESERVED & set(variables)):
         raise ChatError(f"a chat template cannot be given a variable {taken[0]!r}.")
     source = choose_template(template, variables)
-    _warn_of_unused(source, tuple(sorted(variables)))
+    _warn_of_unused(source, variables)
 
     def write(messages: Messages, generation_prompt: bool) -> str:
         try:
@@ -122,21 +123,53 @@ def _is_message(message: Message) -> bool:
     if content is None:
         return bool(set(others) - {"role"})
     parts = [] if isinstance(content, str) else content
-    return isinstance(parts, Sequence) and all(
-        isinstance(part, str)
-        or (isinstance(part, Mapping) and part.get("type") not in _MEDIA)
-        for part in parts
-    )
+    return isinstance(parts, Sequence) and all(map(_is_text_part, parts))
 
 
-@functools.cache
-def _warn_of_unused(source: str, names: tuple[str, ...]) -> None:
+def _is_text_part(part: Any) -> bool:
+    if isinstance(part, str):
+        return True
+    if not isinstance(part, Mapping):
+        return False
+    filled = {name for name, value in part.items() if value is not None}
+    return part.get("type") in _TEXT_PARTS or filled == {"text"}
+
+
+def is_empty(message: Message) -> bool:
+    """Returns whether a message says nothing: no text, no tool call, no thought."""
+    said = {k: v for k, v in message.items() if k not in ("role", "name") and v}
+    content = said.get("content")
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        texts = (
+            part if isinstance(part, str) else part.get(part.get("type") or "text")
+            for part in content
+        )
+        if not any(texts):
+            del said["content"]
+    return not said
+
+
+def _warn_of_unused(source: str, names: Collection[str]) -> None:
     for name in names:
-        if not re.search(rf"\b{re.escape(name)}\b", source):
+        if name not in _variables_of(source):
             warnings.warn(
                 f"the chat template does not use {name!r}, so no score depends on it.",
                 stacklevel=2,
             )
+
+
+@functools.lru_cache(maxsize=8)
+def _variables_of(source: str) -> Collection[str]:
+    """Returns the names of the variables that a template uses."""
+    jinja2 = require("jinja2", "chat templates need", "lm")
+    meta = require("jinja2.meta", "chat templates need", "lm")
+    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        # transformers' own tag, which Jinja does not know.
+        source = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", source)
+        return meta.find_undeclared_variables(environment.parse(source))
+    except jinja2.TemplateSyntaxError:
+        return ()
 
 
 def choose_template(template: ChatTemplate, variables: Mapping[str, Any]) -> str:
@@ -167,12 +200,17 @@ def on_date(template: ChatTemplate, date: datetime.date) -> ChatTemplate:
     if "strftime_now" not in template:
         return template
     now = datetime.datetime.combine(date, datetime.time())
-    directives = [f"%{dash}{c}" for dash in ("-", "") for c in string.ascii_letters]
+    flags = ["", *"-_0^#EO"]
+    directives = [f"%{flag}{c}" for flag in flags for c in string.ascii_letters]
     known = {one: now.strftime(one) for one in directives if now.strftime(one) != one}
-    changes = [("%%", "\0"), *known.items(), ("\0", "%")]
-    written = "".join(f".replace({old!r}, {new!r})" for old, new in changes)
+    changes = [["%%", "\0"], *map(list, known.items()), ["\0", "%"]]
     # The newline goes with the block before it, so what follows begins a line as before.
-    return f"{{% macro strftime_now(format) %}}{{{{ format{written} }}}}{{% endmacro %}}\n{template}"
+    return (
+        "{% macro strftime_now(format) %}{% set found = namespace(text=format) %}"
+        f"{{% for old, new in {changes!r} %}}"
+        "{% set found.text = found.text.replace(old, new) %}{% endfor %}"
+        f"{{{{ found.text }}}}{{% endmacro %}}\n{template}"
+    )
 
 
 def read_transcript(text: str) -> list[Message]:
@@ -193,6 +231,6 @@ def read_transcript(text: str) -> list[Message]:
             f"{text!r:.60}. Give the prompt, or score without the template."
         )
     return [
-        {"role": _ROLES[role], "content": content.strip()}
+        {"role": _SPEAKERS[role], "content": content.strip()}
         for role, content in zip(parts[::2], parts[1::2], strict=True)
     ]

@@ -2,12 +2,15 @@
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
 
 from rljax.rlhf.data.chat import (
     ChatError,
     as_messages,
+    is_empty,
     on_date,
     read_transcript,
     write_chat,
@@ -89,8 +92,8 @@ def encoding_config(
     """Returns the encoding that suits a tokenizer.
 
     With a template nothing is added to what it writes. Without one, a row begins and ends
-    as the tokenizer begins and ends a text, and ends with EOS if there is one, as TRL's
-    RewardTrainer trains.
+    as the tokenizer begins and ends a text; where that adds no EOS but there is one, the
+    row ends with it, as TRL's RewardTrainer trains. What a text has already is not added.
 
     Args:
         tokenizer: the model's.
@@ -104,7 +107,11 @@ def encoding_config(
     Raises:
         ValueError: the tokenizer has no such token.
     """
-    source = tokenizer.chat_template if template is True else template or None
+    source = tokenizer.chat_template if template is True else template
+    if source is False:
+        source = None
+    if source is not None and not source:
+        raise ValueError("the chat template is empty. Give another, or False for none.")
     if source is not None and date is not None:
         source = on_date(source, date)
     begin, end = tokenizer.begin_ids, tokenizer.end_ids
@@ -194,28 +201,45 @@ def _as_text(
     """Returns an example as one text, unless it has ids."""
     template = encoding.template
     if isinstance(example, TokenPair):
-        if not all(isinstance(i, int) and i >= 0 for ids in example for i in ids):
-            raise EncodingError("prompt_ids and completion_ids must be token ids.")
-        return example
+        return _checked(example, encoding)
     if isinstance(example, Transcript):
+        if not example.text[example.start :] and not encoding.allow_empty:
+            raise EncodingError(_EMPTY)
         if template is None:
             return _valid(example)
         messages = read_transcript(example.text)
         example = Pair(messages[:-1], messages[-1])
-    if isinstance(example, str) or not 2 <= len(example) <= 3:
+    if not isinstance(example, tuple | list) or not 2 <= len(example) <= 3:
         raise EncodingError(
-            f"a pair must be a prompt and its completion, got {example!r:.80}."
+            f"a pair must be a prompt and its completion, got {example!r:.80}. Rows of a "
+            f"data set are read by read_form."
         )
     pair = Pair(*example)
+    if not isinstance(pair.variables, Mapping):
+        raise EncodingError(
+            f"the variables of a pair must be a mapping, got {pair.variables!r:.80}."
+        )
     if template is None:
+        if pair.completion == "" and not encoding.allow_empty:
+            raise EncodingError(_EMPTY)
         return _valid(_join(pair))
     prompt = as_messages(pair.prompt, "prompt", role="user")
     completion = as_messages(pair.completion, "completion", role="assistant")
-    empty = not any(value for key, value in completion[-1].items() if key != "role")
-    if empty and not encoding.allow_empty:
+    if all(map(is_empty, completion)) and not encoding.allow_empty:
         raise EncodingError(_EMPTY)
     text, start = write_chat(tokenizer, template, prompt, completion, pair.variables)
     return _valid(Transcript(text, start))
+
+
+def _checked(pair: TokenPair, encoding: EncodingConfig) -> TokenPair:
+    """Returns ids as lists of ints, whatever sequences they are."""
+    both = [np.asarray(ids).tolist() for ids in pair]
+    for name, ids in zip(TokenPair._fields, both, strict=True):
+        if not all(type(i) is int and 0 <= i < 2**31 for i in ids):
+            raise EncodingError(f"{name} must be token ids, got {ids!r:.60}.")
+    if not both[1] and not encoding.allow_empty:
+        raise EncodingError(_EMPTY)
+    return TokenPair(*both)
 
 
 _EMPTY = "the completion is empty. Give one that is not, or allow empty ones."
@@ -263,8 +287,6 @@ def _row(
     begin: tuple[int, ...],
     end: tuple[int, ...],
 ) -> EncodedPair:
-    if len(ids) == num_prompt and not encoding.allow_empty:
-        raise EncodingError(_EMPTY)
     if tuple(ids[: len(begin)]) != begin:
         ids, num_prompt = [*begin, *ids], num_prompt + len(begin)
     if end and tuple(ids[-len(end) :]) != end:

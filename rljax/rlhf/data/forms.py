@@ -23,6 +23,7 @@ from rljax.rlhf.data.pairs import Example, Message, Pair, TokenPair, Transcript
 _TURN = "\n\nAssistant:"
 _ROLES = {
     "human": "user", "user": "user", "system": "system", "tool": "tool",
+    "function_call": "assistant", "observation": "tool", "function_response": "tool",
     "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
     "assistant": "assistant", "model": "assistant",
 }  # fmt: skip
@@ -46,6 +47,13 @@ class Columns:
     chosen: str = "chosen"
     rejected: str = "rejected"
     messages: str = "messages"
+
+    def __post_init__(self):
+        names = list(dataclasses.astuple(self))
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"columns must have names of their own, got {twice[0]!r} twice."
+            )
 
 
 def read_form(
@@ -79,8 +87,15 @@ def read_form(
         if form == ("chosen", "rejected") and "prompt" not in fields:
             return _without_prompt(fields)
         return {name: [_pair(fields, name)] for name in form}
-    except ChatError as error:
-        raise FormError(*error.args) from error
+    except (FormError, ChatError) as error:
+        raise FormError(_as_called(str(error), names)) from error
+
+
+def _as_called(message: str, names: dict[str, str]) -> str:
+    """Returns a message with the columns' names in the row."""
+    for ours, theirs in names.items():
+        message = message.replace(repr(ours), repr(theirs))
+    return message
 
 
 def _choose_form(
@@ -96,6 +111,10 @@ def _choose_form(
             f"it has {columns}"
         )
     first = found[0]
+    if "prompt_ids" in fields and first != ("completion_ids",):
+        raise FormError("it has 'prompt_ids' but no 'completion_ids'")
+    if first == ("messages",) and len(found) > 1:
+        raise FormError("it has both 'messages' and 'conversations'; keep one")
     if len(found) > 1 and found[1][0] not in ("messages", "conversations"):
         both = [next(name for name in form if name in fields) for form in found[:2]]
         # What was sampled has its ids beside its text.
@@ -117,21 +136,27 @@ def _token_pair(fields: dict[str, Any]) -> Example:
     for name in ("prompt_ids", "completion_ids"):
         ids = fields[name]
         if not isinstance(ids, list) or not all(type(i) is int for i in ids):
-            raise FormError(f"{name!r} must be a list of token ids, got {kind(ids)}")
+            raise FormError(f"{name!r} must be a list of token ids, got {ids!r:.40}")
     return TokenPair(fields["prompt_ids"], fields["completion_ids"])
 
 
 def _completions(fields: dict[str, Any]) -> list[Example]:
     many = fields["completions"]
     if not isinstance(many, list) or not many:
-        raise FormError(f"'completions' must be a list of them, got {kind(many)}")
+        raise FormError(f"'completions' must be a list of some, got {many!r:.40}")
     return [_pair(fields | {"completion": one}, "completion") for one in many]
 
 
 def _without_prompt(fields: dict[str, Any]) -> dict[str, list[Example]]:
     """Returns the examples of two completions that begin with their prompt."""
     both = {name: fields[name] for name in ("chosen", "rejected")}
-    if not all(isinstance(text, str) for text in both.values()):
+    texts = [isinstance(one, str) for one in both.values()]
+    if any(texts) and not all(texts):
+        raise FormError(
+            f"'chosen' and 'rejected' must both be text or both messages, got "
+            f"{kind(both['chosen'])} and {kind(both['rejected'])}"
+        )
+    if not all(texts):
         return {name: [_pair(fields, name)] for name in both}
     if fields.get("system") or _variables(fields):
         raise FormError(
@@ -194,8 +219,8 @@ def _beside(
             return prompt, after
     if messages[0]["role"] in ("user", "system"):
         raise FormError(
-            f"beside a 'prompt', {name!r} must be text or the assistant's messages, or "
-            f"hold the prompt as well; got {len(messages)} messages that do not"
+            f"beside a 'prompt', {name!r} must be the completion alone, or hold the "
+            f"prompt as well; got {len(messages)} messages that do not"
         )
     return prompt, messages
 
@@ -260,7 +285,7 @@ def _list(value: Any, name: str) -> list[Any]:
         except ValueError as error:
             raise FormError(f"{name!r} must be JSON, got {value!r:.40}") from error
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-        raise FormError(f"{name!r} must be a list of objects, got {kind(value)}")
+        raise FormError(f"{name!r} must be a list of objects, got {value!r:.40}")
     return value
 
 

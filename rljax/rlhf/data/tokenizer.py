@@ -59,7 +59,7 @@ class Tokenizer(Protocol):
         """Returns the text of ids, without special tokens."""
 
     def apply_chat_template(
-        self, messages: Sequence[Mapping[str, Any]], template: str, **variables: Any
+        self, messages: Sequence[Mapping[str, Any]], template: str, /, **variables: Any
     ) -> str:
         """Returns the messages as text, written by a template."""
 
@@ -104,7 +104,7 @@ class ByteTokenizer:
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
     def apply_chat_template(
-        self, messages: Sequence[Mapping[str, Any]], template: str, **variables: Any
+        self, messages: Sequence[Mapping[str, Any]], template: str, /, **variables: Any
     ) -> str:
         """Raises a ValueError: bytes have no tokens for the parts of a chat."""
         raise ValueError("bytes write no chats. Give text, or use another tokenizer.")
@@ -160,7 +160,7 @@ class HFTokenizer:
         return backend.decode(list(ids), skip_special_tokens=True)
 
     def apply_chat_template(
-        self, messages: Sequence[Mapping[str, Any]], template: str, **variables: Any
+        self, messages: Sequence[Mapping[str, Any]], template: str, /, **variables: Any
     ) -> str:
         """The messages as the method of this name in transformers writes them."""
         return self.tokenizer.apply_chat_template(
@@ -200,14 +200,16 @@ def load_tokenizer(folder: Path | str) -> HFTokenizer:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = tokenizer.split_special_tokens
-        probe = backend.encode("a", add_special_tokens=True)
+        # A text that has tokens; the same ones are put around every text.
+        texts = ["a", "the", "0", *backend.get_vocab(with_added_tokens=False)]
+        text = next(t for t in texts if backend.encode(t, add_special_tokens=False).ids)
+        probe = backend.encode(text, add_special_tokens=True)
     except Exception as error:  # transformers raises nothing narrower
         reason = " ".join(str(error).split())
         raise FolderError(
             f"the tokenizer in {folder} ({path.name} and the files beside it) cannot "
             f"be read: {reason:.300}"
         ) from error
-    # The same tokens are put around every text.
     added = probe.special_tokens_mask
     size = len(added)
     before = next((i for i in range(size) if not added[i]), size)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.rlhf.models.hf_files import PretrainedError
+from rljax.rlhf.models.hf_files import PretrainedError, warn
 
 # The last layer's.
 _LAST = ("score", "score.2", "v_head.summary", "value_head")
@@ -50,9 +50,21 @@ def read_head(
     Raises:
         PretrainedError: there is none, there are several, or the label is missing.
     """
+    kinds = [str(name) for name in raw.get("architectures") or ["unknown"]]
+    if any(name.endswith("ForTokenClassification") for name in kinds):
+        raise PretrainedError(
+            f"{folder} holds a model that scores every token ({kinds[0]}), not a whole "
+            f"text. Give a folder of a *ForSequenceClassification model."
+        )
+    plain = any(name.endswith("ForSequenceClassification") for name in kinds)
+    if plain and tensors.pop("score.bias", None):
+        warn(
+            f"{folder} has score.bias, which transformers' {kinds[0]} does not have: "
+            f"passed over, as there."
+        )
     found = [name for name in _LAST if f"{name}.weight" in tensors]
     if not found:
-        kind = ", ".join(raw.get("architectures") or ["unknown"])
+        kind = ", ".join(kinds)
         names = ", ".join(f"{name}.weight" for name in _LAST)
         raise PretrainedError(
             f"{folder} holds no reward model: it has no {names} (architecture: {kind}). "
@@ -111,6 +123,8 @@ def _row(raw: dict[str, Any], count: int, what: str, label: str | int | None) ->
         return 0
     if isinstance(label, str) and names.count(label) == 1:
         return names.index(label)
+    if isinstance(label, str) and label.isdecimal():
+        label = int(label)
     if type(label) is int and 0 <= label < count:
         return label
     listed = ", ".join(f"{i} {name}" for i, name in enumerate(names))

@@ -45,7 +45,7 @@ def read_rope(raw: dict[str, Any], max_length: int) -> Rope:
         ValueError: they are of a kind that we do not compute.
     """
     # transformers 5 writes rope_parameters; before, rope_theta and rope_scaling.
-    rope = _same_for_all(raw.get("rope_scaling") or raw.get("rope_parameters") or {})
+    rope = _checked(raw.get("rope_scaling") or raw.get("rope_parameters") or {})
     part = rope.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
     if part not in (None, 1):
         raise ValueError(
@@ -97,15 +97,14 @@ def write_rope(rope: Rope) -> dict[str, Any]:
     return {"rope_parameters": new, "rope_theta": rope.theta, "rope_scaling": old}
 
 
-def _same_for_all(rope: Any) -> dict[str, Any]:
+def _checked(rope: Any) -> dict[str, Any]:
     if not isinstance(rope, dict):
         raise ValueError(f"rope_parameters must be an object, got {rope!r}")
-    nested = [value for value in rope.values() if isinstance(value, dict)]
-    if not nested:
-        return rope
-    if nested != [nested[0]] * len(rope):
-        raise ValueError(f"rope_parameters must be the same for all layers, got {rope}")
-    return nested[0]
+    if nested := [name for name, value in rope.items() if isinstance(value, dict)]:
+        raise ValueError(
+            f"rope_parameters must be those of all layers, got some of {nested[0]} alone"
+        )
+    return rope
 
 
 def _read_yarn(

@@ -1,8 +1,12 @@
 """The input of scoring as lines of JSON: text, gzipped text, an array, Parquet, stdin."""
 
+import base64
+import codecs
 import contextlib
+import decimal
 import gzip
 import io
+import itertools
 import json
 import os
 import sys
@@ -15,6 +19,7 @@ from rljax.extras import require
 from rljax.training.files import RunError, dumps
 
 STDIN = Path("-")
+_CHUNK = 1 << 20  # bytes
 
 
 class Source(NamedTuple):
@@ -46,16 +51,23 @@ def open_input(path: Path) -> Iterator[Source]:
 
 
 def _open(raw: io.BufferedReader, path: Path) -> Source:
+    size = None
+    if raw.seekable():
+        size = os.fstat(raw.fileno()).st_size
+    else:  # a pipe may give less than what is needed to know what it is
+        pipe = raw
+        rest = iter(lambda: pipe.read1(_CHUNK), b"")
+        raw = _reader(itertools.chain([pipe.read(4)], rest))
     begin = raw.peek(4)[:4]
     if begin == b"PAR1":
         return _parquet(raw, path)
-    size = os.fstat(raw.fileno()).st_size if raw.seekable() else None
     stream: Any = raw
     gzipped = begin[:2] == b"\x1f\x8b"
     if gzipped:
         stream = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=raw)))
     plain_name = path.name.removesuffix(".gz")
-    if plain_name.endswith(".json") and stream.peek(1).lstrip()[:1] == b"[":
+    text = stream.peek(4).removeprefix(codecs.BOM_UTF8)
+    if plain_name.endswith(".json") and text.lstrip()[:1] == b"[":
         return _array(stream, path)
 
     def total_bytes(offset: int) -> float | None:
@@ -68,13 +80,13 @@ def _open(raw: io.BufferedReader, path: Path) -> Source:
 
 def _array(stream: BinaryIO, path: Path) -> Source:
     try:
-        rows = json.loads(stream.read().decode())
-    except ValueError as error:
+        rows = json.loads(stream.read().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise RunError(
             f"{path} begins like a JSON array and is none: {error}. Mend it, or give JSON "
             f"lines, as .jsonl."
         ) from error
-    lines = [_line(json.dumps(row, ensure_ascii=False)) for row in rows]
+    lines = [_line(row, json.dumps) for row in rows]
     total = float(sum(map(len, lines)))
     return Source(_reader(iter(lines)), lambda offset: total)
 
@@ -83,29 +95,66 @@ def _parquet(raw: io.BufferedReader, path: Path) -> Source:
     parquet = require("pyarrow.parquet", "Parquet files need", "parquet")
     try:
         file = parquet.ParquetFile(raw if raw.seekable() else io.BytesIO(raw.read()))
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise ValueError("it has two columns of one name")
     except ValueError as error:
         raise RunError(
-            f"{path} begins like a Parquet file and is none: {error}. Copy it anew."
+            f"{path} begins like a Parquet file and is none: {_reason(error)}. Copy it "
+            f"anew."
         ) from error
     num_rows, num_read = file.metadata.num_rows, 0
 
     def lines() -> Iterator[bytes]:
         nonlocal num_read
-        for batch in file.iter_batches(1024):
-            for row in batch.to_pylist():
-                num_read += 1
-                # JSON has no dates, and no numbers that are not finite.
-                yield _line(dumps(row, ensure_ascii=False, default=str))
+        try:
+            for batch in map(_in_microseconds, file.iter_batches(1024)):
+                for row in batch.to_pylist():
+                    num_read += 1
+                    yield _line(row, dumps)  # which has null for NaN
+        except (ValueError, OSError) as error:
+            raise RunError(
+                f"{path} cannot be read after row {num_read:,}: {_reason(error)}. Copy it anew, or "
+                f"write it as JSON lines."
+            ) from error
 
     return Source(_reader(lines()), lambda offset: offset * num_rows / max(num_read, 1))
 
 
-def _line(text: str) -> bytes:
-    # Half of a surrogate pair stays, for the row's error to name it.
-    return text.encode(errors="surrogatepass") + b"\n"
+def _line(row: Any, write: Callable[..., str]) -> bytes:
+    try:
+        text = write(row, ensure_ascii=False, default=_as_json).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which the row's error names
+        text = write(row, default=_as_json).encode()
+    return text + b"\n"
 
 
-def _reader(lines: Iterator[bytes]) -> BinaryIO:
+def _in_microseconds(batch: Any) -> Any:
+    """Returns a batch whose times are as Python has them: pandas writes nanoseconds."""
+    pyarrow = require("pyarrow", "Parquet files need", "parquet")
+    for i, field in enumerate(batch.schema):
+        if pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns":
+            kind = pyarrow.timestamp("us", field.type.tz)
+            column = batch.column(i).cast(kind, safe=False)
+            batch = batch.set_column(i, field.name, column)
+    return batch
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _as_json(value: Any) -> Any:
+    """Returns what JSON has for a value of Parquet that it lacks."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    return float(value) if isinstance(value, decimal.Decimal) else str(value)
+
+
+def _reader(lines: Iterator[bytes]) -> io.BufferedReader:
     return io.BufferedReader(_Lines(lines))
 
 

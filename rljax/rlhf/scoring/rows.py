@@ -138,7 +138,10 @@ def read_row(line: bytes, field: str, columns: Columns | None = None) -> Row:
                 )
         return Row(line, fields, names, pairs, "completions" in found)
     except (RowError, FormError) as error:
-        return Row(line, fields, [], [], error=str(error))
+        called = columns or Columns()
+        ranked = called.chosen in fields or called.rejected in fields
+        names = [f"{field}_chosen", f"{field}_rejected"] if ranked else [field]
+        return Row(line, fields, names, [], error=str(error))
 
 
 def scored_line(row: Row, scored: Sequence[Scored], field: str) -> bytes:
@@ -157,9 +160,7 @@ def scored_line(row: Row, scored: Sequence[Scored], field: str) -> bytes:
 def error_line(row: Row, error: str, field: str) -> bytes:
     """Returns the output line of a row without scores: its fields, if any, and the error."""
     name = f"{field}_error"
-    ours = {name, f"{field}_truncated"}
-    ranked = "chosen" in row.fields or "rejected" in row.fields
-    ours |= {f"{field}_chosen", f"{field}_rejected"} if ranked else {field}
+    ours = {name, f"{field}_truncated", *row.names}
     kept = {key: value for key, value in row.fields.items() if key not in ours}
     try:
         text = json.dumps(kept | {name: error}, ensure_ascii=False, allow_nan=False)

@@ -61,8 +61,9 @@ def score_file(
     """Writes every row of a file with its score, in order; see the module.
 
     The input is JSON lines (gzipped or not), a JSON array or Parquet, or stdin (`-`), of
-    rows as `rljax.rlhf.data.forms` describes them, with other names in `columns`. The output does not exist yet, or was begun by
-    the same call: a part of other `settings`, JSON values by name, is refused. With
+    rows as `rljax.rlhf.data.forms` describes them, with other names in `columns`. The
+    output does not exist yet, or was begun by the same call: a part of other `settings`,
+    JSON values by name, is refused. With
     `error_rows` a row that cannot be scored becomes one with the reason, rather than an
     error; a part without any may go on either way. The score is called `field`.
 

@@ -43,6 +43,21 @@ from rljax.rlhf.scoring.scored import Counts, Detail, Scored
 
 Rows = TypeVar("Rows")
 
+# One of these every chat template should write; some insist on a system or on tools.
+_TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+_CHATS = (
+    [{"role": "user", "content": "a"}],
+    [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}],
+)
+_PROBES = [
+    Pair("a", "b"),
+    *(
+        Pair(chat, "b", variables)
+        for chat in _CHATS
+        for variables in ({}, {"tools": [_TOOL]}, {"documents": [{"text": "d"}]})
+    ),
+]
+
 
 class Scorer:
     """A reward model with its tokenizer, ready to score text.
@@ -145,7 +160,7 @@ class Scorer:
         tokenizer = load_tokenizer(folder)
         encoding = encoding_config(
             tokenizer,
-            max_length=max_length or module.config.max_length,
+            max_length=module.config.max_length if max_length is None else max_length,
             template=template,
             date=date,
             bos=bos,
@@ -159,7 +174,8 @@ class Scorer:
     def score(self, pairs: Iterable[Example]) -> np.ndarray:
         """Returns `[N]` float32 scores of N prompts and completions.
 
-        Each is a pair of texts or chat messages, or a `TokenPair` of what was sampled. They are read window by window, so an iterator of millions is fine.
+        Each is a pair of texts or chat messages, or a `TokenPair` of what was sampled.
+        They are read window by window, so an iterator of millions is fine.
 
         Raises:
             ValueError: a pair cannot be scored; the message has its number.
@@ -241,27 +257,37 @@ class Scorer:
         weights = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_leaves_with_path(self._variables):
             weights.update(f"{jax.tree_util.keystr(path)} {identity(leaf)}".encode())
+        template = self._encoding.template
         return {
             "weights": weights.hexdigest(),
             "config": identity(self._module.config),
             "tokenizer": self._tokenizer.fingerprint,
-            "encoding": identity(self._encoding),
+            "template": hashlib.sha256(repr(template).encode()).hexdigest(),
+            "encoding": identity(dataclasses.replace(self._encoding, template=None)),
         }
 
     def _check_encoding(self) -> None:
-        """Encodes a question and its answer, lest a model's fault be told of each row."""
-        probe = [Pair("a", "b")]
+        """Encodes some chats, lest a fault of the model's be told of every row."""
         room = dataclasses.replace(self._encoding, max_length=2**30)
-        whole, read = (
-            self._embedded(encode_pairs(self._tokenizer, probe, encoding)[0])
-            for encoding in (dataclasses.replace(room, pad_id=None), room)
-        )
-        if isinstance(whole, EncodingError):
+        probes = _PROBES if room.template else _PROBES[:1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # not all templates use tools
+            found = [
+                [
+                    self._embedded(row)
+                    for row in encode_pairs(self._tokenizer, probes, encoding)
+                ]
+                for encoding in (dataclasses.replace(room, pad_id=None), room)
+            ]
+        for whole, read in zip(*found, strict=True):
+            if isinstance(whole, EncodedPair) and isinstance(read, EncodedPair):
+                break
+        else:
             raise EncodingError(
-                f"no question with its answer can be scored: {whole} Choose another chat "
-                f"template, or none."
+                f"no question with its answer can be scored: {found[0][0]} Choose another "
+                f"chat template, or none."
             )
-        if isinstance(read, EncodedPair) and len(read.ids) < len(whole.ids):
+        if len(read.ids) < len(whole.ids):
             warnings.warn(
                 f"rows end with token {room.pad_id}, which is the model's padding token, "
                 f"so scores are read before it, as transformers does; with pooling "
@@ -278,8 +304,8 @@ class Scorer:
             return row
         found = next(i for i in row.ids if i >= size)
         return EncodingError(
-            f"token {found} ({self._tokenizer.decode([found])!r}) is not among the "
-            f"{size} that the model embeds. Use the model's own tokenizer and template."
+            f"token {found} is not among the {size} that the model embeds. Use the "
+            f"model's own tokenizer and template."
         )
 
     def _score_window(

@@ -263,26 +263,27 @@ def test_texts_end_with_eos_as_trl_trains_and_chats_as_the_template_ends_them(tm
 
 def test_a_date_is_what_templates_take_for_today(words):
     template = (
-        "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y|%-d %b %y|%A %F %%d%%') }}"
+        "{% if strftime_now is defined %}{{ strftime_now('%d %B %Y|%-d %b %y|%A %F %%d%% %^a') }}"
         "{% endif %}{% for m in messages %} {{ m.content }}{% endfor %}"
     )
     day = datetime.date(2026, 2, 3)
     encoding = encoding_config(words, max_length=50, template=template, date=day)
     text, _ = write_chat(words, encoding.template, [{"role": "user", "content": "a"}],
                          [{"role": "assistant", "content": "b"}], {})  # fmt: skip
-    assert text == "03 February 2026|3 Feb 26|Tuesday 2026-02-03 %d% a b"
+    assert text == "03 February 2026|3 Feb 26|Tuesday 2026-02-03 %d% TUE a b"
     named = encoding_config(
         words, max_length=50, template={"default": template}, date=day
     )
     assert named.template == {"default": encoding.template}
 
 
-def test_what_no_template_uses_is_told_once(words):
+def test_what_no_template_uses_is_told(words):
     encoding = encoding_config(words, max_length=50)
     pair = Pair("hello", "world", {"tools": [{"name": "a_tool"}]})
     with pytest.warns(UserWarning, match="does not use 'tools'"):
         encode_pairs(words, [pair], encoding)
-    encode_pairs(words, [pair], encoding)
+    uses = "{% generation %}{{ tools }}{% endgeneration %}{{ messages[1].content }}"
+    encode_pairs(words, [pair], EncodingConfig(max_length=50, template=uses))
     (row,) = encode_pairs(words, [pair], PLAIN)
     assert "only a chat template can use tools" in str(row)
 
@@ -352,6 +353,76 @@ def test_a_tokenizer_outside_the_folder_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").rename(hub.parent.parent / "blobs" / "abc")
     (hub / "tokenizer.json").symlink_to("../../blobs/abc")
     assert load_tokenizer(hub).vocab_size == len(WORDS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "image"}],
+        [{"image": "x.png"}],
+        [{"type": "video_url", "text": "a"}],
+        [{"type": "tool_result", "content": "a"}],
+        {"text": "a"},
+        5,
+    ],
+)
+def test_content_that_is_no_text_is_refused(words, content):
+    prompt = [{"role": "user", "content": content}]
+    (row,) = encode_pairs(
+        words, [Pair(prompt, "world")], encoding_config(words, max_length=50)
+    )
+    assert "a content, text or parts of text" in str(row)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        {"prompt": "a", "completion": "b"},
+        ("a", "b", "c"),
+        "ab",
+        ("a", "b", {}, "c"),
+        TokenPair([1], [2**31]),
+        TokenPair([1], [10**30]),
+        TokenPair([[1]], [1]),
+        TokenPair([1.0], [1]),
+        TokenPair([True], [1]),
+        Transcript("ab", 2),
+    ],
+)
+def test_what_is_no_example_is_refused_in_words(example):
+    (row,) = encode_pairs(BYTES, [example], PLAIN)
+    assert isinstance(row, EncodingError)
+
+
+def test_token_ids_may_be_arrays():
+    for array in (np.array, jnp.array, np.int64):
+        ids = [array(1), array(2)] if array is np.int64 else array([1, 2])
+        (row,) = encode_pairs(BYTES, [TokenPair(ids, [3])], PLAIN)
+        assert row.ids == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("completion", "empty"),
+    [
+        ({"content": "", "name": "bob"}, True),
+        ({"content": [{"type": "text", "text": ""}]}, True),
+        ({"content": "", "tool_calls": [{"x": 1}]}, False),
+        ({"content": "", "reasoning_content": "hello"}, False),
+        ({"content": [{"text": "world"}]}, False),
+    ],
+)
+def test_a_message_is_empty_that_says_nothing(words, completion, empty):
+    message = {"role": "assistant"} | completion
+    encoding = encoding_config(
+        words, max_length=50, template="{{ messages[1] | tojson }} hello"
+    )
+    (row,) = encode_pairs(words, [Pair("hello", message)], encoding)
+    assert isinstance(row, EncodingError) == empty
+
+
+def test_an_empty_template_is_refused(words):
+    with pytest.raises(ValueError, match="template is empty"):
+        encoding_config(words, max_length=50, template="")
 
 
 @pytest.mark.parametrize("name", ["messages", "continue_final_message", "tokenize"])

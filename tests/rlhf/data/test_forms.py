@@ -159,7 +159,7 @@ def test_every_form(row, pairs):
         ),
         ('{"prompt": "p", "completion": 5}', "got a number"),
         ('{"prompt": "p", "completion": []}', "at least one message, got none"),
-        ('{"prompt": "p", "completions": []}', "list of them"),
+        ('{"prompt": "p", "completions": []}', "list of some"),
         ('{"prompt": "p", "completions": ["a", null]}', "got null"),
         ('{"prompt_ids": [1], "completion_ids": [true]}', "list of token ids"),
         ('{"completion_ids": [1]}', "no 'prompt_ids'"),

@@ -143,12 +143,6 @@ def test_dynamic_positions_are_the_default_within_the_context():
     assert read("llama", rope_parameters=rope).rope == Rope(theta=500.0)
 
 
-def test_positions_that_are_the_same_for_all_layers_are_read():
-    rope = {"rope_type": "default", "rope_theta": 500.0}
-    config = read("gemma2", rope_parameters={F: rope, S: rope})
-    assert config.rope == Rope(theta=500.0)
-
-
 @pytest.mark.parametrize(
     ("family", "changes", "shape"),
     [
@@ -229,7 +223,7 @@ OTHER_ROPE = {"rope_type": "default", "rope_theta": 7.0}
         (
             "gemma2",
             {"rope_parameters": {F: OTHER_ROPE, S: OTHER_ROPE | {"rope_theta": 8.0}}},
-            "rope_parameters must be the same",
+            "rope_parameters must be those of all layers",
         ),
     ],
 )

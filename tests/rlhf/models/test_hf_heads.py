@@ -39,7 +39,8 @@ def folder_with(tmp_path, tensors, source="llama-reward", prefix="", **config):
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     save_file(kept | tensors, folder / "model.safetensors")
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    of_others = {"architectures": ["AHeadOfOurOwn"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | of_others | config))
     return folder
 
 
@@ -171,3 +172,26 @@ def test_a_head_of_another_kind_is_refused(tensors, message, tmp_path):
 def assert_same(ours, theirs):
     assert ours[0] == theirs[0]
     jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
+
+
+def test_what_transformers_class_does_not_have_is_passed_over(tmp_path):
+    kinds = {"architectures": ["LlamaForSequenceClassification"]}
+    folder = folder_with(tmp_path, {"score.weight": ONE, "score.bias": BIAS}, **kinds)
+    with pytest.warns(UserWarning, match="score.bias, which transformers"):
+        module, _ = load_reward_model(folder)
+    assert not module.use_bias
+
+
+def test_a_model_that_scores_every_token_is_refused(tmp_path):
+    kinds = {"architectures": ["LlamaForTokenClassification"]}
+    folder = folder_with(tmp_path, {"score.weight": ONE, "score.bias": BIAS}, **kinds)
+    with pytest.raises(PretrainedError, match="scores every token"):
+        load_reward_model(folder)
+
+
+def test_labels_may_be_numbers(tmp_path):
+    names = {"id2label": {"0": "1", "1": "2"}}
+    folder = folder_with(tmp_path, {"score.weight": TWO}, **names)
+    for label, row in (("1", ONE), ("2", 2 - ONE), ("0", ONE), (1, 2 - ONE)):
+        _, variables = load_reward_model(folder, label=label)
+        np.testing.assert_array_equal(variables["params"]["head"]["kernel"], row.T)

@@ -108,3 +108,40 @@ def test_where_padding_is_eos_the_command_says_so(score):
         before, _ = score(rows, model=folder)
     last, _ = score(rows, "--pooling", "last", name="last", model=folder)
     assert before[0]["score"] != last[0]["score"]
+
+
+def test_templates_that_insist_on_something_are_no_fault_of_the_model(score):
+    template = score.folder / "chat.jinja"
+    template.write_text(
+        "{% if not tools %}{{ raise_exception('needs tools') }}{% endif %}"
+        "{{ messages[1].content }}"
+    )
+    rows = [{"prompt": "a", "completion": "b", "tools": [{"name": "t"}]}]
+    assert score(rows, "--template", template)[0]
+    _, done = score(
+        [{"prompt": "a", "completion": "b"}], "--template", template, name="x"
+    )
+    assert "needs tools" in done.stderr
+    (score.folder / "x.part.json").unlink()
+    template.write_text(template.read_text() + " ")
+    _, done = score(rows, "--template", template)
+    assert "template is" in done.stderr
+    assert len(done.stderr) < 600
+
+
+def test_one_bad_row_of_tokens_is_an_error_row(score):
+    rows = [{"prompt_ids": [5], "completion_ids": [x]} for x in (6, 10**20, 2**31 - 1)]
+    good, *bad = score(rows, "--error-rows")[0]
+    assert "score" in good
+    assert all("score_error" in row for row in bad)
+
+
+def test_error_rows_keep_their_own_columns(score):
+    flags = ("--error-rows", "--chosen-column", "better", "--rejected-column", "worse")
+    good = {"better": "a b", "worse": "a c", "score": 1}
+    rows, _ = score([good, {"better": "a", "worse": 5, "score": 7}], *flags)
+    assert [row["score"] for row in rows] == [1, 7]
+    assert "'better' and 'worse' must both be text" in rows[1]["score_error"]
+    done = score([good], "--chosen-column", "x", "--rejected-column", "x", name="y")[1]
+    assert done.returncode == 2
+    assert "'x' twice" in done.stderr

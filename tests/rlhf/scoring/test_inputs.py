@@ -149,3 +149,61 @@ def test_json_lines_may_be_called_json(work):  # noqa: F811
     work.input = put(work.input.with_name("in.json"), ROWS)
     work()
     assert work.output.read_bytes() == want
+
+
+def test_parquet_has_texts_as_bytes_and_times_of_pandas(work):  # noqa: F811
+    import decimal
+
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    work.input = work.input.with_name("in.parquet")
+    columns = {
+        "prompt": pa.array([b"\xc3\xa4"], pa.binary()),
+        "completion": pa.array([b"c"], pa.binary()),
+        "image": pa.array([b"\xff"], pa.binary()),
+        "time": pa.array([1764190682123456789], pa.timestamp("ns")),
+        "price": pa.array([decimal.Decimal("1.10")]),
+    }
+    pyarrow.parquet.write_table(pa.table(columns), work.input)
+    scorer = FakeScorer()
+    work(scorer=scorer)
+    assert scorer.seen == [("ä", "c", {})]
+    (row,) = rows_of(work.output)
+    assert (row["image"], row["price"]) == ("/w==", 1.1)
+    assert row["time"] == "2025-11-26 20:58:02.123456"
+    work.input = work.input.with_name("twice.parquet")
+    twice = pa.Table.from_arrays([pa.array(["p"])] * 2, names=["prompt", "prompt"])
+    pyarrow.parquet.write_table(twice, work.input)
+    with pytest.raises(ScoreFileError, match="two columns of one name"):
+        work()
+
+
+def test_an_array_may_begin_with_a_mark_and_hold_bad_rows(work):  # noqa: F811
+    work.input = work.input.with_name("in.json")
+    rows = [{"prompt": "p", "completion": "c"}, 3, {"prompt": "\ud800"}]
+    work.input.write_text("\ufeff" + json.dumps(rows))
+    work(error_rows=True)
+    good, *bad = (row.get("score_error", "") for row in rows_of(work.output))
+    assert not good
+    assert "must be a JSON object" in bad[0]
+    assert "invalid Unicode" in bad[1]
+    work.input.write_text("[" * 100_000)
+    work.output.unlink()
+    with pytest.raises(ScoreFileError, match="begins like a JSON array"):
+        work()
+
+
+def test_a_pipe_may_give_little_at_first(work, monkeypatch):  # noqa: F811
+    want = whole(work, ROWS)
+    data = gzip.compress(work.input.read_bytes())
+    work.input = type(work.input)("-")
+
+    class Slow(Pipe):
+        def readinto(self, buffer):
+            return self._file.readinto(buffer[:1])
+
+    stdin = io.TextIOWrapper(io.BufferedReader(Slow(data)))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    work()
+    assert work.output.read_bytes() == want
