@@ -211,7 +211,8 @@ def write_model(family, folder, pad_id):
             torch.nn.init.normal_(weight, 0.0 if family == "gemma2" else 1.0, 0.3)
     model.save_pretrained(folder)
     model = auto.from_pretrained(folder, dtype=torch.float32, **kwargs).eval()
-    return model, tokenizer
+    # Beside a config.json, transformers may take another class for the same files.
+    return model, transformers.AutoTokenizer.from_pretrained(folder)
 
 
 def test_transformers_soft_caps_and_windows_matter_here(tmp_path):
