@@ -2,12 +2,12 @@
 
 import datetime
 import importlib.resources
-import json
 import warnings
 
 import numpy as np
 import pytest
 from chats import CHATS
+from model_folders import change_config
 from tokenizer_folders import write_byte_level, write_sentence_piece
 
 from rljax.rlhf.data import (
@@ -225,7 +225,6 @@ def test_transformers_soft_caps_and_windows_matter_here(tmp_path):
         folder = write_byte_level(tmp_path / name / str(change))
         write_model(name, folder, None)
         before = Scorer.load(folder).score(TEXTS)
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | change))
+        change_config(folder, **change)
         after = Scorer.load(folder).score(TEXTS)
         assert np.abs(after - before).max() > 1e-2, name

@@ -114,9 +114,8 @@ def score(command: Score) -> dict[str, Any]:
 
     check_paths(command.input, command.output)
     use_compile_cache()
-    os.environ.setdefault(
-        "TRANSFORMERS_VERBOSITY", "error"
-    )  # it advises to add PyTorch
+    # transformers would advise to install PyTorch.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     settings = command.settings()
     how = settings | {
         "template": _template(command.template),

@@ -23,6 +23,11 @@ class RunError(RuntimeError):
     """The run cannot go on; the message says why and what to do."""
 
 
+def one_line(error: BaseException) -> str:
+    """Returns an error's text without line breaks, and without its full stop."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
 def dumps(value: Any, **options: Any) -> str:
     """Returns strict JSON: numbers that are not finite become null, arrays lists."""
     return json.dumps(_plain(value), allow_nan=False, **options)

@@ -11,14 +11,16 @@ from typing import Any
 from rljax.extras import require
 from rljax.rlhf.data.pairs import Message, Messages
 from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer
+from rljax.training.files import one_line
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _TEXT_PARTS = ("text", "thinking", "reasoning")
 # Arguments of transformers' apply_chat_template that are no variables of the template.
 _RESERVED = {
-    "self", "conversation", "conversations", "messages", "chat_template", "add_generation_prompt",
-    "continue_final_message", "tokenize", "sanitize_control_tokens", "padding",
+    "self", "conversation", "conversations", "messages", "chat_template",
+    "add_generation_prompt", "continue_final_message", "tokenize",
+    "sanitize_control_tokens", "padding",
     "truncation", "max_length", "return_tensors", "return_dict",
     "return_assistant_tokens_mask", "tokenizer_kwargs",
 }  # fmt: skip
@@ -63,9 +65,8 @@ def write_chat(
         except ImportError:
             raise
         except Exception as error:  # a template is a program, and may raise anything
-            reason = " ".join(str(error).split()).rstrip(".")
             raise ChatError(
-                f"the chat template refuses this chat: {reason}."
+                f"the chat template refuses this chat: {one_line(error)}."
             ) from error
 
     whole = write([*prompt, *completion], False)

@@ -20,7 +20,7 @@ from typing import Any
 from rljax.rlhf.data.chat import ChatError, as_messages, shared_length
 from rljax.rlhf.data.pairs import Example, Message, Pair, TokenPair, Transcript
 
-_TURN = "\n\nAssistant:"
+_LAST_TURN = "\n\nAssistant:"
 _ROLES = {
     "human": "user", "user": "user", "system": "system", "tool": "tool",
     "function_call": "assistant", "observation": "tool", "function_response": "tool",
@@ -70,9 +70,8 @@ def read_form(
     """
     names = dataclasses.asdict(columns or Columns())
     renamed = {theirs: ours for ours, theirs in names.items()}
-    hidden = set(names) - set(
-        names.values()
-    )  # a column of ours that is called otherwise
+    # Columns of the row that have a name of ours for something else.
+    hidden = set(names) - set(names.values())
     fields = {
         renamed.get(name, name): value
         for name, value in row.items()
@@ -165,8 +164,8 @@ def _without_prompt(fields: dict[str, Any]) -> dict[str, list[Example]]:
         )
     shared = both["chosen"][: shared_length(*both.values())]
     # The last turn of HH-RLHF, where both have it; else all that they share.
-    turn = shared.rfind(_TURN)
-    start = turn + len(_TURN) if turn >= 0 else len(shared)
+    turn = shared.rfind(_LAST_TURN)
+    start = turn + len(_LAST_TURN) if turn >= 0 else len(shared)
     if turn < 0 and (shared.endswith(" ") or shared in both.values()):
         start = max(shared.rfind(" "), 0)  # so that neither completion is empty
     return {name: [Transcript(text, start)] for name, text in both.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rljax.extras import require
-from rljax.training.files import FolderError, inside
+from rljax.training.files import FolderError, inside, one_line
 
 ChatTemplate = str | Mapping[str, str]
 
@@ -205,10 +205,9 @@ def load_tokenizer(folder: Path | str) -> HFTokenizer:
         text = next(t for t in texts if backend.encode(t, add_special_tokens=False).ids)
         probe = backend.encode(text, add_special_tokens=True)
     except Exception as error:  # transformers raises nothing narrower
-        reason = " ".join(str(error).split())
         raise FolderError(
             f"the tokenizer in {folder} ({path.name} and the files beside it) cannot "
-            f"be read: {reason:.300}"
+            f"be read: {one_line(error):.300}"
         ) from error
     added = probe.special_tokens_mask
     size = len(added)

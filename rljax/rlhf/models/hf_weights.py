@@ -259,7 +259,7 @@ def _from_tensors(
             theirs = _read(tensors, name, folder)
             used.add(name)
             if row.ours in _BY_TOKEN:
-                theirs = _without_padding(theirs, config, name, folder)
+                theirs = _rows_of_vocabulary(theirs, config, name, folder)
             if row.transposed:
                 theirs = theirs.T
             if row.part is not None:
@@ -282,7 +282,7 @@ def _check_tied(config: TransformerConfig, tensors: dict, folder: Path) -> None:
         )
 
 
-def _without_padding(
+def _rows_of_vocabulary(
     theirs: np.ndarray, config: TransformerConfig, name: str, folder: Path
 ) -> np.ndarray:
     """Returns the rows of ids in the vocabulary; more were added for speed."""

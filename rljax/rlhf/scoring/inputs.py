@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from rljax.extras import require
-from rljax.training.files import RunError, dumps
+from rljax.training.files import RunError, dumps, one_line
 
 STDIN = Path("-")
 _CHUNK = 1 << 20  # bytes
@@ -100,7 +100,7 @@ def _parquet(raw: io.BufferedReader, path: Path) -> Source:
             raise ValueError("it has two columns of one name")
     except ValueError as error:
         raise RunError(
-            f"{path} begins like a Parquet file and is none: {_reason(error)}. Copy it "
+            f"{path} begins like a Parquet file and is none: {one_line(error)}. Copy it "
             f"anew."
         ) from error
     num_rows, num_read = file.metadata.num_rows, 0
@@ -114,8 +114,8 @@ def _parquet(raw: io.BufferedReader, path: Path) -> Source:
                     yield _line(row, dumps)  # which has null for NaN
         except (ValueError, OSError) as error:
             raise RunError(
-                f"{path} cannot be read after row {num_read:,}: {_reason(error)}. Copy it anew, or "
-                f"write it as JSON lines."
+                f"{path} cannot be read after row {num_read:,}: {one_line(error)}. Copy "
+                f"it anew, or write it as JSON lines."
             ) from error
 
     return Source(_reader(lines()), lambda offset: offset * num_rows / max(num_read, 1))
@@ -138,10 +138,6 @@ def _in_microseconds(batch: Any) -> Any:
             column = batch.column(i).cast(kind, safe=False)
             batch = batch.set_column(i, field.name, column)
     return batch
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
 
 
 def _as_json(value: Any) -> Any:

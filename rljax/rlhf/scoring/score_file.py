@@ -63,9 +63,9 @@ def score_file(
     The input is JSON lines (gzipped or not), a JSON array or Parquet, or stdin (`-`), of
     rows as `rljax.rlhf.data.forms` describes them, with other names in `columns`. The
     output does not exist yet, or was begun by the same call: a part of other `settings`,
-    JSON values by name, is refused. With
-    `error_rows` a row that cannot be scored becomes one with the reason, rather than an
-    error; a part without any may go on either way. The score is called `field`.
+    JSON values by name, is refused. With `error_rows` a row that cannot be scored becomes
+    one with the reason, rather than an error; a part without any may go on either way.
+    The score is called `field`.
 
     Returns:
         The figures, as they lie in OUT.run.json.
@@ -141,10 +141,10 @@ def check_paths(input: Path, output: Path) -> None:
 def settings_before(output: Path) -> dict[str, Any]:
     """Returns the settings that an output was begun with; nothing if it was not begun."""
     _, sidecar, run = _beside(Path(output))
-    finished = Path(output).exists()
-    for path, there in ((sidecar, True), (run, finished)):
-        if there and path.exists():
-            return _read(path)[0]["settings"]
+    if sidecar.exists():
+        return _read(sidecar)[0]["settings"]
+    if Path(output).exists() and run.exists():
+        return _read(run)[0]["settings"]
     return {}
 
 
@@ -313,12 +313,11 @@ class _Job:
 
 def _named(columns: Columns | None) -> dict[str, Any]:
     """Returns the columns that are not called as they are by default."""
-    ours, default = (
-        dataclasses.asdict(columns or Columns()),
-        dataclasses.asdict(Columns()),
-    )
+    default = Columns()
     return {
-        f"{name}_column": ours[name] for name in ours if ours[name] != default[name]
+        f"{name}_column": called
+        for name, called in dataclasses.asdict(columns or default).items()
+        if called != getattr(default, name)
     }
 
 

@@ -268,28 +268,25 @@ class Scorer:
 
     def _check_encoding(self) -> None:
         """Encodes some chats, lest a fault of the model's be told of every row."""
-        room = dataclasses.replace(self._encoding, max_length=2**30)
-        probes = _PROBES if room.template else _PROBES[:1]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # not all templates use tools
-            found = [
-                [
-                    self._embedded(row)
-                    for row in encode_pairs(self._tokenizer, probes, encoding)
-                ]
-                for encoding in (dataclasses.replace(room, pad_id=None), room)
-            ]
-        for whole, read in zip(*found, strict=True):
-            if isinstance(whole, EncodedPair) and isinstance(read, EncodedPair):
+        pad_id = self._encoding.pad_id
+        whole = dataclasses.replace(self._encoding, max_length=2**30, pad_id=None)
+        errors = []
+        for probe in _PROBES if whole.template else _PROBES[:1]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # not all templates use tools
+                (row,) = encode_pairs(self._tokenizer, [probe], whole)
+            row = self._embedded(row)
+            if isinstance(row, EncodedPair):
                 break
+            errors.append(row)
         else:
             raise EncodingError(
-                f"no question with its answer can be scored: {found[0][0]} Choose another "
+                f"no question with its answer can be scored: {errors[0]} Choose another "
                 f"chat template, or none."
             )
-        if len(read.ids) < len(whole.ids):
+        if row.ids[1:] and row.ids[-1] == pad_id:
             warnings.warn(
-                f"rows end with token {room.pad_id}, which is the model's padding token, "
+                f"rows end with token {pad_id}, which is the model's padding token, "
                 f"so scores are read before it, as transformers does; with pooling "
                 f"'last' they are read at it.",
                 stacklevel=3,

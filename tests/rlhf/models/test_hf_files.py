@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from model_folders import change_config
 from safetensors.numpy import load_file, save_file
 
 from rljax.rlhf.models import hf_weights
@@ -15,16 +16,6 @@ from rljax.rlhf.models.hf_weights import PretrainedError
 from rljax.training.files import FolderError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "pretrained"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return shutil.copytree(GOLDEN / "llama-reward", tmp_path / "model")
-
-
-def change_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def save(folder, tensors):

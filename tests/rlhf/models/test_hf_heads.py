@@ -1,6 +1,5 @@
 """Heads of reward models, found by the names of their weights."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_folders import change_config
 from safetensors.numpy import load_file, save_file
 
 from rljax.rlhf.models.hf_weights import (
@@ -38,10 +38,7 @@ def folder_with(tmp_path, tensors, source="llama-reward", prefix="", **config):
     kept = {prefix + name: tensor for name, tensor in kept.items()}
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     save_file(kept | tensors, folder / "model.safetensors")
-    path = folder / "config.json"
-    of_others = {"architectures": ["AHeadOfOurOwn"]}
-    path.write_text(json.dumps(json.loads(path.read_text()) | of_others | config))
-    return folder
+    return change_config(folder, **{"architectures": ["AHeadOfOurOwn"]} | config)
 
 
 @pytest.mark.parametrize(

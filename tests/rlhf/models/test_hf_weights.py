@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_folders import change_config
 from safetensors.numpy import load_file, save_file
 
 from rljax.rlhf.models import hf_weights
@@ -30,16 +31,6 @@ KINDS = {
 
 def golden(folder):
     return json.loads((folder / "golden.json").read_text())
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return shutil.copytree(GOLDEN / "llama-reward", tmp_path / "model")
-
-
-def change_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize("family", LANGUAGE_MODELS)

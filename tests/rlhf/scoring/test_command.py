@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from model_folders import change_config
 from test_golden_scores import GOLDEN
 from test_inputs import FORMS
 from test_score_file import command, put, rows_of  # noqa: F401
@@ -101,8 +102,7 @@ def test_where_no_row_is_scored_the_command_fails(score):
 
 def test_where_padding_is_eos_the_command_says_so(score):
     folder = shutil.copytree(GOLDEN / "byte_level", score.folder / "model")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 2}))
+    change_config(folder, pad_token_id=2)
     rows = [{"prompt": "a", "completion": "b"}]
     with pytest.warns(UserWarning, match="rows end with token 2"):
         before, _ = score(rows, model=folder)

@@ -7,19 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_folders import change_config
 
 from rljax.rlhf.data import Pair, TokenPair, encode_pairs, encoding_config
 from rljax.rlhf.scoring.scorer import Scorer
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "scoring"
-
-
-def copy_with_pad(folder, pad_id, to):
-    """A folder whose config.json has this padding token."""
-    shutil.copytree(folder, to)
-    config = json.loads((to / "config.json").read_text())
-    (to / "config.json").write_text(json.dumps(config | {"pad_token_id": pad_id}))
-    return to
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "sentence_piece"])
@@ -50,7 +43,8 @@ def test_tokens_and_scores_are_transformers(kind):
 
 def test_where_padding_is_eos_scores_are_read_before_it(tmp_path):
     golden = json.loads((GOLDEN / "byte_level" / "golden.json").read_text())
-    folder = copy_with_pad(GOLDEN / "byte_level", 2, tmp_path / "model")
+    folder = shutil.copytree(GOLDEN / "byte_level", tmp_path / "model")
+    change_config(folder, pad_token_id=2)
     (row, *_) = golden["rows"]
     pair = Pair(*row["pair"])
     with pytest.warns(UserWarning, match="token 2, which is the model's padding"):
