@@ -130,12 +130,13 @@ def test_values_that_json_lacks_are_written_as_it_can(work):  # noqa: F811
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("in.jsonl.gz", gzip.compress(b'{"prompt": "p", "completion": "c"}\n' * 99)[:-20],
+        ("in.jsonl.gz", gzip.compress(b'{"prompt": "p", "completion": "c"}\n' * 99, mtime=0)[:-20],
          "is damaged"),
         ("in.jsonl.gz", b"\x1f\x8b8888888888", "is damaged"),
         ("in.json", b'[{"prompt": "p"', "begins like a JSON array and is none"),
         ("in.parquet", b"PAR1 and no more", "begins like a Parquet file and is none"),
     ],
+    ids=["gzip cut short", "gzip of noise", "array cut short", "parquet of noise"],
 )  # fmt: skip
 def test_a_damaged_file_is_refused_in_words(work, name, data, message):  # noqa: F811
     work.input = work.input.with_name(name)
