@@ -153,20 +153,20 @@ def test_transformers_reads_what_we_write(family, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from rljax.rlhf.models import hf_weights
+    from rljax.rlhf.pretrained import weights
 
     golden = Path(__file__).parent / "golden" / "pretrained"
     for kind, load, save, auto in (
         (
             "lm",
-            hf_weights.load_language_model,
-            hf_weights.save_language_model,
+            weights.load_language_model,
+            weights.save_language_model,
             AutoModelForCausalLM,
         ),
         (
             "reward",
-            hf_weights.load_reward_model,
-            hf_weights.save_reward_model,
+            weights.load_reward_model,
+            weights.save_reward_model,
             AutoModelForSequenceClassification,
         ),
     ):

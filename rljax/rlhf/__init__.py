@@ -1,6 +1,6 @@
 """Reinforcement learning from human feedback: text, models, and scores of completions.
 
-Sub-packages import downward: `data` < `models` < `scoring`. They may import `training`
+Sub-packages import downward: `data` < `models` < `pretrained` < `scoring`. They may import `training`
 and what lies below it; `sweeps` and the packages for control never import this one.
 """
 
@@ -19,6 +19,8 @@ from rljax.rlhf.models import (
     Rope,
     Transformer,
     TransformerConfig,
+)
+from rljax.rlhf.pretrained import (
     load_language_model,
     load_reward_model,
     save_language_model,

@@ -1,27 +1,20 @@
-"""Language models and reward models, and their folders in Hugging Face's format.
+"""Language models and reward models, as Flax modules.
 
 May import `rljax.rlhf.data`.
 """
 
-from rljax.rlhf.models.hf_files import PretrainedError
-from rljax.rlhf.models.hf_weights import (
-    load_language_model,
-    load_reward_model,
-    save,
-    save_language_model,
-    save_reward_model,
-)
+from rljax.rlhf.models.block import KeyValues
+from rljax.rlhf.models.config import Lora, TransformerConfig
 from rljax.rlhf.models.reward_model import (
     RewardModel,
     keep_first_layers,
     stack_ensemble,
 )
 from rljax.rlhf.models.rope import Rope
-from rljax.rlhf.models.transformer import KeyValues, Transformer, TransformerConfig
+from rljax.rlhf.models.trainable import Everything, HeadOnly, LastLayers, LoraOnly
+from rljax.rlhf.models.transformer import Transformer
 
 __all__ = [
-    "KeyValues", "PretrainedError", "RewardModel", "Rope", "Transformer",
-    "TransformerConfig", "keep_first_layers", "load_language_model",
-    "load_reward_model", "save", "save_language_model", "save_reward_model",
-    "stack_ensemble",
+    "Everything", "HeadOnly", "KeyValues", "LastLayers", "Lora", "LoraOnly", "RewardModel", "Rope", "Transformer", "TransformerConfig",
+    "keep_first_layers", "stack_ensemble",
 ]  # fmt: skip

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from rljax.rlhf.data.pairs import Tokens
-from rljax.rlhf.models.transformer import Transformer, TransformerConfig
+from rljax.rlhf.models.config import TransformerConfig
+from rljax.rlhf.models.transformer import Transformer
 
 
 class RewardModel(nn.Module):
@@ -36,14 +37,14 @@ class RewardModel(nn.Module):
 
     def setup(self):
         """Makes the trunk, the head and the scale."""
-        width = self.config.hidden_size
+        width, wide = self.config.hidden_size, self.config.wide_dtype
         self.trunk = Transformer(self.config)
 
         # Stiennon et al. (2020), https://arxiv.org/abs/2009.01325, as their code has it.
         def linear(inputs, outputs):
             init = nn.initializers.normal((inputs + 1) ** -0.5)
             return nn.Dense(
-                outputs, use_bias=self.use_bias, dtype=jnp.float32, kernel_init=init
+                outputs, use_bias=self.use_bias, dtype=wide, kernel_init=init
             )
 
         if self.head_hidden is not None:

@@ -92,7 +92,7 @@ class Rope:
             positions: `[B, L]` int32.
 
         Returns:
-            float32 of the same shape.
+            The same shape, float32; of float64, that.
         """
         frequencies = self.frequencies(x.shape[-1])
         places = positions[:, :, None, None].astype(jnp.float32)
@@ -100,5 +100,6 @@ class Rope:
         sin, cos = jnp.sin(angles), jnp.cos(angles)
         if self.attention_factor != 1.0:
             sin, cos = sin * self.attention_factor, cos * self.attention_factor
-        a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        a, b = jnp.split(x.astype(wide), 2, axis=-1)
         return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

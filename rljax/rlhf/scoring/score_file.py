@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rljax.rlhf.data.forms import Columns
+from rljax.rlhf.data.sources import STDIN, Source, open_input
 from rljax.rlhf.scoring.display import Display
-from rljax.rlhf.scoring.inputs import STDIN, Source, open_input
 from rljax.rlhf.scoring.rows import (
     Reader,
     ScoreFileError,

@@ -36,8 +36,8 @@ from rljax.rlhf.data.encoding import (
 )
 from rljax.rlhf.data.pairs import Example, Pair
 from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
-from rljax.rlhf.models.hf_weights import load_reward_model
 from rljax.rlhf.models.reward_model import RewardModel
+from rljax.rlhf.pretrained.weights import load_reward_model
 from rljax.rlhf.scoring import batching
 from rljax.rlhf.scoring.scored import Counts, Detail, Scored
 
@@ -140,7 +140,7 @@ class Scorer:
         """Returns a scorer of the model and the tokenizer in a folder.
 
         Args:
-            folder: as transformers writes it, or `rljax.rlhf.models.save`.
+            folder: as transformers writes it, or `rljax.rlhf.pretrained.save`.
             label: which of several scores the model gives, by name or number.
             pooling: where the score is read: at the last token that is not the folder's
                 `pad_token_id`, as transformers does it, or at the last one.

@@ -7,14 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rljax.rlhf.models import KeyValues, Rope, Transformer, TransformerConfig
+from rljax.rlhf.models.block import ACTIVATIONS
 from rljax.rlhf.models.reward_model import keep_first_layers
-from rljax.rlhf.models.rope import Rope
-from rljax.rlhf.models.transformer import (
-    ACTIVATIONS,
-    KeyValues,
-    Transformer,
-    TransformerConfig,
-)
 
 LLAMA = TransformerConfig(
     vocab_size=32,

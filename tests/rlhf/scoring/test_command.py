@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from model_folders import change_config
 from test_golden_scores import GOLDEN
-from test_inputs import FORMS
 from test_score_file import command, put, rows_of  # noqa: F401
+from test_sources import FORMS
 
 from rljax.rlhf.data import load_tokenizer
 

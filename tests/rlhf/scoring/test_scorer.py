@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from rljax.rlhf.data.encoding import EncodingConfig
 from rljax.rlhf.data.pairs import TokenPair, Tokens
 from rljax.rlhf.data.tokenizer import ByteTokenizer
+from rljax.rlhf.models import Rope, TransformerConfig
 from rljax.rlhf.models.reward_model import (
     RewardModel,
     keep_first_layers,
     stack_ensemble,
 )
-from rljax.rlhf.models.transformer import Rope, TransformerConfig
 from rljax.rlhf.scoring.batching import buckets
 from rljax.rlhf.scoring.scorer import Scorer
 

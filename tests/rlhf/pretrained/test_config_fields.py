@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
-from rljax.rlhf.models.hf_families import FAMILIES, known_fields
-from rljax.rlhf.models.hf_positions import ROPE_KEYS
+from rljax.rlhf.pretrained.families import FAMILIES, known_fields
+from rljax.rlhf.pretrained.positions import ROPE_KEYS
 
 pytestmark = pytest.mark.peers
 
@@ -106,7 +106,7 @@ def test_transformers_reads_what_is_missing_as_we_do(family):
     """A file with the shape alone; what is left out is of the class."""
     from transformers import AutoConfig
 
-    from rljax.rlhf.models.hf_config import read_config
+    from rljax.rlhf.pretrained.config import read_config
 
     names = [f.theirs for f in FAMILIES[family].fields if f.absent is ...]
     whole = AutoConfig.for_model(family).to_dict()

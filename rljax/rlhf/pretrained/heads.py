@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.rlhf.models.hf_files import PretrainedError, warn
+from rljax.rlhf.pretrained.files import PretrainedError, warn
 
 # The last layer's.
 _LAST = ("score", "score.2", "v_head.summary", "value_head")

@@ -6,10 +6,16 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from rljax.rlhf.models.hf_families import FAMILIES, ONLY, REMEDIES, SECOND_NAMES, Family
-from rljax.rlhf.models.hf_files import PretrainedError
-from rljax.rlhf.models.hf_positions import read_rope, write_rope
-from rljax.rlhf.models.transformer import TransformerConfig
+from rljax.rlhf.models.config import TransformerConfig
+from rljax.rlhf.pretrained.families import (
+    FAMILIES,
+    ONLY,
+    REMEDIES,
+    SECOND_NAMES,
+    Family,
+)
+from rljax.rlhf.pretrained.files import PretrainedError
+from rljax.rlhf.pretrained.positions import read_rope, write_rope
 
 
 def read_config(raw: dict[str, Any], path: Any) -> TransformerConfig:

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from rljax.rlhf.models.transformer import TransformerConfig
+from rljax.rlhf.models.config import TransformerConfig
 
 
 class Weight(NamedTuple):

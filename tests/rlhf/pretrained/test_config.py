@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rljax.rlhf.models.hf_config import read_config, write_config
-from rljax.rlhf.models.hf_files import PretrainedError
+from rljax.rlhf.models.config import TransformerConfig
 from rljax.rlhf.models.rope import Rope
-from rljax.rlhf.models.transformer import TransformerConfig
+from rljax.rlhf.pretrained.config import read_config, write_config
+from rljax.rlhf.pretrained.files import PretrainedError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "pretrained"
 FAMILIES = ["gpt2", "gemma2", "llama", "mistral", "qwen2", "qwen3"]

@@ -10,7 +10,7 @@ import pytest
 from model_folders import change_config
 from safetensors.numpy import load_file, save_file
 
-from rljax.rlhf.models.hf_weights import (
+from rljax.rlhf.pretrained.weights import (
     PretrainedError,
     load_reward_model,
     save,

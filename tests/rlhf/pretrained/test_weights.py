@@ -14,18 +14,18 @@ import pytest
 from model_folders import change_config
 from safetensors.numpy import load_file, save_file
 
-from rljax.rlhf.models import hf_weights
-from rljax.rlhf.models.hf_weights import PretrainedError
 from rljax.rlhf.models.reward_model import stack_ensemble
 from rljax.rlhf.models.transformer import Transformer
+from rljax.rlhf.pretrained import weights
+from rljax.rlhf.pretrained.weights import PretrainedError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "pretrained"
 FAMILIES = ["gpt2", "gemma2", "llama", "llama3", "mistral", "qwen2", "qwen3"]
 # Between them every head: tied, bounded, with an offset of positions, of its own.
 LANGUAGE_MODELS = ["gpt2", "gemma2", "llama3", "qwen2"]
 KINDS = {
-    "lm": (hf_weights.load_language_model, hf_weights.save_language_model),
-    "reward": (hf_weights.load_reward_model, hf_weights.save_reward_model),
+    "lm": (weights.load_language_model, weights.save_language_model),
+    "reward": (weights.load_reward_model, weights.save_reward_model),
 }
 
 
@@ -36,7 +36,7 @@ def golden(folder):
 @pytest.mark.parametrize("family", LANGUAGE_MODELS)
 def test_logits_are_transformers(family):
     folder = GOLDEN / f"{family}-lm"
-    module, variables = hf_weights.load_language_model(folder)
+    module, variables = weights.load_language_model(folder)
     ids = jnp.array([golden(folder)["ids"]], jnp.int32)
     logits = jax.jit(functools.partial(module.apply, method=Transformer.logits))(
         variables, ids
@@ -47,7 +47,7 @@ def test_logits_are_transformers(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_transformers(family):
     folder = GOLDEN / f"{family}-reward"
-    module, variables = hf_weights.load_reward_model(folder)
+    module, variables = weights.load_reward_model(folder)
     expected = golden(folder)
     ids, lengths = (jnp.array(expected[x], jnp.int32) for x in ("ids", "lengths"))
     scores = jax.jit(module.apply)(variables, ids, lengths)
@@ -106,20 +106,20 @@ def test_shards_are_read(folder):
         )
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": places}))
-    _, variables = hf_weights.load_reward_model(folder)
-    _, whole = hf_weights.load_reward_model(GOLDEN / "llama-reward")
+    _, variables = weights.load_reward_model(folder)
+    _, whole = weights.load_reward_model(GOLDEN / "llama-reward")
     jax.tree.map(np.testing.assert_array_equal, variables, whole)
 
 
 def test_an_old_config_reads_as_a_new_one(tmp_path):
     folder = shutil.copytree(GOLDEN / "llama3-reward", tmp_path / "model")
-    new, _ = hf_weights.load_reward_model(folder)
+    new, _ = weights.load_reward_model(folder)
     config = json.loads((folder / "config.json").read_text())
     rope = config.pop("rope_parameters")
     config |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
     config["torch_dtype"] = config.pop("dtype")
     (folder / "config.json").write_text(json.dumps(config))
-    old, _ = hf_weights.load_reward_model(folder)
+    old, _ = weights.load_reward_model(folder)
     assert old == new
 
 
@@ -130,20 +130,20 @@ def test_the_id_of_padding_is_kept(folder, given, read, tmp_path):
     config = json.loads((folder / "config.json").read_text()) | {"pad_token_id": given}
     config = {name: value for name, value in config.items() if value is not ...}
     (folder / "config.json").write_text(json.dumps(config))
-    module, variables = hf_weights.load_reward_model(folder)
+    module, variables = weights.load_reward_model(folder)
     assert module.pad_id == read
-    hf_weights.save_reward_model(tmp_path / "theirs", module, variables)
+    weights.save_reward_model(tmp_path / "theirs", module, variables)
     written = json.loads((tmp_path / "theirs" / "config.json").read_text())
     assert written["pad_token_id"] == read
-    hf_weights.save(tmp_path / "ours", module, variables)
-    assert hf_weights.load_reward_model(tmp_path / "ours")[0] == module
+    weights.save(tmp_path / "ours", module, variables)
+    assert weights.load_reward_model(tmp_path / "ours")[0] == module
 
 
 @pytest.mark.parametrize("given", [True, 1.0, "0"])
 def test_the_id_of_padding_is_a_whole_number(folder, given):
     change_config(folder, pad_token_id=given)
     with pytest.raises(PretrainedError, match=f"token's id or null, got {given!r}"):
-        hf_weights.load_reward_model(folder)
+        weights.load_reward_model(folder)
 
 
 def test_gemma_2_has_an_id_of_padding_without_naming_it(tmp_path):
@@ -151,26 +151,26 @@ def test_gemma_2_has_an_id_of_padding_without_naming_it(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     del config["pad_token_id"]
     (folder / "config.json").write_text(json.dumps(config))
-    assert hf_weights.load_reward_model(folder)[0].pad_id == 0
+    assert weights.load_reward_model(folder)[0].pad_id == 0
 
 
 def test_what_transformers_has_no_class_for_is_not_written(tmp_path):
-    module, variables = hf_weights.load_reward_model(GOLDEN / "gemma2-reward")
+    module, variables = weights.load_reward_model(GOLDEN / "gemma2-reward")
     scaled = variables | {"scale": {"mean": jnp.float32(1), "std": jnp.float32(2)}}
     many = stack_ensemble([variables, variables])
     for given, reason in ((scaled, "normalizes"), (many, "ensemble")):
         with pytest.raises(PretrainedError, match=reason):
-            hf_weights.save_reward_model(tmp_path / "saved", module, given)
+            weights.save_reward_model(tmp_path / "saved", module, given)
         assert not (tmp_path / "saved").exists()
-        hf_weights.save(tmp_path / reason, module, given)
-        again, read = hf_weights.load_reward_model(tmp_path / reason)
+        weights.save(tmp_path / reason, module, given)
+        again, read = weights.load_reward_model(tmp_path / reason)
         assert again == module
         jax.tree.map(np.testing.assert_array_equal, read, given)
 
 
 def test_our_own_format_reads_what_an_older_rljax_wrote(tmp_path):
-    module, variables = hf_weights.load_reward_model(GOLDEN / "gpt2-reward")
-    hf_weights.save(tmp_path, module, variables)
+    module, variables = weights.load_reward_model(GOLDEN / "gpt2-reward")
+    weights.save(tmp_path, module, variables)
     path = tmp_path / "rljax.json"
     older = json.loads(path.read_text())
     for name in ("pad_id", "head_hidden"):
@@ -181,7 +181,7 @@ def test_our_own_format_reads_what_an_older_rljax_wrote(tmp_path):
     ):  # fmt: skip
         del older["config"][name]
     path.write_text(json.dumps(older))
-    again, read = hf_weights.load_reward_model(tmp_path)
+    again, read = weights.load_reward_model(tmp_path)
     assert again == module.clone(pad_id=None)
     jax.tree.map(np.testing.assert_array_equal, read, variables)
 
@@ -190,16 +190,16 @@ def test_our_own_format_is_read_strictly(tmp_path):
     def save(folder, tensors):
         save_file(tensors, folder / "model.safetensors")
 
-    module, variables = hf_weights.load_reward_model(GOLDEN / "gpt2-reward")
-    hf_weights.save(tmp_path, module, variables)
+    module, variables = weights.load_reward_model(GOLDEN / "gpt2-reward")
+    weights.save(tmp_path, module, variables)
     tensors = load_file(tmp_path / "model.safetensors")
     save(tmp_path, {n: t for n, t in tensors.items() if "head" not in n})
     with pytest.raises(PretrainedError, match="no weight params/head/kernel"):
-        hf_weights.load_reward_model(tmp_path)
+        weights.load_reward_model(tmp_path)
     save(tmp_path, tensors | {"params/head/kernel": np.ones((2, 2), "f")})
     with pytest.raises(PretrainedError, match=r"\[2, 2\], not \[16, 1\]"):
-        hf_weights.load_reward_model(tmp_path)
+        weights.load_reward_model(tmp_path)
     save(tmp_path, tensors)
     (tmp_path / "rljax.json").write_text('{"format": 2}')
     with pytest.raises(PretrainedError, match="format must be 1, got 2"):
-        hf_weights.load_reward_model(tmp_path)
+        weights.load_reward_model(tmp_path)

@@ -11,8 +11,8 @@ import pytest
 from model_folders import change_config
 from safetensors.numpy import load_file, save_file
 
-from rljax.rlhf.models import hf_weights
-from rljax.rlhf.models.hf_weights import PretrainedError
+from rljax.rlhf.pretrained import weights
+from rljax.rlhf.pretrained.weights import PretrainedError
 from rljax.training.files import FolderError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "pretrained"
@@ -169,7 +169,7 @@ def have_no_heads(folder, tensors):
 def test_a_harmed_folder_is_refused_in_words(folder, harm, message):
     harm(folder, load_file(folder / "model.safetensors"))
     with pytest.raises(ValueError, match=message) as caught:
-        hf_weights.load_reward_model(folder)
+        weights.load_reward_model(folder)
     assert isinstance(caught.value, FolderError)
 
 
@@ -198,10 +198,10 @@ def pad_the_vocabulary(folder, tensors):
     ],
 )
 def test_what_changes_no_score_is_passed_over_with_a_warning(folder, change, message):
-    module, variables = hf_weights.load_reward_model(folder)
+    module, variables = weights.load_reward_model(folder)
     change(folder, load_file(folder / "model.safetensors"))
     with pytest.warns(UserWarning, match=message):
-        again, read = hf_weights.load_reward_model(folder)
+        again, read = weights.load_reward_model(folder)
     assert again == module
     jax.tree.map(np.testing.assert_array_equal, read, variables)
 
@@ -214,7 +214,7 @@ def test_a_weight_that_is_needed_must_be_where_the_index_says(folder):
         pytest.warns(UserWarning, match="names model.norm.weight, nothing"),
         pytest.raises(PretrainedError, match=r"no weight model.norm.weight"),
     ):
-        hf_weights.load_reward_model(folder)
+        weights.load_reward_model(folder)
 
 
 def test_a_tied_head_must_equal_the_embedding(tmp_path):
@@ -222,7 +222,7 @@ def test_a_tied_head_must_equal_the_embedding(tmp_path):
     tensors = load_file(folder / "model.safetensors")
     embedding = tensors["model.embed_tokens.weight"]
     save(folder, tensors | {"lm_head.weight": embedding})
-    hf_weights.load_language_model(folder)
+    weights.load_language_model(folder)
     save(folder, tensors | {"lm_head.weight": embedding + 1})
     with pytest.raises(PretrainedError, match="tie_word_embeddings to false"):
-        hf_weights.load_language_model(folder)
+        weights.load_language_model(folder)

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rljax.rlhf.models.hf_files import typed
 from rljax.rlhf.models.rope import Rope
+from rljax.rlhf.pretrained.files import typed
 
 ROPE_FIELDS = (
     "rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor",

@@ -14,8 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rljax.rlhf.models.hf_config import read_config, read_pad_id, write_config
-from rljax.rlhf.models.hf_files import (
+from rljax.rlhf.models.config import TransformerConfig
+from rljax.rlhf.models.reward_model import RewardModel
+from rljax.rlhf.models.rope import Rope
+from rljax.rlhf.models.transformer import Transformer
+from rljax.rlhf.pretrained.config import read_config, read_pad_id, write_config
+from rljax.rlhf.pretrained.files import (
     PretrainedError,
     check_all_used,
     check_is_model,
@@ -24,11 +28,8 @@ from rljax.rlhf.models.hf_files import (
     warn,
     write_folder,
 )
-from rljax.rlhf.models.hf_heads import PREFIXES, read_head
-from rljax.rlhf.models.hf_names import Weight, names_of
-from rljax.rlhf.models.reward_model import RewardModel
-from rljax.rlhf.models.rope import Rope
-from rljax.rlhf.models.transformer import Transformer, TransformerConfig
+from rljax.rlhf.pretrained.heads import PREFIXES, read_head
+from rljax.rlhf.pretrained.names import Weight, names_of
 from rljax.training.files import inside
 
 RLJAX_FORMAT = "rljax.json"
@@ -45,7 +46,7 @@ def load_language_model(folder: Path | str) -> tuple[Transformer, Any]:
     """
     folder = Path(folder)
     _, config, tensors = _read_folder(folder, "ModelForCausalLM")
-    params = _from_tensors(config, tensors, folder, head=True)
+    params = from_tensors(config, tensors, folder, head=True)
     check_all_used(tensors, folder)
     return Transformer(config), {"params": params}
 
@@ -82,7 +83,7 @@ def load_reward_model(
             f"{folder} has lm_head.weight beside the reward model's head: harmless, "
             f"since a score needs no logits."
         )
-    trunk = _from_tensors(config, tensors, folder, head=False)
+    trunk = from_tensors(config, tensors, folder, head=False)
     check_all_used(tensors, folder)
     module = RewardModel(
         config,
@@ -241,7 +242,7 @@ def _weights(config: TransformerConfig, head: bool) -> dict[Weight, tuple[int, .
     return {row: flat[row.ours].shape for row in names_of(config) if row.ours in flat}
 
 
-def _from_tensors(
+def from_tensors(
     config: TransformerConfig,
     tensors: dict[str, Any],
     folder: Path,
@@ -297,7 +298,7 @@ def _rows_of_vocabulary(
 def _to_tensors(
     config: TransformerConfig, params: Any, *, head: bool
 ) -> dict[str, np.ndarray]:
-    """Returns a folder's tensors, by name; the inverse of `_from_tensors`."""
+    """Returns a folder's tensors, by name; the inverse of `from_tensors`."""
     parts: dict[str, list[np.ndarray]] = {}
     flat = flatten_dict(params, sep="/")
     for row in _weights(config, head):

@@ -8,8 +8,8 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rljax.rlhf.models.hf_files import typed
-from rljax.rlhf.models.hf_positions import (
+from rljax.rlhf.pretrained.files import typed
+from rljax.rlhf.pretrained.positions import (
     FULL,
     GEMMA2,
     MISTRAL,

@@ -1,0 +1,101 @@
+"""Tokenized training sets, which stay on the device as a learner's task.
+
+N rows, of at most L tokens, padded on the right; what stands in the padding does not
+matter. Each record can be cut to fewer tokens, so that short rows cost less.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+class Rankings(struct.PyTreeNode):
+    """Completions of a prompt, from the best to the worst: of a pair K is 2.
+
+    Attributes:
+        ids: `[N, K, L]` int32, each prompt with its completion.
+        lengths: `[N, K]` int32; 0 where a ranking has fewer than K.
+        margins: `[N]` float32, how much better the first is, at least, in score.
+        probs: `[N]` float32, the probability that the first is preferred to the second.
+    """
+
+    ids: jax.Array
+    lengths: jax.Array
+    margins: jax.Array
+    probs: jax.Array
+
+    @classmethod
+    def of(
+        cls,
+        ids: jax.Array,
+        lengths: jax.Array,
+        margins: jax.Array | None = None,
+        probs: jax.Array | None = None,
+    ) -> "Rankings":
+        """Returns rankings without margins, and of which we are sure, unless given."""
+        ids, lengths = jnp.asarray(ids, jnp.int32), jnp.asarray(lengths, jnp.int32)
+        size = len(ids)
+        margins = jnp.zeros(size) if margins is None else jnp.asarray(margins)
+        probs = jnp.ones(size) if probs is None else jnp.asarray(probs)
+        return cls(ids, lengths, margins.astype(jnp.float32), probs.astype(jnp.float32))
+
+    @property
+    def longest(self) -> jax.Array:
+        """`[N]` int32: tokens of each row's longest text."""
+        return self.lengths.max(axis=-1)
+
+    def cut(self, length: int) -> "Rankings":
+        """Returns rows of so many tokens."""
+        return self.replace(ids=self.ids[..., :length])
+
+
+class Ratings(struct.PyTreeNode):
+    """Prompts with their completions, and a number for each.
+
+    Attributes:
+        ids: `[N, L]` int32.
+        lengths: `[N]` int32, at least 1.
+        ratings: `[N]` float32.
+    """
+
+    ids: jax.Array
+    lengths: jax.Array
+    ratings: jax.Array
+
+    @property
+    def longest(self) -> jax.Array:
+        """`[N]` int32: tokens of each row."""
+        return self.lengths
+
+    def cut(self, length: int) -> "Ratings":
+        """Returns rows of so many tokens."""
+        return self.replace(ids=self.ids[..., :length])
+
+
+class Completions(struct.PyTreeNode):
+    """Prompts with the completions that a language model is to give.
+
+    Attributes:
+        ids: `[N, L]` int32.
+        lengths: `[N]` int32, at least 1.
+        starts: `[N]` int32, the place of the completion's first token; 0 where the whole
+            text is learned, of which nothing comes before the first token.
+    """
+
+    ids: jax.Array
+    lengths: jax.Array
+    starts: jax.Array
+
+    @property
+    def longest(self) -> jax.Array:
+        """`[N]` int32: tokens of each row."""
+        return self.lengths
+
+    @property
+    def num_learned(self) -> jax.Array:
+        """`[N]` int32: tokens of each row that are learned."""
+        return jnp.maximum(self.lengths - jnp.maximum(self.starts, 1), 0)
+
+    def cut(self, length: int) -> "Completions":
+        """Returns rows of so many tokens."""
+        return self.replace(ids=self.ids[..., :length])

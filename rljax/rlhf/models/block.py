@@ -1,0 +1,184 @@
+"""One block of a transformer decoder: attention and an MLP, with what they consist of."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rljax.rlhf.models.config import Lora, TransformerConfig
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": nn.silu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "relu": nn.relu,
+}
+
+
+class KeyValues(NamedTuple):
+    """Keys and values of the tokens so far: a cache, `[num_layers, B, S, G, K]` each.
+
+    A block's share of it has no `num_layers`.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+
+    @staticmethod
+    def empty(config: TransformerConfig, batch_size: int) -> "KeyValues":
+        """The cache before the first token."""
+        rest = config.num_kv_heads, config.head_dim
+        keys = jnp.zeros((config.num_layers, batch_size, 0, *rest), config.dtype)
+        return KeyValues(keys, keys)
+
+
+class Block(nn.Module):
+    """Grouped-query attention and an MLP, each after a norm and added to what came in.
+
+    References:
+        Vaswani et al. (2017), https://arxiv.org/abs/1706.03762; Ainslie et al. (2023),
+        https://arxiv.org/abs/2305.13245.
+    """
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        queries: jax.Array | None = None,
+        cache: KeyValues | None = None,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """Returns the residual stream `[B, T, D]` of T queries, and S + L tokens' cache.
+
+        Args:
+            x: `[B, L, D]`, the residual stream.
+            positions: `[B, L]` int32, for rotary embeddings.
+            mask: `[B or 1, T, S + L]` bool, the keys that each query may look at.
+            queries: `[B, T]` int32, the queries' places in `x`; None for all L.
+            cache: keys and values of S tokens before these; None keeps none.
+        """
+        config = self.config
+        dense = functools.partial(
+            nn.Dense, dtype=config.dtype, kernel_init=nn.initializers.normal(0.02)
+        )
+
+        def linear(name, width, use_bias, y):
+            z = dense(width, use_bias=use_bias, name=name)(y)
+            if config.lora is None or name not in config.lora.targets:
+                return z
+            return z + LowRank(config.lora, width, config.dtype, name=f"{name}_lora")(y)
+
+        def heads(name, count, y, positions):
+            z = linear(name, count * config.head_dim, config.qkv_bias, y)
+            z = z.reshape(*z.shape[:-1], count, config.head_dim)
+            if name == "v":
+                return z
+            if config.qk_norm:
+                z = nn.RMSNorm(epsilon=config.norm_eps, name=f"{name}_norm")(z)
+            if config.rope is not None:
+                z = config.rope.rotate(z, positions)
+            return z.astype(config.dtype)
+
+        y = make_norm(config, name="attention_norm")(x)
+        k = heads("k", config.num_kv_heads, y, positions)
+        v = heads("v", config.num_kv_heads, y, positions)
+        if queries is not None:
+            x, y = (jnp.take_along_axis(z, queries[..., None], axis=1) for z in (x, y))
+            positions = jnp.take_along_axis(positions, queries, axis=1)
+        if cache is not None:
+            k = jnp.concatenate([cache.keys, k], axis=1)
+            v = jnp.concatenate([cache.values, v], axis=1)
+            cache = KeyValues(k, v)
+        q = heads("q", config.num_heads, y, positions)
+        a = _attention(config, q, k, v, mask)
+        a = a.reshape(*a.shape[:-2], -1)
+        a = linear("o", config.hidden_size, config.out_bias, a)
+        if config.post_norms:
+            a = make_norm(config, name="attention_post_norm")(a).astype(config.dtype)
+        x = x + a
+
+        y = make_norm(config, name="mlp_norm")(x)
+        up = linear("up", config.intermediate_size, config.mlp_bias, y)
+        usual = "silu" if config.gated_mlp else "gelu_tanh"
+        activate = ACTIVATIONS[config.activation or usual]
+        if config.gated_mlp:
+            up *= activate(linear("gate", config.intermediate_size, config.mlp_bias, y))
+        else:
+            up = activate(up)
+        down = linear("down", config.hidden_size, config.mlp_bias, up)
+        if config.post_norms:
+            down = make_norm(config, name="mlp_post_norm")(down).astype(config.dtype)
+        return x + down, cache
+
+
+class LowRank(nn.Module):
+    """The low-rank term of a weight, zero at first: its second factor is."""
+
+    lora: Lora
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `[..., features]` of `x` `[..., D]`."""
+        bound = x.shape[-1] ** -0.5  # as PEFT draws the first factor
+
+        def uniform(key, shape):
+            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+        a = self.param("a", uniform, (x.shape[-1], self.lora.rank))
+        b = self.param("b", nn.initializers.zeros, (self.lora.rank, self.features))
+        x, a, b = (z.astype(self.dtype) for z in (x, a, b))
+        return (x @ a) @ b * self.lora.scale
+
+
+class OffsetRMSNorm(nn.Module):
+    """RMSNorm that scales by 1 + its parameter, in float32."""
+
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `[..., D]` float32 of mean square 1, scaled."""
+        scale = self.param("scale", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        x = x.astype(self.dtype)
+        square = jnp.mean(x * x, axis=-1, keepdims=True)
+        scale = jnp.expand_dims(1.0 + scale, range(x.ndim - 1))
+        return x * jax.lax.rsqrt(square + self.epsilon) * scale
+
+
+def make_norm(config: TransformerConfig, name: str | None = None) -> nn.Module:
+    """Returns the norm of a configuration: RMSNorm, by default."""
+    if config.norm_offset:
+        return OffsetRMSNorm(config.norm_eps, config.wide_dtype, name=name)
+    kind = nn.LayerNorm if config.layer_norm else nn.RMSNorm
+    return kind(epsilon=config.norm_eps, dtype=config.wide_dtype, name=name)
+
+
+def _attention(config: TransformerConfig, q, k, v, mask: jax.Array) -> jax.Array:
+    """Returns the values `[B, T, H, K]` that queries see through the mask `[B, T, S]`."""
+    scale = config.attention_scale
+    # The function of JAX has its softmax in float32, whatever the products' type.
+    if config.attention_softcap is None and config.wide_dtype == jnp.float32:
+        return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], scale=scale)
+    scale = config.head_dim**-0.5 if scale is None else scale
+    grouped = q.reshape(*q.shape[:2], config.num_kv_heads, -1, config.head_dim)
+    logits = jnp.einsum(
+        "btgrk,bsgk->bgrts", grouped, k, preferred_element_type=config.wide_dtype
+    )
+    logits = soft_capped(logits * scale, config.attention_softcap)
+    logits = jnp.where(mask[:, None, None], logits, jnp.finfo(logits.dtype).min)
+    weights = jax.nn.softmax(logits).astype(v.dtype)
+    return jnp.einsum("bgrts,bsgk->btgrk", weights, v).reshape(q.shape)
+
+
+def soft_capped(x: jax.Array, bound: float | None) -> jax.Array:
+    """Returns `x` within the bound, by tanh; None bounds nothing."""
+    return x if bound is None else bound * jnp.tanh(x / bound)

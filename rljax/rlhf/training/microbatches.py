@@ -1,0 +1,104 @@
+"""Gradients of a batch in parts: rows of like length together, each part cut to its own.
+
+Rows are sorted by length, so that a microbatch of short ones does not pay for the long
+ones' padding; the gradient is that of the whole batch, since sums add up exactly.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.base import Params
+
+Sums = dict[str, jax.Array]
+
+
+def gradients(
+    loss: Callable[[Params, Any], tuple[jax.Array, Sums]],
+    params: Params,
+    rows: Any,
+    *,
+    num_microbatches: int,
+    lengths: tuple[int, ...],
+) -> tuple[Params, Sums]:
+    """Returns the gradient of a sum over rows, and other sums over them.
+
+    Args:
+        loss: `(params, rows) -> (sum, sums)`, sums over the rows that it is given.
+        params: what the gradient is with respect to.
+        rows: leaves `[B, ...]`, with `longest` and `cut` as in `rljax.rlhf.data.rows`.
+        num_microbatches: parts that are computed one after another; divides B.
+        lengths: tokens that a part may be cut to, ascending, the last enough for every
+            row. Each is compiled.
+    """
+    order = jnp.argsort(rows.longest)
+    parts = jax.tree.map(lambda x: _in_parts(x[order], num_microbatches), rows)
+
+    def of_part(length: int, part: Any) -> tuple[Params, Sums]:
+        return jax.grad(loss, has_aux=True)(params, part.cut(length))
+
+    branches = [functools.partial(of_part, length) for length in lengths]
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        needed = jnp.searchsorted(jnp.array(lengths), part.longest.max())
+        return jax.tree.map(
+            jnp.add, total, jax.lax.switch(needed, branches, part)
+        ), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    if num_microbatches == 1:
+        needed = jnp.searchsorted(jnp.array(lengths), first.longest.max())
+        return jax.lax.switch(needed, branches, first)
+    shapes = jax.eval_shape(branches[-1], first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def usual_lengths(longest: int, least: int = 64) -> tuple[int, ...]:
+    """Returns lengths to cut to: the longest, and halves of it down to some least.
+
+    Example:
+        >>> usual_lengths(300)
+        (75, 150, 300)
+    """
+    lengths = [longest]
+    while lengths[0] >= 2 * least:
+        lengths.insert(0, -(-lengths[0] // 2))
+    return tuple(lengths)
+
+
+def _in_parts(x: jax.Array, num_parts: int) -> jax.Array:
+    return x.reshape(num_parts, -1, *x.shape[1:])
+
+
+def check_rows(rows: Any, batch_size: int, lengths: tuple[int, ...]) -> None:
+    """Raises a ValueError if there are too few rows, or some that cannot be cut so."""
+    longest = np.asarray(rows.longest)
+    if len(longest) < batch_size:
+        raise ValueError(
+            f"batch_size must be at most the {len(longest)} rows there are, got "
+            f"{batch_size}. Lower it, or give more data."
+        )
+    if lengths and (lengths[-1] < longest.max() or list(lengths) != sorted(lengths)):
+        raise ValueError(
+            f"lengths must ascend to at least the longest row's {longest.max()} tokens, "
+            f"got {lengths}. Use usual_lengths({longest.max()})."
+        )
+    if longest.min() < 1:
+        raise ValueError(
+            f"every row must have a token, but row {longest.argmin()} has none. Leave it "
+            f"out."
+        )
+
+
+def check_divides(config: Any) -> None:
+    """Raises a ValueError if a batch cannot be cut into a configuration's microbatches."""
+    if config.batch_size % config.num_microbatches:
+        raise ValueError(
+            f"num_microbatches must divide batch_size, got {config.num_microbatches} "
+            f"and {config.batch_size}. Choose a divisor."
+        )
