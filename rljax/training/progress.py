@@ -13,13 +13,15 @@ from rljax.training.loggers import Row, log_line
 class Console:
     """A `Logger` of progress on stderr: a bar in a terminal, else a line per evaluation.
 
-    `total` is the updates of the whole run, `headline` the value of a row to show.
+    `total` is the updates of the whole run, `headline` the value of a row to show, and
+    `unit` what rows count.
     """
 
-    def __init__(self, total: int, headline: str):
+    def __init__(self, total: int, headline: str, unit: str = "env_steps"):
         from rich import progress
 
         self._total, self._headline, self._shown = total, headline, ""
+        self._unit = unit
         self._bar, self._live = _bar(
             "{task.description}",
             progress.BarColumn(bar_width=None),
@@ -38,7 +40,8 @@ class Console:
             known = values[~np.isnan(values)]  # not of diverged runs, say
             mean = f"{known.mean():.1f}" if len(known) else "unknown"
             self._shown = f"{self._headline.replace('_', ' ')} {mean}"
-        rate = si(row["env_steps_per_second"]) + " steps/s"
+        unit = self._unit.removeprefix("env_")
+        rate = f"{si(row[f'{self._unit}_per_second'])} {unit}/s"
         self._bar.update(
             self._task,
             completed=row["step"],

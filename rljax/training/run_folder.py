@@ -108,21 +108,28 @@ class RunFolder:
             self._interrupts = self._exit.enter_context(catch_interrupts())
         return self._interrupts.received
 
-    def finish(self, result: dict[str, Any], totals: dict[str, Any]) -> dict[str, Any]:
+    def finish(
+        self,
+        result: dict[str, Any],
+        totals: dict[str, Any],
+        *,
+        unit: str = "env_steps",
+    ) -> dict[str, Any]:
         """Writes the headline figures to result.json, which finishes the run.
 
         Args:
             result: figures of this kind of run.
             totals: `env_steps`, `seconds_run` and `seconds_compile`; `result` prevails.
+            unit: what is counted instead of environment steps.
 
         Returns:
             All figures of result.json.
         """
         totals = totals | result
-        names = ("seconds_compile", "seconds_run", "env_steps")
+        names = ("seconds_compile", "seconds_run", unit)
         common = {"device": device()} | {name: totals[name] for name in names}
-        rate = totals["env_steps"] / max(totals["seconds_run"], 1e-9)
-        text = dumps(common | {"env_steps_per_second": rate} | result)
+        rate = totals[unit] / max(totals["seconds_run"], 1e-9)
+        text = dumps(common | {f"{unit}_per_second": rate} | result)
         if self.path is not None:
             write_atomically(self.path / "result.json", text + "\n")
         self.result = json.loads(text)

@@ -55,9 +55,11 @@ class RunLogger:
     Args:
         folder: the run's directory.
         num_updates: updates of the whole run.
-        steps_per_update: environment steps in one update, over all members.
+        steps_per_update: environment steps in one update, over all members; or whatever
+            `unit` counts.
         headline: name of the value to show in the progress bar.
         stop_at: stop, for good, once every member's headline value is at least this.
+        unit: the plural of what an update takes, as rows and results call it.
 
     Attributes:
         rows: all rows so far, of all processes.
@@ -72,12 +74,13 @@ class RunLogger:
         steps_per_update: int,
         headline: str,
         stop_at: float | None = None,
+        unit: str = "env_steps",
     ):
         self.rows: list[Row] = []
         self.progress = self._before = Progress()
         self._folder = folder
         self._num_updates, self._steps_per_update = num_updates, steps_per_update
-        self._headline, self._stop_at = headline, stop_at
+        self._headline, self._stop_at, self._unit = headline, stop_at, unit
         self._loggers: list[Logger] = []
         self._stopwatch = Stopwatch()
         self._saved_at = 0.0
@@ -123,8 +126,8 @@ class RunLogger:
         evaluation = self._without_diverged(entry)
         row: Row = {
             "step": entry.step,
-            "env_steps": entry.step * self._steps_per_update,
-            "env_steps_per_second": steps / max(seconds, 1e-9),
+            self._unit: entry.step * self._steps_per_update,
+            f"{self._unit}_per_second": steps / max(seconds, 1e-9),
             "seconds_run": self._before.seconds_run + seconds,
             **entry.metrics,
             **evaluation,
@@ -170,8 +173,8 @@ class RunLogger:
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Writes the result of the finished run, as `RunFolder.finish` does."""
-        totals = self.progress._asdict() | {"env_steps": self.last["env_steps"]}
-        return self._folder.finish(result, totals)
+        totals = self.progress._asdict() | {self._unit: self.last[self._unit]}
+        return self._folder.finish(result, totals, unit=self._unit)
 
     def _reached_target(self, row: Row) -> bool:
         if self._stop_at is None or self._headline not in row:
@@ -211,7 +214,7 @@ class RunLogger:
             if self._folder.options.tensorboard:
                 self._add(TensorBoard(folder / "tensorboard", step and step + 1))
         if self.updates_left:
-            self._add(Console(self._num_updates, self._headline))
+            self._add(Console(self._num_updates, self._headline, self._unit))
 
     def _add(self, logger: Logger) -> None:
         self._loggers.append(logger)
