@@ -1,186 +1,27 @@
 """The console command `rljax`."""
 
-import dataclasses
-import datetime
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
 import tyro
-from tyro.conf import FlagCreatePairsOff, arg, create_mutex_group
 
-from rljax.commands.launch import check_counts, exit_on_errors, use_compile_cache
-from rljax.training.files import FolderError, RunError, dumps
-
-if TYPE_CHECKING:
-    from rljax.rlhf.data.forms import Columns
-
-_BOS, _EOS = (create_mutex_group(required=False, title=t) for t in ("bos", "eos"))
-_BEGIN = arg(help_behavior_hint="(default: as the tokenizer, without a template)")
-_END = arg(help_behavior_hint="(default: yes, without a template)")
-_TODAY = arg(metavar="YYYY-MM-DD", help_behavior_hint="(default: today)")
-_ONE = arg(metavar="NAME", help_behavior_hint="(default: the model's only score)")
-_CONTEXT = arg(metavar="INT", help_behavior_hint="(default: the model's context)")
-_FAST = arg(metavar="INT", help_behavior_hint="(default: what is fast here)")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Score:
-    """Scores a file of prompts and completions with a reward model.
-
-    Every row is written as a line of JSON, with its score. The same command goes on where
-    it was stopped. The last line of stdout is the figures as JSON.
-    """
-
-    model: Path
-    """Folder of the reward model, as transformers writes it."""
-    input: Path
-    """Rows to score: JSON lines (.gz too), a JSON array or Parquet; - is stdin."""
-    output: Path
-    """The file to write; while unfinished it is called OUTPUT.part."""
-    template: Annotated[str, arg(metavar="auto|none|FILE")] = "auto"
-    """The chat template: the tokenizer's, if it has one; none; or a Jinja file."""
-    date: Annotated[datetime.date | None, _TODAY] = None
-    """What the chat template takes for today; OUTPUT keeps that of its beginning."""
-    label: Annotated[str | None, _ONE] = None
-    """Which score to take of a model that gives several, by name or number."""
-    pooling: Literal["transformers", "last"] = "transformers"
-    """Read the score at the last token that is not the model's padding, or at the last."""
-    bos: Annotated[bool, FlagCreatePairsOff, _BOS, _BEGIN] = False
-    """Begin every text with the BOS token."""
-    no_bos: Annotated[bool, FlagCreatePairsOff, _BOS] = False
-    """Add no BOS token."""
-    eos: Annotated[bool, FlagCreatePairsOff, _EOS, _END] = False
-    """End every text with the EOS token, as TRL's RewardTrainer trains."""
-    no_eos: Annotated[bool, FlagCreatePairsOff, _EOS] = False
-    """Add no EOS token."""
-    max_length: Annotated[int | None, _CONTEXT] = None
-    """Longest text, in tokens."""
-    truncate: Literal["prompt", "completion", "error"] = "prompt"
-    """Longer texts lose the prompt's beginning, or the completion's end, or are errors."""
-    allow_empty: bool = False
-    """Score empty completions, too."""
-    prompt_column: str = "prompt"
-    """What the column of prompts is called."""
-    completion_column: str = "completion"
-    """What the column of completions is called."""
-    chosen_column: str = "chosen"
-    """What the column of the better completions is called."""
-    rejected_column: str = "rejected"
-    """What the column of the worse completions is called."""
-    messages_column: str = "messages"
-    """What the column of whole chats is called."""
-    max_tokens: Annotated[int | None, _FAST] = None
-    """Tokens in a batch, padding included; lower it if memory runs out."""
-    window: Annotated[int | None, _FAST] = None
-    """Pairs that are sorted by length together; progress is saved after each window."""
-    error_rows: bool = False
-    """Where a row cannot be scored, write the reason and go on, rather than stop."""
-    field: str = "score"
-    """What the score is called; a row must not have such a field yet."""
-
-    def __post_init__(self):
-        counts = ("max_length", "max_tokens", "window")
-        check_counts(self, *(n for n in counts if getattr(self, n) is not None))
-        if not self.field:
-            raise ValueError("field must be a name, got none. Give one with --field.")
-
-    def settings(self) -> dict[str, Any]:
-        """What the scores follow from, besides the model and the rows."""
-        template = self.template if self.template in ("auto", "none") else "file"
-        same = ("label", "pooling", "max_length", "truncate", "allow_empty")
-        return {name: getattr(self, name) for name in same} | {
-            "template": template,
-            "date": str(
-                self.date or _date_before(self.output) or datetime.date.today()
-            ),
-            "bos": _choice(self.bos, self.no_bos),
-            "eos": _choice(self.eos, self.no_eos),
-        }
-
-    def columns(self) -> "Columns":
-        """What the columns are called."""
-        from rljax.rlhf.data.forms import Columns
-
-        names = [field.name for field in dataclasses.fields(Columns)]
-        return Columns(**{name: getattr(self, f"{name}_column") for name in names})
-
-
-def score(command: Score) -> dict[str, Any]:
-    """Scores a file, and returns the figures of `score_file`."""
-    from rljax.rlhf.data.encoding import EncodingError
-    from rljax.rlhf.scoring.score_file import check_paths, score_file
-    from rljax.rlhf.scoring.scorer import Scorer
-
-    check_paths(command.input, command.output)
-    use_compile_cache()
-    # transformers would advise to install PyTorch.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    settings = command.settings()
-    how = settings | {
-        "template": _template(command.template),
-        "date": datetime.date.fromisoformat(settings["date"]),
-        "max_tokens": command.max_tokens,
-        "window": command.window,
-    }
-    try:
-        scorer = Scorer.load(command.model, **how)
-    except OSError as error:
-        raise RunError(f"{error}. Give a --model that can be read.") from error
-    except (FolderError, EncodingError) as error:
-        raise RunError(str(error)) from error
-    result = score_file(
-        scorer,
-        command.input,
-        command.output,
-        settings=settings,
-        error_rows=command.error_rows,
-        field=command.field,
-        columns=command.columns(),
-    )
-    if result["rows"] and result["errors"] == result["rows"]:
-        raise RunError(
-            f"no row could be scored: {command.output} has the reason of each."
-        )
-    return result
+from rljax.commands.launch import exit_on_errors
+from rljax.commands.reward import Reward, reward
+from rljax.commands.score import Score, score
+from rljax.training.files import dumps
 
 
 def main() -> None:
     """Runs the command of the command line, with the exit status of `launch`."""
     app = tyro.extras.SubcommandApp()
     app.command(Score, name="score")  # type: ignore[call-overload]
+    app.command(Reward, name="reward")  # type: ignore[call-overload]
     with exit_on_errors(
         disk="Make room, or make it writable; the same command goes on.",
-        memory="Lower --max-tokens; the same command goes on.",
+        memory="Lower --max-tokens, or raise --num-microbatches; the same command goes on.",
     ):
         command = app.cli(
             prog="rljax", description="Reinforcement learning with JAX, as commands."
         )
-        print(dumps(score(command)), flush=True)  # noqa: T201
-
-
-def _template(name: str) -> bool | str:
-    """Returns the text of a template's file, or whether to use the tokenizer's."""
-    if name in ("auto", "none"):
-        return name == "auto"
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(
-            f"the template {name} cannot be read: {error}. Give auto, none or a file."
-        ) from error
-
-
-def _date_before(output: Path) -> datetime.date | None:
-    """Returns the date that a part, or a finished file, was begun with."""
-    from rljax.rlhf.scoring.score_file import settings_before
-
-    date = settings_before(output).get("date")
-    return datetime.date.fromisoformat(date) if isinstance(date, str) else None
-
-
-def _choice(yes: bool, no: bool) -> bool | None:
-    return True if yes else False if no else None
+        result = score(command) if isinstance(command, Score) else reward(command)
+        print(dumps(result), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

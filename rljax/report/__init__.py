@@ -8,9 +8,11 @@ from rljax.report.gif import frame, save_gif
 from rljax.report.plots import learning_curve
 from rljax.report.policy_replay import play_policies, require_pictures, save_replay
 from rljax.report.replay import Replay, save_html
+from rljax.report.reward_page import WrongPair, save_reward_page
 
 __all__ = [
     "Replay",
+    "WrongPair",
     "frame",
     "learning_curve",
     "play_policies",
@@ -18,4 +20,5 @@ __all__ = [
     "save_gif",
     "save_html",
     "save_replay",
+    "save_reward_page",
 ]

@@ -1,7 +1,9 @@
-"""Reinforcement learning from human feedback: text, models, and scores of completions.
+"""Reinforcement learning from human feedback: text, models, scores, and reward learning.
 
-Sub-packages import downward: `data` < `models` < `pretrained` < `scoring`. They may import `training`
-and what lies below it; `sweeps` and the packages for control never import this one.
+Sub-packages import downward: `data` < `models` < `pretrained` < `scoring` < `training` <
+`evaluation`; `segments`, of preferences for behaviour, stands by itself. They may import
+`rljax.training` and what lies below it; `sweeps` and the packages for control never import
+this one.
 """
 
 from rljax.rlhf.data import (

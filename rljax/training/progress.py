@@ -38,9 +38,11 @@ class Console:
         if evaluated := self._headline in row:
             values = np.asarray(row[self._headline], np.float64).ravel()
             known = values[~np.isnan(values)]  # not of diverged runs, say
-            mean = f"{known.mean():.1f}" if len(known) else "unknown"
+            mean = "unknown"
+            if len(known):  # a share needs more digits than a return does
+                mean = format(known.mean(), ".1f" if abs(known.mean()) > 1 else ".3f")
             self._shown = f"{self._headline.replace('_', ' ')} {mean}"
-        unit = self._unit.removeprefix("env_")
+        unit = self._unit.removeprefix("env_").replace("_", " ")
         rate = f"{si(row[f'{self._unit}_per_second'])} {unit}/s"
         self._bar.update(
             self._task,

@@ -1,8 +1,20 @@
-"""From text to tokens: tokenizers, and the one encoding of a prompt with its completion.
+"""From text to tokens: data sets, tokenizers, and the one encoding of a prompt.
 
-Imports nothing else of `rljax.rlhf`.
+`read_preferences`, `read_completions` and `read_ratings` read files of many forms;
+`tokenize_rankings`, `tokenize_completions` and `tokenize_ratings` make of them what a
+learner reads. Imports nothing else of `rljax.rlhf`.
 """
 
+from rljax.rlhf.data.datasets import (
+    DataError,
+    Labels,
+    Preference,
+    Records,
+    read_completions,
+    read_preferences,
+    read_prompts,
+    read_ratings,
+)
 from rljax.rlhf.data.encoding import (
     EncodedPair,
     EncodingConfig,
@@ -13,10 +25,31 @@ from rljax.rlhf.data.encoding import (
 )
 from rljax.rlhf.data.forms import Columns, FormError, read_form
 from rljax.rlhf.data.pairs import Pair, TokenPair, Tokens, Transcript
+from rljax.rlhf.data.ratings import (
+    Rated,
+    RatedPairs,
+    pairs_by_gap,
+    pairs_by_raters,
+    split_places,
+)
+from rljax.rlhf.data.rows import Completions, Rankings, Ratings
 from rljax.rlhf.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+from rljax.rlhf.data.training_sets import (
+    Counts,
+    TrainingSet,
+    resident_bytes,
+    tokenize_completions,
+    tokenize_rankings,
+    tokenize_ratings,
+)
 
 __all__ = [
-    "ByteTokenizer", "Columns", "EncodedPair", "EncodingConfig", "EncodingError",
-    "FormError", "Pair", "TokenPair", "Tokenizer", "Tokens", "Transcript",
-    "encode_pair", "encode_pairs", "encoding_config", "load_tokenizer", "read_form",
+    "ByteTokenizer", "Columns", "Completions", "Counts", "DataError", "EncodedPair",
+    "EncodingConfig", "EncodingError", "FormError", "Labels", "Pair", "Preference",
+    "Rankings", "Rated", "RatedPairs", "Ratings", "Records", "TokenPair", "Tokenizer",
+    "Tokens", "TrainingSet", "Transcript", "encode_pair", "encode_pairs",
+    "encoding_config", "load_tokenizer", "pairs_by_gap", "pairs_by_raters",
+    "read_completions", "read_form", "read_preferences", "read_prompts", "read_ratings",
+    "resident_bytes", "split_places", "tokenize_completions", "tokenize_rankings",
+    "tokenize_ratings",
 ]  # fmt: skip

@@ -7,12 +7,15 @@ r"""Rows of data sets, as objects by column, and the prompts and completions in 
     {"messages": [..., {"role": "assistant", "content": ...}]}
     {"conversations": [..., {"from": "gpt", "value": ...}]}
     {"prompt_ids": [...], "completion_ids": [...]} tokens as they were sampled
+    {"prompt_ids": [...], "chosen_ids": [...], "rejected_ids": [...]}
+    {"text": ...}                                  a completion of nothing, to learn from
 
 Beside these, `system` is the system's message, and `tools`, `documents` and
 `chat_template_kwargs` are for the chat template. A column that is null is not there.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -29,9 +32,13 @@ _ROLES = {
 }  # fmt: skip
 # What is scored, the first that is there; the others may accompany it.
 _FORMS = (
-    ("completion_ids",), ("completions",), ("completion",), ("chosen", "rejected"),
-    ("messages",), ("conversations",),
+    ("completion_ids",), ("chosen_ids", "rejected_ids"), ("completions",),
+    ("completion",), ("chosen", "rejected"), ("messages",), ("conversations",),
 )  # fmt: skip
+# Where none of these is, a text is all that there is.
+_NOT_BARE = {"prompt", "prompt_ids", *(name for form in _FORMS for name in form)}
+# What was sampled has its ids beside its text.
+_TEXT_OF_IDS = {"completion_ids": "completion", "chosen_ids": "chosen"}
 
 
 class FormError(ValueError):
@@ -57,30 +64,29 @@ class Columns:
 
 
 def read_form(
-    row: Mapping[str, Any], columns: Columns | None = None
+    row: Mapping[str, Any], columns: Columns | None = None, *, allow_text: bool = False
 ) -> dict[str, list[Example]]:
     """Returns the examples in a row, by column.
 
     The column is "completion", "completions", "chosen" and "rejected", "messages",
-    "conversations" or "completion_ids", whatever it is called in the row; each has one
-    example but "completions".
+    "conversations", "completion_ids" or "text", whatever it is called in the row; each has
+    one example but "completions". Chosen and rejected ids are "chosen" and "rejected".
+    A "text" is read only where that is allowed, and there is nothing else.
 
     Raises:
         FormError: it has none of the forms above, or a column that would not be used.
     """
-    names = dataclasses.asdict(columns or Columns())
-    renamed = {theirs: ours for ours, theirs in names.items()}
-    # Columns of the row that have a name of ours for something else.
-    hidden = set(names) - set(names.values())
-    fields = {
-        renamed.get(name, name): value
-        for name, value in row.items()
-        if value is not None and name not in hidden
-    }
+    names = _names(columns)
+    fields = rename(row, names)
+    if allow_text and "text" in fields and not fields.keys() & _NOT_BARE:
+        return {"text": [_bare_text(fields["text"])]}
     form = _choose_form(fields, names, row)
     try:
         if form == ("completion_ids",):
-            return {"completion_ids": [_token_pair(fields)]}
+            return {"completion_ids": [_token_pair(fields, "completion_ids")]}
+        if form == ("chosen_ids", "rejected_ids"):
+            ids = {"chosen": "chosen_ids", "rejected": "rejected_ids"}
+            return {name: [_token_pair(fields, of)] for name, of in ids.items()}
         if form == ("completions",):
             return {"completions": _completions(fields)}
         if form == ("chosen", "rejected") and "prompt" not in fields:
@@ -88,6 +94,55 @@ def read_form(
         return {name: [_pair(fields, name)] for name in form}
     except (FormError, ChatError) as error:
         raise FormError(_as_called(str(error), names)) from error
+
+
+def read_prompt(row: Mapping[str, Any], columns: Columns | None = None) -> Pair:
+    """Returns the prompt in a row, with an empty completion.
+
+    It is the column of that name, or what comes before the completions of another form.
+
+    Raises:
+        FormError: there is none.
+    """
+    names = _names(columns)
+    fields = rename(row, names)
+    if "prompt" not in fields:
+        (first, *_), *_ = read_form(row, columns).values()
+        match first:
+            case Pair(prompt, _, variables):
+                return Pair(prompt, "", variables)
+            case Transcript(text, start) if start:
+                return Pair(text[:start], "")
+        raise FormError(f"it has no {names['prompt']!r}, and none in another form")
+    try:
+        prompt = fields["prompt"]
+        if not isinstance(prompt, str):
+            prompt = _messages(prompt, "prompt", "user")
+        if (system := fields.get("system")) not in (None, ""):
+            prompt = _with_system(system, prompt)
+        return Pair(prompt, "", _variables(fields))
+    except (FormError, ChatError) as error:
+        raise FormError(_as_called(str(error), names)) from error
+
+
+def rename(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the columns of a row that are not null, by our names for them.
+
+    `names` are the row's, by ours. A column that has a name of ours for something else is
+    left out.
+    """
+    renamed = {theirs: ours for ours, theirs in names.items()}
+    hidden = set(names) - set(names.values())
+    return {
+        renamed.get(name, name): value
+        for name, value in row.items()
+        if value is not None and name not in hidden
+    }
+
+
+@functools.cache
+def _names(columns: Columns | None) -> dict[str, str]:
+    return dataclasses.asdict(columns or Columns())
 
 
 def _as_called(message: str, names: dict[str, str]) -> str:
@@ -110,14 +165,13 @@ def _choose_form(
             f"it has {columns}"
         )
     first = found[0]
-    if "prompt_ids" in fields and first != ("completion_ids",):
+    if "prompt_ids" in fields and first[0] not in _TEXT_OF_IDS:
         raise FormError("it has 'prompt_ids' but no 'completion_ids'")
-    if first == ("messages",) and len(found) > 1:
+    if first == ("messages",) and ("conversations",) in found:
         raise FormError("it has both 'messages' and 'conversations'; keep one")
     if len(found) > 1 and found[1][0] not in ("messages", "conversations"):
         both = [next(name for name in form if name in fields) for form in found[:2]]
-        # What was sampled has its ids beside its text.
-        if first != ("completion_ids",) or both[1] != "completion":
+        if _TEXT_OF_IDS.get(first[0]) != both[1]:
             raise FormError(
                 f"it has both {both[0]!r} and {both[1]!r}; keep what is to be scored"
             )
@@ -129,14 +183,20 @@ def _choose_form(
     return first
 
 
-def _token_pair(fields: dict[str, Any]) -> Example:
+def _bare_text(text: Any) -> Example:
+    if not isinstance(text, str):
+        raise FormError(f"'text' must be text, got {kind(text)}")
+    return Transcript(text, 0)
+
+
+def _token_pair(fields: dict[str, Any], completion: str) -> Example:
     if "prompt_ids" not in fields:
-        raise FormError("it has 'completion_ids' but no 'prompt_ids'")
-    for name in ("prompt_ids", "completion_ids"):
-        ids = fields[name]
+        raise FormError(f"it has {completion!r} but no 'prompt_ids'")
+    for name in ("prompt_ids", completion):
+        ids = fields.get(name)
         if not isinstance(ids, list) or not all(type(i) is int for i in ids):
             raise FormError(f"{name!r} must be a list of token ids, got {ids!r:.40}")
-    return TokenPair(fields["prompt_ids"], fields["completion_ids"])
+    return TokenPair(fields["prompt_ids"], fields[completion])
 
 
 def _completions(fields: dict[str, Any]) -> list[Example]:

@@ -1,4 +1,4 @@
-"""The input of scoring as lines of JSON: text, gzipped text, an array, Parquet, stdin."""
+"""Data sets as lines of JSON: text, gzipped text, an array, Parquet, stdin."""
 
 import base64
 import codecs
@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,10 +17,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from rljax.extras import require
+from rljax.rlhf.data.forms import kind
 from rljax.training.files import RunError, dumps, one_line
 
 STDIN = Path("-")
+BOM = codecs.BOM_UTF8
 _CHUNK = 1 << 20  # bytes
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class LineError(ValueError):
+    """A line that holds no JSON object, for the reason in the message."""
 
 
 class Source(NamedTuple):
@@ -34,7 +42,7 @@ class Source(NamedTuple):
 
 @contextlib.contextmanager
 def open_input(path: Path) -> Iterator[Source]:
-    """Opens a file to score, by what is in it; the path `-` is stdin.
+    """Opens a data set, by what is in the file; the path `-` is stdin.
 
     Raises:
         RunError: it is damaged, or not what it begins like; while it is read, too.
@@ -48,6 +56,38 @@ def open_input(path: Path) -> Iterator[Source]:
             yield _open(raw, path)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise RunError(f"{path} is damaged: {error}. Copy it anew.") from error
+
+
+def read_object(line: bytes) -> dict[str, Any]:
+    """Returns the object in a line of JSON.
+
+    Raises:
+        LineError: there is none, or it holds what JSON has not, such as NaN.
+    """
+    try:
+        value = json.loads(line.decode(), parse_constant=_no_constant)
+        if not isinstance(value, dict):
+            raise LineError(f"it must be a JSON object, got {kind(value)}")
+        if _SURROGATE.search(line):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except LineError:
+        raise
+    except UnicodeDecodeError as error:
+        reason = f"it is not UTF-8: {error.reason} at byte {error.start + 1}"
+    except UnicodeEncodeError:
+        reason = "it holds invalid Unicode, half of a surrogate pair such as \\ud800"
+    except json.JSONDecodeError as error:
+        reason = f"it is not JSON: {error.msg} at character {error.pos + 1}"
+    except ValueError as error:  # an integer of thousands of digits
+        reason = f"it cannot be read: {error}"
+    except RecursionError:
+        reason = "it is nested too deeply to be read"
+    raise LineError(reason)
+
+
+def _no_constant(name: str) -> float:
+    raise LineError(f"it holds {name}, which is not JSON")
 
 
 def _open(raw: io.BufferedReader, path: Path) -> Source:
@@ -66,7 +106,7 @@ def _open(raw: io.BufferedReader, path: Path) -> Source:
     if gzipped:
         stream = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=raw)))
     plain_name = path.name.removesuffix(".gz")
-    text = stream.peek(4).removeprefix(codecs.BOM_UTF8)
+    text = stream.peek(4).removeprefix(BOM)
     if plain_name.endswith(".json") and text.lstrip()[:1] == b"[":
         return _array(stream, path)
 

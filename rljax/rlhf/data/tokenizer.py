@@ -134,6 +134,12 @@ class HFTokenizer:
         return self.tokenizer.eos_token_id
 
     @property
+    def pad_id(self) -> int | None:
+        """The id of the token for padding; as TRL has it, EOS where there is none."""
+        own = self.tokenizer.pad_token_id
+        return self.eos_id if own is None else own
+
+    @property
     def chat_template(self) -> ChatTemplate | None:
         """The folder's template, or several by name."""
         return self.tokenizer.chat_template
@@ -215,3 +221,20 @@ def load_tokenizer(folder: Path | str) -> HFTokenizer:
     after = next((i for i in range(size, before, -1) if not added[i - 1]), before)
     ids = probe.ids
     return HFTokenizer(tokenizer, tuple(ids[:before]), tuple(ids[after:]))
+
+
+def copy_tokenizer(
+    source: Path | str, target: Path | str, *, template: bool | str = True
+) -> None:
+    """Writes a folder's tokenizer into another folder.
+
+    `template` is as for `encoding_config`: True keeps that of the tokenizer, False leaves
+    it out, and a text takes its place.
+
+    Raises:
+        FolderError: there is no tokenizer that can be read.
+    """
+    tokenizer = load_tokenizer(source).tokenizer
+    if template is not True:
+        tokenizer.chat_template = template or None
+    tokenizer.save_pretrained(str(target))

@@ -5,6 +5,7 @@ May import `rljax.rlhf.data` and `rljax.rlhf.models`.
 
 from rljax.rlhf.pretrained.files import PretrainedError
 from rljax.rlhf.pretrained.weights import (
+    load_for_training,
     load_language_model,
     load_reward_model,
     save,
@@ -13,6 +14,6 @@ from rljax.rlhf.pretrained.weights import (
 )
 
 __all__ = [
-    "PretrainedError", "load_language_model", "load_reward_model", "save",
+    "PretrainedError", "load_for_training", "load_language_model", "load_reward_model", "save",
     "save_language_model", "save_reward_model",
 ]  # fmt: skip

@@ -139,6 +139,8 @@ def _resolved(config: TransformerConfig) -> tuple[TransformerConfig, Any]:
         config,
         rope=None,
         dtype=jnp.float32,
+        fixed_layers=0,
+        remat=False,
         windows=config.windows or (0,) * config.num_layers,
         activation=config.activation or usual,
         attention_scale=config.attention_scale or config.head_dim**-0.5,

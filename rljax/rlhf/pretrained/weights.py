@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rljax.rlhf.models.config import TransformerConfig
+from rljax.rlhf.models.config import Lora, TransformerConfig
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.models.rope import Rope
 from rljax.rlhf.models.transformer import Transformer
@@ -95,6 +95,34 @@ def load_reward_model(
     return module, {"params": {"trunk": trunk} | head.params, "scale": scale}
 
 
+def load_for_training(folder: Path | str) -> tuple[RewardModel, Any, bool]:
+    """Returns a reward model to be trained, its parameters, and whether they have a head.
+
+    The folder is a reward model's, or a language model's, whose head for logits is left
+    out; then there is none yet. What normalizes a reward model's scores is left out too.
+
+    Raises:
+        PretrainedError: it holds neither, or an ensemble.
+    """
+    folder = Path(folder)
+    is_reward = inside(folder, RLJAX_FORMAT).exists() or any(
+        name.startswith(PREFIXES) for name in read_tensors(folder)
+    )
+    if is_reward:
+        module, variables = load_reward_model(folder)
+        if np.ndim(variables["scale"]["mean"]):
+            raise PretrainedError(
+                f"{folder} holds an ensemble, which is trained member by member. Give "
+                f"the folder of one model."
+            )
+        return module, variables["params"], True
+    trunk, variables = load_language_model(folder)
+    params = {k: x for k, x in variables["params"].items() if k != "lm_head"}
+    path = inside(folder, "config.json")
+    pad_id = read_pad_id(read_object(path), path)
+    return RewardModel(trunk.config, pad_id=pad_id), {"trunk": params}, False
+
+
 def save_language_model(
     folder: Path | str, module: Transformer, variables: Any
 ) -> None:
@@ -112,7 +140,9 @@ def save_reward_model(folder: Path | str, module: RewardModel, variables: Any) -
     """
     params, scale = variables["params"], variables["scale"]
     reason = None
-    if module.use_bias:
+    if module.config.lora is not None:
+        reason = "it has low-rank terms, which `merge` adds to the weights"
+    elif module.use_bias:
         reason = "its head has a bias"
     elif module.head_hidden is not None:
         reason = "its head has two layers"
@@ -161,6 +191,8 @@ def _load_rljax_format(folder: Path) -> tuple[RewardModel, Any]:
         config["dtype"] = jnp.dtype(config["dtype"]).type
         config["rope"] = config["rope"] and Rope(**config["rope"])
         config["windows"] = tuple(config.get("windows", ()))
+        if lora := config.get("lora"):
+            config["lora"] = Lora(**lora | {"targets": tuple(lora["targets"])})
         module = RewardModel(
             TransformerConfig(**config),
             use_bias=description["use_bias"],

@@ -7,21 +7,19 @@ fields of a line are kept, byte for byte.
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from rljax.rlhf.data.forms import Columns, FormError, kind, read_form
+from rljax.rlhf.data.forms import Columns, FormError, read_form
 from rljax.rlhf.data.pairs import Example
+from rljax.rlhf.data.sources import BOM, LineError, read_object
 from rljax.rlhf.scoring.scored import Scored
 from rljax.training.files import RunError, dumps
 
-_BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20  # bytes
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class ScoreFileError(RunError):
@@ -90,7 +88,7 @@ class Reader:
             number, first = self._newlines + 1, self.offset == 0
             self._count(line)
             if first:
-                line = line.removeprefix(_BOM)
+                line = line.removeprefix(BOM)
             if line.strip():
                 row = read_row(line, self._field, self._columns)
                 if row.error is not None and not self._error_rows:
@@ -123,7 +121,7 @@ def read_row(line: bytes, field: str, columns: Columns | None = None) -> Row:
     """
     fields: dict[str, Any] = {}
     try:
-        fields = _object(line)
+        fields = read_object(line)
         found = read_form(fields, columns)
         names, pairs = [], []
         for column, examples in found.items():
@@ -137,7 +135,7 @@ def read_row(line: bytes, field: str, columns: Columns | None = None) -> Row:
                     f"choose another name with --field"
                 )
         return Row(line, fields, names, pairs, "completions" in found)
-    except (RowError, FormError) as error:
+    except (LineError, RowError, FormError) as error:
         called = columns or Columns()
         ranked = called.chosen in fields or called.rejected in fields
         names = [f"{field}_chosen", f"{field}_rejected"] if ranked else [field]
@@ -167,30 +165,3 @@ def error_line(row: Row, error: str, field: str) -> bytes:
         return text.encode() + b"\n"
     except (RecursionError, ValueError):  # what cannot be written is what is wrong
         return json.dumps({name: error}).encode() + b"\n"
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line.decode(), parse_constant=_no_constant)
-        if not isinstance(value, dict):
-            raise RowError(f"it must be a JSON object, got {kind(value)}")
-        if _SURROGATE.search(line):
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except RowError:
-        raise
-    except UnicodeDecodeError as error:
-        reason = f"it is not UTF-8: {error.reason} at byte {error.start + 1}"
-    except UnicodeEncodeError:
-        reason = "it holds invalid Unicode, half of a surrogate pair such as \\ud800"
-    except json.JSONDecodeError as error:
-        reason = f"it is not JSON: {error.msg} at character {error.pos + 1}"
-    except ValueError as error:  # an integer of thousands of digits
-        reason = f"it cannot be read: {error}"
-    except RecursionError:
-        reason = "it is nested too deeply to be read"
-    raise RowError(reason)
-
-
-def _no_constant(name: str) -> float:
-    raise RowError(f"it holds {name}, which is not JSON")

@@ -11,6 +11,7 @@ from rljax.rlhf.training.reward import (
     RewardTask,
     reward_training,
 )
+from rljax.rlhf.training.score_rows import score_rows
 from rljax.rlhf.training.sft import (
     SFTConfig,
     SFTHyperparams,
@@ -22,6 +23,6 @@ from rljax.rlhf.training.start import fixed_only, trained_params
 
 __all__ = [
     "RewardConfig", "RewardHyperparams", "RewardState", "RewardTask", "SFTConfig",
-    "SFTHyperparams", "SFTState", "SFTTask", "fine_tuning", "fixed_only", "reward_training",
+    "SFTHyperparams", "SFTState", "SFTTask", "fine_tuning", "fixed_only", "reward_training", "score_rows",
     "trained_params", "usual_lengths",
 ]  # fmt: skip

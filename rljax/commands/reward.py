@@ -1,0 +1,130 @@
+"""The command `rljax reward`: a reward model, learned from a file of preferences."""
+
+import dataclasses
+import datetime
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import OmitArgPrefixes, arg
+
+from rljax.commands.launch import check_counts, check_seed, use_compile_cache
+from rljax.training.files import FolderError, RunError
+from rljax.training.run_folder import RunFolder, RunOptions
+
+_TODAY = arg(metavar="YYYY-MM-DD", help_behavior_hint="(default: today)")
+_BY_SIZE = arg(metavar="FLOAT", help_behavior_hint="(default: by what is trained)")
+_CONTEXT = arg(metavar="INT", help_behavior_hint="(default: the model's, at most 1024)")
+_HELD_OUT = arg(metavar="FILE", help_behavior_hint="(default: a tenth of --data)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reward:
+    """Trains a reward model on preferences, and says how good it is on others.
+
+    OUT/model is then a folder for `rljax score` and transformers, OUT/evaluation.html a
+    page of figures. The same command goes on where it was stopped. The last line of stdout
+    is the figures as JSON.
+    """
+
+    model: Path
+    """Folder of a language model or a reward model, as transformers writes it."""
+    data: Path
+    """Preferences to learn from: JSON lines (.gz too), a JSON array or Parquet."""
+    eval: Annotated[Path | None, _HELD_OUT] = None
+    """Preferences to judge the model by."""
+    train: Literal["all", "last", "lora", "head"] = "all"
+    """Train all of the model, its last blocks, low-rank terms, or the head alone."""
+    last_layers: int = 4
+    """Blocks that --train last trains."""
+    lora_rank: int = 16
+    """Rank of the terms that --train lora trains; they weigh twice this over it."""
+    epochs: float = 1.0
+    """Times that every pair is learned from."""
+    batch_size: int = 32
+    """Pairs in an update."""
+    num_microbatches: int = 4
+    """Parts of a batch, computed one after another: more need less memory."""
+    learning_rate: Annotated[float | None, _BY_SIZE] = None
+    """AdamW's step size; it rises over a tenth of the run, then falls to 0."""
+    label_smoothing: float = 0.0
+    """Share of the preferences taken to be the wrong way round."""
+    centring: float = 0.01
+    """Weight of (chosen + rejected)^2, which keeps scores near 0."""
+    max_length: Annotated[int | None, _CONTEXT] = None
+    """Longest text, in tokens."""
+    truncate: Literal["prompt", "completion", "error"] = "prompt"
+    """Longer texts lose the prompt's beginning, or the completion's end, or are errors."""
+    template: Annotated[str, arg(metavar="auto|none|FILE")] = "auto"
+    """The chat template: the tokenizer's, if it has one; none; or a Jinja file."""
+    date: Annotated[datetime.date | None, _TODAY] = None
+    """What the chat template takes for today."""
+    bfloat16: bool = False
+    """Multiply matrices in bfloat16; parameters stay float32."""
+    remat: bool = False
+    """Compute blocks again for the gradient: slower, with less memory."""
+    skip_bad: bool = False
+    """Pass over rows that cannot be read, and count them, rather than stop."""
+    seed: int = 0
+    """Of the new head, the order of the pairs, and what is held out."""
+    run: Annotated[RunOptions, OmitArgPrefixes] = dataclasses.field(
+        default_factory=RunOptions, metadata={"setting": False}
+    )
+
+    def __post_init__(self):
+        check_seed(self.seed)
+        check_counts(self, "batch_size", "num_microbatches", "last_layers", "lora_rank")
+        if self.run.out is None:
+            raise ValueError("out must be a folder, got none. Name one with --out.")
+        if not self.epochs > 0:
+            raise ValueError(f"epochs must be above 0, got {self.epochs}. Raise it.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What the result follows from: flags, and what is in the files that they name."""
+
+    flags: Reward
+    model_sha256: str
+    data_sha256: str
+    eval_sha256: str | None
+
+
+def reward(command: Reward) -> dict[str, Any]:
+    """Trains, or goes on, and returns the headline figures."""
+    try:
+        settings = _Settings(
+            command,
+            _sha256(sorted(p for p in command.model.iterdir() if p.is_file())),
+            _sha256([command.data]),
+            _sha256([command.eval]) if command.eval else None,
+        )
+    except OSError as error:
+        raise RunError(
+            f"{error}. Give a --model, --data and --eval that can be read."
+        ) from error
+    with RunFolder("reward", settings, command.run) as folder:
+        if folder.result is not None:
+            return folder.result
+        use_compile_cache()
+        # transformers would advise to install PyTorch.
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        from rljax.commands.reward_run import train_and_judge
+        from rljax.rlhf.data.encoding import EncodingError
+
+        try:
+            return train_and_judge(command, folder)
+        except (FolderError, EncodingError) as error:
+            raise RunError(str(error)) from error
+
+
+def _sha256(paths: Sequence[Path]) -> str:
+    """Returns the hash of what is in some files, and of their names."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.name} {found}\n".encode())
+    return total.hexdigest()
