@@ -61,6 +61,12 @@ class Reward:
     """The chat template: the tokenizer's, if it has one; none; or a Jinja file."""
     date: Annotated[datetime.date | None, _TODAY] = None
     """What the chat template takes for today."""
+    prompt_column: str = "prompt"
+    """What the column of prompts is called, if there is one."""
+    chosen_column: str = "chosen"
+    """What the column of the better completions is called."""
+    rejected_column: str = "rejected"
+    """What the column of the worse completions is called."""
     bfloat16: bool = False
     """Multiply matrices in bfloat16; parameters stay float32."""
     remat: bool = False

@@ -18,6 +18,7 @@ from rljax.commands.template import read_template
 from rljax.report.reward_page import save_reward_page
 from rljax.rlhf.data.datasets import Preference, read_preferences
 from rljax.rlhf.data.encoding import encoding_config
+from rljax.rlhf.data.forms import Columns
 from rljax.rlhf.data.rows import Rankings
 from rljax.rlhf.data.tokenizer import copy_tokenizer, load_tokenizer
 from rljax.rlhf.data.training_sets import TrainingSet, tokenize_rankings
@@ -133,8 +134,14 @@ def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
 def _preferences(command: Reward) -> tuple[list[Preference], list[Preference]]:
     """Returns those to learn from, and those to judge by."""
 
+    columns = Columns(
+        prompt=command.prompt_column,
+        chosen=command.chosen_column,
+        rejected=command.rejected_column,
+    )
+
     def read(path: Path) -> list[Preference]:
-        records = read_preferences(path, skip_bad=command.skip_bad)
+        records = read_preferences(path, columns=columns, skip_bad=command.skip_bad)
         found = list(records)
         if records.num_bad:
             log_line(
