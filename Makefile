@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP := .venv/bin/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 
 PEERS := sb3 gymnax rejax transformers
-PEER_TESTS := tests/test_peers.py tests/test_peers_scoring.py tests/rlhf/pretrained/test_config_fields.py
+PEER_TESTS := tests/test_peers*.py tests/rlhf/pretrained/test_config_fields.py
 
 .PHONY: run test test-x64 test-slow test-browser peers test-peers bench check clean
 .DELETE_ON_ERROR:

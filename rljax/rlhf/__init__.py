@@ -15,24 +15,54 @@ from rljax.rlhf.data import (
     encode_pair,
     encoding_config,
     load_tokenizer,
+    read_completions,
+    read_preferences,
+    read_prompts,
+    read_ratings,
+    tokenize_completions,
+    tokenize_rankings,
+    tokenize_ratings,
 )
+from rljax.rlhf.evaluation import Comparisons, evaluate_scores
 from rljax.rlhf.models import (
+    Everything,
+    HeadOnly,
+    LastLayers,
+    Lora,
+    LoraOnly,
     RewardModel,
     Rope,
     Transformer,
     TransformerConfig,
 )
 from rljax.rlhf.pretrained import (
+    load_for_training,
     load_language_model,
     load_reward_model,
     save_language_model,
     save_reward_model,
 )
 from rljax.rlhf.scoring import Scorer
+from rljax.rlhf.training import (
+    RewardConfig,
+    RewardHyperparams,
+    RewardTask,
+    SFTConfig,
+    SFTHyperparams,
+    SFTTask,
+    fine_tuning,
+    reward_training,
+    trained_params,
+)
 
 __all__ = [
-    "ByteTokenizer", "EncodingConfig", "Pair", "RewardModel", "Rope", "Scorer",
-    "TokenPair", "Transcript", "Transformer", "TransformerConfig", "encode_pair", "encoding_config",
-    "load_language_model", "load_reward_model", "load_tokenizer",
-    "save_language_model", "save_reward_model",
+    "ByteTokenizer", "Comparisons", "EncodingConfig", "Everything", "HeadOnly", "LastLayers",
+    "Lora", "LoraOnly", "Pair", "RewardConfig", "RewardHyperparams", "RewardModel",
+    "RewardTask", "Rope", "SFTConfig", "SFTHyperparams", "SFTTask", "Scorer", "TokenPair",
+    "Transcript", "Transformer", "TransformerConfig", "encode_pair", "encoding_config",
+    "evaluate_scores", "fine_tuning", "load_for_training", "load_language_model",
+    "load_reward_model", "load_tokenizer", "read_completions", "read_preferences",
+    "read_prompts", "read_ratings", "reward_training", "save_language_model",
+    "save_reward_model", "tokenize_completions", "tokenize_rankings", "tokenize_ratings",
+    "trained_params",
 ]  # fmt: skip

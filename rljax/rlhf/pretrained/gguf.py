@@ -103,7 +103,9 @@ def read_gguf(path: Path | str) -> GGUFFile:
         raise PretrainedError(
             f"{path} is not a whole GGUF file: {one_line(error)}. Copy it anew."
         ) from error
-    tensors = {t.name: functools.partial(_read, path, t) for t in reader.tensors}
+    tensors: Tensors = {
+        t.name: functools.partial(_read, path, t) for t in reader.tensors
+    }
     return GGUFFile(path, fields, tensors)
 
 
@@ -277,9 +279,8 @@ def _with_frequencies(config: TransformerConfig, file: GGUFFile) -> TransformerC
         high_freq_factor=4.0,
     )
     usual = Rope(theta=config.rope.theta).frequencies(config.head_dim)
-    want = np.asarray(usual) / slower
-    got = np.asarray(rope.frequencies(config.head_dim))
-    if want.shape != got.shape or not np.allclose(got, want, rtol=1e-4):
+    want = usual / rope.frequencies(config.head_dim)
+    if slower.shape != want.shape or not np.allclose(slower, want, rtol=1e-4):
         raise PretrainedError(
             f"{_FREQUENCIES} in {file.path} must be Llama 3.1's, of 8,192 tokens "
             f"stretched, got {slower[:3]}... Give the model's Hugging Face folder "

@@ -1,6 +1,7 @@
 """The tokenizer in the metadata of a GGUF file, as the files of a Hugging Face folder."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,28 @@ def tokenizer_files(fields: dict[str, Any], path: Path) -> dict[str, str]:
             f"tokenizer.ggml.model in {path} must be gpt2 or llama, with its tokens, "
             f"got {kind!r}. Give the model's Hugging Face folder instead."
         )
-    whole = _byte_level(fields, path) if kind == "gpt2" else _sentence_piece(fields)
-    whole = {"version": "1.0", "truncation": None, "padding": None} | whole
-    whole["added_tokens"] = _added(fields, tokens)
-    whole["post_processor"] = _around_texts(fields, tokens)
-    config = {"tokenizer_class": "PreTrainedTokenizerFast"} | _special(fields, tokens)
+    split = fields.get("tokenizer.ggml.pre")
+    if kind == "gpt2" and split not in _SPLITS:
+        raise PretrainedError(
+            f"tokenizer.ggml.pre in {path} must be one of {', '.join(_SPLITS)}, got "
+            f"{split!r}. Give the model's Hugging Face folder instead."
+        )
+    try:
+        return _files(fields, _byte_level if kind == "gpt2" else _sentence_piece)
+    except (LookupError, TypeError, ValueError) as error:
+        raise PretrainedError(
+            f"the tokenizer in {path} is not whole: {error!r}. Convert the model anew."
+        ) from error
+
+
+def _files(
+    fields: dict[str, Any], build: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, str]:
+    whole = {"version": "1.0", "truncation": None, "padding": None} | build(fields)
+    whole["added_tokens"] = _added(fields)
+    whole["post_processor"] = _around_texts(fields)
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config |= _special(fields)
     config["clean_up_tokenization_spaces"] = False
     if template := fields.get("tokenizer.chat_template"):
         config["chat_template"] = template
@@ -65,14 +83,9 @@ def tokenizer_files(fields: dict[str, Any], path: Path) -> dict[str, str]:
     }
 
 
-def _byte_level(fields: dict[str, Any], path: Path) -> dict[str, Any]:
+def _byte_level(fields: dict[str, Any]) -> dict[str, Any]:
     """Returns the parts of BPE over bytes, as GPT-2 has it."""
-    name = fields.get("tokenizer.ggml.pre")
-    if name not in _SPLITS:
-        raise PretrainedError(
-            f"tokenizer.ggml.pre in {path} must be one of {', '.join(_SPLITS)}, got "
-            f"{name!r}. Give the model's Hugging Face folder instead."
-        )
+    name = fields["tokenizer.ggml.pre"]
     split = _SPLITS[name]
     steps: list[dict[str, Any]] = []
     if name in _DIGITS:
@@ -81,7 +94,7 @@ def _byte_level(fields: dict[str, Any], path: Path) -> dict[str, Any]:
         pattern = {"type": "Split", "pattern": {"Regex": split}}
         steps.append(pattern | {"behavior": "Isolated", "invert": False})
     steps.append(_bytes_as_text(use_regex=split is None))
-    merges = [merge.split(" ") for merge in fields.get("tokenizer.ggml.merges", [])]
+    merges = [merge.split(" ") for merge in fields["tokenizer.ggml.merges"]]
     return {
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
@@ -151,14 +164,15 @@ def _bpe(
     }
 
 
-def _added(fields: dict[str, Any], tokens: list[str]) -> list[dict[str, Any]]:
+def _added(fields: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the tokens that are found in a text before it is split."""
-    kinds = fields.get("tokenizer.ggml.token_type", [])
+    tokens = fields["tokenizer.ggml.tokens"]
+    kinds = fields.get("tokenizer.ggml.token_type", [1] * len(tokens))
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     special = {fields.get(f"tokenizer.ggml.{name}") for name in _NAMES.values()}
     return [
         {"id": i, "content": token, **plain, "special": kind != _USER_DEFINED}
-        for i, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
+        for i, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
         if kind in (_CONTROL, _USER_DEFINED) or i in special
     ]
 
@@ -171,36 +185,37 @@ _NAMES = {
 }
 
 
-def _special(fields: dict[str, Any], tokens: list[str]) -> dict[str, str]:
-    ids = {name: fields.get(f"tokenizer.ggml.{key}") for name, key in _NAMES.items()}
-    return {name: tokens[i] for name, i in ids.items() if i is not None}
+def _special(fields: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: token for name, key in _NAMES.items() for token in _token(fields, key)
+    }
 
 
-def _around_texts(fields: dict[str, Any], tokens: list[str]) -> dict[str, Any] | None:
+def _around_texts(fields: dict[str, Any]) -> dict[str, Any] | None:
     """Returns what puts tokens before and after every text, None if nothing does."""
     # As llama.cpp has it for files without the field.
     kind, split = fields["tokenizer.ggml.model"], fields.get("tokenizer.ggml.pre")
     begins = kind == "llama" or _SPLITS.get(str(split)) == _LLAMA3
     begins = fields.get("tokenizer.ggml.add_bos_token", begins)
     ends = fields.get("tokenizer.ggml.add_eos_token", False)
-    names = ["bos_token_id"] * begins + ["eos_token_id"] * ends
-    ids = [fields.get(f"tokenizer.ggml.{name}") for name in names]
-    special = {tokens[i]: i for i in ids if i is not None}
-    if not special:
+    before = _token(fields, "bos_token_id") if begins else {}
+    after = _token(fields, "eos_token_id") if ends else {}
+    if not before and not after:
         return None
 
     def template(*texts: str) -> list[dict[str, Any]]:
-        parts: list[dict[str, Any]] = []
+        parts = []
         for number, text in enumerate(texts):
-            part = {"Sequence": {"id": text, "type_id": number}}
-            around = [
-                {"SpecialToken": {"id": tokens[i], "type_id": number}} if i is not None
-                else None
-                for i in ids
-            ]  # fmt: skip
-            before = [x for x in around[: int(begins)] if x]
-            after = [x for x in around[int(begins) :] if x]
-            parts += [*before, part, *after]
+            around = (
+                ("SpecialToken", before),
+                ("Sequence", [text]),
+                ("SpecialToken", after),
+            )
+            parts += [
+                {kind: {"id": one, "type_id": number}}
+                for kind, ids in around
+                for one in ids
+            ]
         return parts
 
     return {
@@ -209,6 +224,12 @@ def _around_texts(fields: dict[str, Any], tokens: list[str]) -> dict[str, Any] |
         "pair": template("A", "B"),
         "special_tokens": {
             token: {"id": token, "ids": [i], "tokens": [token]}
-            for token, i in special.items()
+            for token, i in (before | after).items()
         },
     }
+
+
+def _token(fields: dict[str, Any], name: str) -> dict[str, int]:
+    """Returns a special token and its id; nothing if there is none."""
+    index = fields.get(f"tokenizer.ggml.{name}")
+    return {} if index is None else {fields["tokenizer.ggml.tokens"][index]: index}

@@ -193,9 +193,10 @@ def test_other_files(put, tmp_path):
     pyarrow.write_table(rated, parquet)
     with pytest.raises(DataError, match=r"line 1 of .*no 'ratings' or 'rating'"):
         list(read_ratings(parquet))
-    marked = tmp_path / "bom.json"
-    marked.write_bytes(b"\xef\xbb\xbf" + json.dumps([row]).encode())
-    assert len(list(read_preferences(marked))) == 1
+    for name, content in [("bom.json", [row]), ("bom.jsonl", row)]:
+        marked = tmp_path / name
+        marked.write_bytes(b"\xef\xbb\xbf" + json.dumps(content).encode())
+        assert len(list(read_preferences(marked))) == 1
     with pytest.raises(DataError, match=r"none.jsonl cannot be read: .*Give a file"):
         list(read_preferences(tmp_path / "none.jsonl"))
     damaged = tmp_path / "a.jsonl.gz"
