@@ -70,6 +70,8 @@ auto-reset modes, and `rljax.interop.stable_baselines3` is a `VecEnv`.
 - `PPOConfig(normalize_observations=True, normalize_rewards=True)` for numbers of any scale.
 - `ParamsPerEnv(rljax.stack(params, goal=[1.0, 2.0]))` gives every copy parameters of its own;
   `Randomized(env, sample_params)` draws them anew at each reset.
+- `LearnedReward(env, model)` is the environment with a reward model's reward, whose weights are in
+  `params`; `rljax.rlhf.segments` learns one from preferences.
 - A network of your own is any Flax module with `policy`, `value` and both at once:
 
 ```python
@@ -103,6 +105,7 @@ Optional methods, such as `step_from_noise`, count only in the class that define
 
 from rljax.envs.cartpole import CartPole, CartPoleParams, CartPoleState
 from rljax.envs.conformance import check_environment
+from rljax.envs.learned_reward import LearnedReward, LearnedRewardParams
 from rljax.envs.spaces import Box, Discrete, MultiDiscrete
 from rljax.envs.thermostat import (
     HARD_PLANT,
@@ -121,6 +124,8 @@ __all__ = [
     "CartPoleParams",
     "CartPoleState",
     "Discrete",
+    "LearnedReward",
+    "LearnedRewardParams",
     "MultiDiscrete",
     "ParamsPerEnv",
     "Randomized",

@@ -24,7 +24,12 @@ def find_hook(env: Any, name: str, method: str) -> Callable[..., Any] | None:
 
 
 def find_owner(env: Any, name: str) -> Any:
-    """The class, or the environment itself, that defines an attribute; None if none does."""
+    """The class, or the environment itself, that defines an attribute; None if none does.
+
+    An attribute that is None, as a wrapper's property may be, is not defined.
+    """
+    if getattr(env, name, None) is None:
+        return None
     if name in getattr(env, "__dict__", {}):
         return env
     return next((cls for cls in type(env).__mro__ if name in vars(cls)), None)

@@ -207,12 +207,13 @@ def _load_rljax_format(folder: Path) -> tuple[RewardModel, Any]:
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *ids))
     tensors = read_tensors(folder)
     mean = tensors.get("scale/mean")
-    members = np.shape(mean()) if mean else ()  # of an ensemble every leaf has them
+    members = np.shape(mean()) if mean else ()
 
     def read(place: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = _path_name(place)
         array = _read(tensors, name, folder)
-        _check_shape(array, members + leaf.shape, name, folder / RLJAX_FORMAT)
+        if array.shape != leaf.shape:  # members of an ensemble may share a leaf
+            _check_shape(array, members + leaf.shape, name, folder / RLJAX_FORMAT)
         del tensors[name]
         return jnp.asarray(array, leaf.dtype)
 

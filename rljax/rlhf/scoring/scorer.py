@@ -39,6 +39,7 @@ from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.pretrained.weights import load_reward_model
 from rljax.rlhf.scoring import batching
+from rljax.rlhf.scoring.ensembles import scores_and_members
 from rljax.rlhf.scoring.scored import Counts, Detail, Scored
 
 Rows = TypeVar("Rows")
@@ -79,10 +80,11 @@ class Scorer:
     ):
         """Places the model on the devices, all by default, which share a batch's rows.
 
-        An ensemble's variables are stacked, and the mean of the members is the score. A
-        batch has `max_tokens` for each device, padding included, by default what is
-        fast here; a longer row is a batch by itself. By default, `window` is 16,384
-        pairs, or as many as a processor scores in minutes.
+        Of an ensemble's variables those leaves are stacked in which its members differ;
+        what they share is computed once. The mean of the members is the score. A batch
+        has `max_tokens` for each device, padding included, by default what is fast here;
+        a longer row is a batch by itself. By default, `window` is 16,384 pairs, or as
+        many as a processor scores in minutes.
 
         Raises:
             ValueError: model, tokenizer and encoding do not fit one another, or a
@@ -111,10 +113,7 @@ class Scorer:
         self._num_devices, platform = len(devices), devices[0].platform
         self._max_tokens = max_tokens or batching.default_max_tokens(platform)
         self._grids = [batching.buckets(encoding.max_length, d) for d in (8, 4, 2, 1)]
-        score: Any = module.apply
-        if np.ndim(variables["scale"]["mean"]):
-            members = jax.vmap(score, in_axes=(0, None, None))
-            score = lambda *arguments: members(*arguments).mean(axis=0)  # noqa: E731
+        self._num_members, score = scores_and_members(module, variables)
         self._score = jax.jit(score, out_shardings=self._rows)
         self._compiled: set[int] = set()  # lengths
         num_params = sum(leaf.size for leaf in jax.tree.leaves(variables))
@@ -184,20 +183,22 @@ class Scorer:
 
     def detail(self, pairs: Iterable[Example]) -> Detail:
         """As `score`, with each pair's length and truncation, and the work done."""
-        chunks, total = [np.zeros((0, 4))], Counts()
+        chunks, total = [np.zeros((0, 4 + self._num_members))], Counts()
         source = iter(pairs)
         windows = iter(lambda: list(itertools.islice(source, self.window)), [])
         for _, rows, counts in self.stream((None, window) for window in windows):
             for i, row in enumerate(rows, sum(map(len, chunks))):
                 if row.error is not None:
                     raise ValueError(f"pair {i}: {row.error}")
-            chunks.append(np.array([row[:-1] for row in rows], np.float64))
+            lines = [(*row[:4], *row.members) for row in rows]
+            chunks.append(np.array(lines, np.float64))
             total += counts
         table = np.concatenate(chunks)
-        scores, integers = table[:, 0].astype(np.float32), table[:, 1:].astype(np.int32)
-        num_tokens, num_cut, bucket = integers.T
+        scores = table[:, 0].astype(np.float32)
+        num_tokens, num_cut, bucket = table[:, 1:4].astype(np.int32).T
         work = total.padding_share, total.compile_count, total.seconds_compile
-        return Detail(scores, num_tokens, num_cut, bucket, *work)
+        each = table[:, 4:].astype(np.float32) if self._num_members else None
+        return Detail(scores, num_tokens, num_cut, bucket, *work, each)
 
     def stream(
         self,
@@ -319,10 +320,13 @@ class Scorer:
         total = Counts()
 
         def finish():
-            batch, scores = waiting.popleft()
-            for i, score in zip(batch.rows, np.asarray(scores).tolist(), strict=False):
+            batch, (scores, members) = waiting.popleft()
+            found = np.asarray(scores).tolist(), np.asarray(members).tolist()
+            for i, score, each in zip(batch.rows, *found, strict=False):
                 place, (ids, _, num_cut) = good[i]
-                results[place] = Scored(score, len(ids), num_cut, batch.length)
+                results[place] = Scored(
+                    score, len(ids), num_cut, batch.length, members=tuple(each)
+                )
 
         # Other windows are likely to come, more so after a full one, and to share the
         # programs of this one.
@@ -344,8 +348,8 @@ class Scorer:
 
     def _score_batch(
         self, batch: batching.Batch, rows: list[EncodedPair]
-    ) -> tuple[jax.Array, Counts]:
-        """Returns scores `[batch.size]` that may not be computed yet."""
+    ) -> tuple[tuple[jax.Array, jax.Array], Counts]:
+        """Returns scores `[batch.size]`, and members', that may not be computed yet."""
         ids = np.zeros((batch.size, batch.length), np.int32)
         lengths = np.ones(batch.size, np.int32)
         for i, row in enumerate(rows):

@@ -1,8 +1,18 @@
-"""Learners of RLHF, each an `Algorithm`: supervised fine-tuning, and reward training.
+"""Learners of RLHF: fine-tuning and reward training, algorithms; heads on frozen features.
 
 May import `rljax.rlhf.data`, `models`, `pretrained` and `scoring`.
 """
 
+from rljax.rlhf.training.features import different_texts, frozen_features
+from rljax.rlhf.training.heads import (
+    Head,
+    HeadHyperparams,
+    RatedTexts,
+    fit_heads,
+    head_scores,
+    prepare,
+    with_heads,
+)
 from rljax.rlhf.training.microbatches import usual_lengths
 from rljax.rlhf.training.reward import (
     RewardConfig,
@@ -22,7 +32,9 @@ from rljax.rlhf.training.sft import (
 from rljax.rlhf.training.start import fixed_only, trained_params
 
 __all__ = [
-    "RewardConfig", "RewardHyperparams", "RewardState", "RewardTask", "SFTConfig",
-    "SFTHyperparams", "SFTState", "SFTTask", "fine_tuning", "fixed_only", "reward_training", "score_rows",
-    "trained_params", "usual_lengths",
+    "Head", "HeadHyperparams", "RatedTexts", "RewardConfig", "RewardHyperparams",
+    "RewardState", "RewardTask", "SFTConfig", "SFTHyperparams", "SFTState", "SFTTask",
+    "different_texts", "fine_tuning", "fit_heads", "fixed_only", "frozen_features",
+    "head_scores", "prepare", "reward_training", "score_rows", "trained_params",
+    "usual_lengths", "with_heads",
 ]  # fmt: skip
