@@ -133,7 +133,6 @@ def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
 
 def _preferences(command: Reward) -> tuple[list[Preference], list[Preference]]:
     """Returns those to learn from, and those to judge by."""
-
     columns = Columns(
         prompt=command.prompt_column,
         chosen=command.chosen_column,

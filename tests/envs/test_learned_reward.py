@@ -183,13 +183,13 @@ def test_ppo_evaluation_and_simulation_are_those_of_the_environment():
     a, b = trained(env, params), trained(learned, learned_params)
     chex.assert_trees_all_close(a.params, b.params, rtol=1e-4, atol=1e-5)
     for play in (evaluate, record):
-        run = functools.partial(play, act=bang_bang, num_episodes=5, max_steps=30)
-        one, other = (
-            jax.jit(lambda key, case=case: run(key, env=case[0], params=case[1]))(
-                jax.random.key(1)
+        runs = [
+            functools.partial(
+                play, env=e, params=p, act=bang_bang, num_episodes=5, max_steps=30
             )
-            for case in ((env, params), (learned, learned_params))
-        )
+            for e, p in ((env, params), (learned, learned_params))
+        ]
+        one, other = (jax.jit(run)(jax.random.key(1)) for run in runs)
         if play is record:
             other = other._replace(state=other.state.state)
         chex.assert_trees_all_equal(one, other)
@@ -205,7 +205,7 @@ def test_ppo_evaluation_and_simulation_are_those_of_the_environment():
 
 
 def test_a_reward_is_a_scalar():
-    env, params, learned, learned_params = pair("thermostat")
+    _, _, learned, learned_params = pair("thermostat")
     wrong = {"target": jnp.full(1, 70.0), "heating": jnp.float32(1.0)}
     state, _ = learned.reset(jax.random.key(0), learned_params)
     with pytest.raises(ValueError, match=r"must be a scalar, got shape \(1,\)"):

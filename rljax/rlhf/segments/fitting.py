@@ -92,7 +92,7 @@ def fit_reward(
 
 
 def _filled(pairs: SegmentPairs) -> jax.Array:
-    """bool `[N]`: the rows that hold a comparison."""
+    """Bool `[N]`: the rows that hold a comparison."""
     return jnp.arange(len(pairs.probs), dtype=jnp.int32) < pairs.count
 
 
