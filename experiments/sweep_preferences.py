@@ -34,7 +34,7 @@ class Experiment:
     """Seeds everything; run i of a configuration depends on it and i only."""
     num_seeds: int = 20
     """Runs of each number of comparisons."""
-    comparisons: tuple[int, ...] = (25, 50, 100, 200, 400, 800)
+    comparisons: tuple[int, ...] = (5, 10, 25, 50, 100, 200, 400, 800)
     """Numbers of comparisons, all rounds together."""
     num_episodes: int = 128
     """Episodes in an evaluation of each run."""

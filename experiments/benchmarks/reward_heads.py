@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from rljax.commands.launch import check_counts, check_seed, launch
-from rljax.rlhf.training.heads import Comparisons, HeadHyperparams, fit_heads, prepare
+from rljax.rlhf.training.heads import JudgedTexts, HeadHyperparams, fit_heads, prepare
 from rljax.training.files import dumps
 from rljax.training.manifest import device
 from rljax.training.populations import stack
@@ -54,7 +54,7 @@ class Benchmark:
             )
 
 
-def make_problem(settings: Benchmark) -> tuple[np.ndarray, Comparisons, np.ndarray]:
+def make_problem(settings: Benchmark) -> tuple[np.ndarray, JudgedTexts, np.ndarray]:
     """Returns features, comparisons by a utility that is linear in them, and bootstraps."""
     rng = np.random.default_rng(settings.seed)
     width, num_texts = settings.width, settings.num_texts
@@ -70,7 +70,7 @@ def make_problem(settings: Benchmark) -> tuple[np.ndarray, Comparisons, np.ndarr
     pairs[swapped] = pairs[swapped, ::-1]
     num_splits = settings.num_heads // (settings.num_layers * len(L2))
     weights = rng.poisson(1.0, (num_splits, len(pairs))).astype(np.float32)
-    return features, Comparisons.of(pairs), weights
+    return features, JudgedTexts.of(pairs), weights
 
 
 def main(settings: Benchmark) -> dict[str, Any]:

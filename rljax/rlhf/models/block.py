@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rljax.numerics.linalg import matmul
 from rljax.rlhf.models.config import Lora, TransformerConfig
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -59,13 +60,18 @@ class Block(nn.Module):
         Args:
             x: `[B, L, D]`, the residual stream.
             positions: `[B, L]` int32, for rotary embeddings.
-            mask: `[B or 1, T, S + L]` bool, the keys that each query may look at.
+            mask: `[B or 1, T, S + L]` bool, the keys that each query may look at; of all
+                L queries without a cache, none after itself.
             queries: `[B, T]` int32, the queries' places in `x`; None for all L.
             cache: keys and values of S tokens before these; None keeps none.
         """
         config = self.config
+        # Dense asks for no other product than of the last axis with the first.
         dense = functools.partial(
-            nn.Dense, dtype=config.dtype, kernel_init=nn.initializers.normal(0.02)
+            nn.Dense,
+            dtype=config.dtype,
+            kernel_init=nn.initializers.normal(0.02),
+            dot_general=lambda x, kernel, *_, **__: matmul(x, kernel),
         )
 
         def linear(name, width, use_bias, y):
@@ -96,7 +102,8 @@ class Block(nn.Module):
             v = jnp.concatenate([cache.values, v], axis=1)
             cache = KeyValues(k, v)
         q = heads("q", config.num_heads, y, positions)
-        a = _attention(config, q, k, v, mask)
+        causal = queries is None and cache is None
+        a = _attention(config, q, k, v, mask, causal)
         a = a.reshape(*a.shape[:-2], -1)
         a = linear("o", config.hidden_size, config.out_bias, a)
         if config.post_norms:
@@ -162,21 +169,45 @@ def make_norm(config: TransformerConfig, name: str | None = None) -> nn.Module:
     return kind(epsilon=config.norm_eps, dtype=config.wide_dtype, name=name)
 
 
-def _attention(config: TransformerConfig, q, k, v, mask: jax.Array) -> jax.Array:
-    """Returns the values `[B, T, H, K]` that queries see through the mask `[B, T, S]`."""
-    scale = config.attention_scale
-    # The function of JAX has its softmax in float32, whatever the products' type.
-    if config.attention_softcap is None and config.wide_dtype == jnp.float32:
-        return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], scale=scale)
-    scale = config.head_dim**-0.5 if scale is None else scale
-    grouped = q.reshape(*q.shape[:2], config.num_kv_heads, -1, config.head_dim)
+def _attention(
+    config: TransformerConfig, q, k, v, mask: jax.Array, causal: bool
+) -> jax.Array:
+    """Returns the values `[B, T, H, K]` that queries see through the mask `[B, T, S]`.
+
+    Where it is causal, some queries at a time look at the keys up to their last. For a
+    gradient the weights are computed once more: kept, they would take more memory than
+    all else, and more time to write and read than to compute.
+    """
+    length = q.shape[1]
+    size = max(128, -(-length // 8)) if causal else length
+    parts = []
+    for start in range(0, length, size):
+        seen = start + size if causal else k.shape[1]
+        queries = slice(start, start + size)
+        look = jax.checkpoint(functools.partial(_look, config))
+        part = look(q[:, queries], k[:, :seen], v[:, :seen], mask[:, queries, :seen])
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+
+
+def _look(config: TransformerConfig, q, k, v, mask: jax.Array) -> jax.Array:
+    scale = config.attention_scale or config.head_dim**-0.5
+    num_rows, num_queries, _, width = q.shape
+    heads = config.num_kv_heads, config.num_heads // config.num_kv_heads
+    # Heads first, and those that share keys together: a CPU multiplies these fastest.
+    q = q.reshape(num_rows, num_queries, *heads, width).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(num_rows, heads[0], -1, width)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
     logits = jnp.einsum(
-        "btgrk,bsgk->bgrts", grouped, k, preferred_element_type=config.wide_dtype
+        "bgtk,bgsk->bgts", q, k, preferred_element_type=config.wide_dtype
     )
     logits = soft_capped(logits * scale, config.attention_softcap)
-    logits = jnp.where(mask[:, None, None], logits, jnp.finfo(logits.dtype).min)
+    mask = jnp.tile(mask, (1, heads[1], 1))[:, None]
+    logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
     weights = jax.nn.softmax(logits).astype(v.dtype)
-    return jnp.einsum("bgrts,bsgk->btgrk", weights, v).reshape(q.shape)
+    seen = jnp.einsum("bgts,bgsk->bgtk", weights, v)
+    seen = seen.reshape(num_rows, *heads, num_queries, width)
+    return seen.transpose(0, 3, 1, 2, 4).reshape(num_rows, num_queries, -1, width)
 
 
 def soft_capped(x: jax.Array, bound: float | None) -> jax.Array:

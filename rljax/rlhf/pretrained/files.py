@@ -88,7 +88,7 @@ def check_is_model(folder: Path, auto_class: str) -> None:
         raise PretrainedError(
             f"{folder} has its weights in {found[0].name}: only safetensors are read. "
             f"Give the folder of the model that it was made of, or convert it: python -c "
-            f"\"from rljax.rlhf.pretrained import convert_gguf as c; "
+            f'"from rljax.rlhf.pretrained import convert_gguf as c; '
             f"c('{found[0]}', 'NEW')\"."
         )
 

@@ -19,7 +19,7 @@ from flax import struct
 
 from rljax.algorithms import ppo
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams, PPOState
-from rljax.base import Algorithm, Mean, Metrics, Network, Transition
+from rljax.base import Algorithm, Mean, Metrics, Transition
 from rljax.envs.learned_reward import LearnedReward, with_reward
 from rljax.envs.spaces import sample_action
 from rljax.envs.variation import check_params, one_of
@@ -56,8 +56,8 @@ class PreferenceNetworks:
         reward: a `RewardNetwork`, or a module with its collections and arguments.
     """
 
-    policy: Network
-    reward: Network
+    policy: Any
+    reward: Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,8 @@ class PreferenceConfig:
     policy_updates: int = 40
     """PPO's updates in a round."""
     fresh_policy: bool = True
-    """Train a new policy in each round: one that was misled may explore no more."""
+    """Train a new policy in each round, as one that was misled may explore no more; the
+    learned reward says whether it takes the old one's place."""
     centred: bool = True
     """Shift rewards to a mean of 0. Not where episodes end early: there it matters."""
     utility: Callable[[Transition], jax.Array] = true_reward
@@ -140,7 +141,7 @@ class PreferenceHyperparams(struct.PyTreeNode):
     """Of the reward model's weights, apart from the gradient."""
     agent: PPOHyperparams = dataclasses.field(
         default_factory=lambda: PPOHyperparams(
-            learning_rate=3e-3, decay_updates=40.0, ent_coef=0.01
+            learning_rate=3e-3, decay_updates=40.0, ent_coef=0.03
         )
     )
     """PPO's."""
@@ -187,11 +188,11 @@ def preference_learning(
         the environment's parameters, or a `ParamsPerEnv` of them. Its metrics:
         `comparisons` so far; `segment_return`, what the person sees in the segments of
         this round; `reward_loss` and `reward_accuracy` over all comparisons; and PPO's,
-        of which `episode_return` is of the learned reward.
+        of which `episode_return` is of the learned reward; with `fresh_policy`, whether
+        the new policy took the old one's place, `policy_replaced`.
     """
-    learner = ppo.ppo(
-        LearnedReward(env, networks.reward), networks.policy, config.agent
-    )
+    learned = LearnedReward(env, networks.reward)
+    learner = ppo.ppo(learned, networks.policy, config.agent)
     per_round = -(-config.max_comparisons // config.num_rounds)
 
     def init(
@@ -286,9 +287,9 @@ def preference_learning(
         state: PreferenceState, task: Any, key: jax.Array
     ) -> tuple[PPOState, Metrics]:
         """PPO's updates on the learned reward, and their metrics pooled."""
-        agent = state.agent
+        agent, (start_key, worth_key) = state.agent, jax.random.split(key)
         if config.fresh_policy:
-            agent = learner.init(key, state.hyperparams.agent, task)
+            agent = learner.init(start_key, state.hyperparams.agent, task)
         _, shapes = jax.eval_shape(learner.step, agent, task)
         none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
@@ -296,7 +297,41 @@ def preference_learning(
             agent, metrics = learner.step(carry[0], task)
             return agent, jax.tree.map(jnp.add, carry[1], metrics)
 
-        return jax.lax.fori_loop(0, config.policy_updates, update, (agent, none))
+        updates = config.policy_updates
+        agent, metrics = jax.lax.fori_loop(0, updates, update, (agent, none))
+        if config.fresh_policy:
+            # One in some twenty does nothing but heat, or never does, and stays so.
+            before, after = worths((state.agent, agent), task, worth_key)
+            both = [(x.params, x.opt_state, x.normalizer) for x in (agent, state.agent)]
+            params, opt_state, normalizer = jax.tree.map(
+                lambda *x: jnp.where(after > before, *x), *both
+            )
+            agent = agent.replace(
+                params=params, opt_state=opt_state, normalizer=normalizer
+            )
+            metrics["policy_replaced"] = Mean.of(jnp.float32(after > before))
+        return agent, metrics
+
+    def worths(agents: tuple[PPOState, ...], task: Any, key: jax.Array) -> jax.Array:
+        """Learned returns of greedy policies, up to `collect_steps`, from fresh starts."""
+        start_key, steps_key = jax.random.split(key)
+        envs = VectorEnv(learned).reset(start_key, task, config.collect_envs)
+
+        def worth(policy: tuple[Any, Any]) -> jax.Array:
+            params, normalizer = policy
+            agent = agents[0].replace(params=params, normalizer=normalizer)
+
+            def act(observation, key):
+                act = functools.partial(ppo.act, networks.policy, agent, greedy=True)
+                return act(observation, key), None
+
+            # The same starts and random numbers for all.
+            key, length = jax.random.clone(steps_key), config.collect_steps
+            steps = unroll(key, learned, task, envs, act, length)[1]
+            return cut_segments(steps, steps.reward, length).returns.mean()
+
+        policies = [(agent.params, agent.normalizer) for agent in agents]
+        return jax.vmap(worth)(jax.tree.map(lambda *x: jnp.stack(x), *policies))
 
     def check(state: PreferenceState, task: Any) -> None:
         """What `train` calls before it compiles."""

@@ -7,6 +7,7 @@ from rljax.rlhf.training.features import different_texts, frozen_features
 from rljax.rlhf.training.heads import (
     Head,
     HeadHyperparams,
+    JudgedTexts,
     RatedTexts,
     fit_heads,
     head_scores,
@@ -32,8 +33,8 @@ from rljax.rlhf.training.sft import (
 from rljax.rlhf.training.start import fixed_only, trained_params
 
 __all__ = [
-    "Head", "HeadHyperparams", "RatedTexts", "RewardConfig", "RewardHyperparams",
-    "RewardState", "RewardTask", "SFTConfig", "SFTHyperparams", "SFTState", "SFTTask",
+    "Head", "HeadHyperparams", "JudgedTexts", "RatedTexts", "RewardConfig",
+    "RewardHyperparams", "RewardState", "RewardTask", "SFTConfig", "SFTHyperparams", "SFTState", "SFTTask",
     "different_texts", "fine_tuning", "fit_heads", "fixed_only", "frozen_features",
     "head_scores", "prepare", "reward_training", "score_rows", "trained_params",
     "usual_lengths", "with_heads",

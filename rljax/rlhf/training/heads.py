@@ -9,7 +9,7 @@ which has one minimum: no learning rate, no order of batches, no seed. A grid of
 layer share its matrix products, and each feature is read once for all of them.
 
     features = frozen_features(module, variables, texts.ids, texts.lengths)
-    heads = fit_heads(prepare(features), Comparisons.of(texts.pairs), hyperparams)
+    heads = fit_heads(prepare(features), JudgedTexts.of(texts.pairs), hyperparams)
     scores = head_scores(heads, features[layer])
 """
 
@@ -32,7 +32,7 @@ from rljax.rlhf.training.losses import bradley_terry_loss, regression_loss
 _HIGHEST = jax.lax.Precision.HIGHEST  # a GPU would round products to 10 bits
 
 
-class Comparisons(struct.PyTreeNode):
+class JudgedTexts(struct.PyTreeNode):
     """Which of two texts is preferred.
 
     Attributes:
@@ -44,7 +44,7 @@ class Comparisons(struct.PyTreeNode):
     probs: jax.Array
 
     @classmethod
-    def of(cls, pairs: Any, probs: Any = None) -> "Comparisons":
+    def of(cls, pairs: Any, probs: Any = None) -> "JudgedTexts":
         """Returns comparisons of which we are sure, unless `probs` are given."""
         pairs = jnp.asarray(pairs, jnp.int32)
         probs = jnp.ones(len(pairs)) if probs is None else jnp.asarray(probs)
@@ -153,7 +153,7 @@ def prepare(features: np.ndarray | jax.Array) -> PreparedFeatures:
 
 def fit_heads(
     features: PreparedFeatures,
-    labels: Comparisons | RatedTexts,
+    labels: JudgedTexts | RatedTexts,
     hyperparams: HeadHyperparams,
     weights: np.ndarray | None = None,
     *,
@@ -183,7 +183,7 @@ def fit_heads(
 
     """
     num_labels = len(
-        labels.pairs if isinstance(labels, Comparisons) else labels.ratings
+        labels.pairs if isinstance(labels, JudgedTexts) else labels.ratings
     )
     check_at_least(1, block_size=block_size, max_iterations=max_iterations)
     if weights is None:
@@ -283,7 +283,7 @@ def _fit_blocks(
 
 def _fit(
     layer: _Layer,
-    labels: Comparisons | RatedTexts,
+    labels: JudgedTexts | RatedTexts,
     tolerance: jax.Array,
     max_iterations: jax.Array,
     weights: jax.Array,
@@ -325,7 +325,7 @@ def _fit(
     )
 
 
-def _problem(layer: _Layer, labels: Comparisons | RatedTexts, weights: jax.Array):
+def _problem(layer: _Layer, labels: JudgedTexts | RatedTexts, weights: jax.Array):
     """Returns each text's share, a loss and its derivatives, its labels, and a pace.
 
     The pace is the loss's curvature at 0, per unit of the features' covariance.
@@ -351,8 +351,8 @@ def _problem(layer: _Layer, labels: Comparisons | RatedTexts, weights: jax.Array
     return uses, (loss, by_difference), labels.probs, 0.5
 
 
-def _count(labels: Comparisons | RatedTexts) -> int:
-    return len(labels.pairs if isinstance(labels, Comparisons) else labels.ratings)
+def _count(labels: JudgedTexts | RatedTexts) -> int:
+    return len(labels.pairs if isinstance(labels, JudgedTexts) else labels.ratings)
 
 
 def _check(features, labels, weights, l2, layer, split) -> None:
@@ -364,7 +364,7 @@ def _check(features, labels, weights, l2, layer, split) -> None:
             raise ValueError(
                 f"{name} must be a whole number in [0, {count - 1}], got {value.tolist()}."
             )
-    if isinstance(labels, Comparisons):
+    if isinstance(labels, JudgedTexts):
         pairs, probs = np.asarray(labels.pairs), np.asarray(labels.probs)
         if pairs.size and (pairs.min() < 0 or pairs.max() >= num_texts):
             raise ValueError(

@@ -3,21 +3,17 @@
 import dataclasses
 import functools
 
+import cartpole_preferences
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import thermostat_preferences
 
-from rljax.algorithms.networks import ActorCritic, make_network
+from rljax.algorithms.networks import ActorCritic
 from rljax.algorithms.ppo import PPOConfig, PPOHyperparams
-from rljax.envs import (
-    CartPole,
-    CartPoleParams,
-    ParamsPerEnv,
-    Thermostat,
-    ThermostatParams,
-)
+from rljax.envs import CartPoleParams, ParamsPerEnv, Thermostat, ThermostatParams
 from rljax.numerics.random import is_key
 from rljax.rlhf.segments import (
     PreferenceConfig,
@@ -165,21 +161,18 @@ def test_what_cannot_be_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("env", "task", "config"),
+    ("script", "task", "enough"),
     [
-        (Thermostat(), ThermostatParams(), PreferenceConfig()),
-        (CartPole(), CartPoleParams(), PreferenceConfig(centred=False)),
+        (thermostat_preferences, ThermostatParams(), 193.0),
+        (cartpole_preferences, CartPoleParams(), 300.0),
     ],
 )
-def test_behaviour_is_learned_from_preferences(env, task, config, key):
-    networks = PreferenceNetworks(
-        make_network(env, task, hidden=(32, 32)),
-        make_reward_network(env, task, hidden=(32, 32)),
-    )
+def test_behaviour_is_learned_from_preferences(script, task, enough, key):
+    experiment = script.Experiment()
+    env, networks, config = script.ENV, script.NETWORKS, experiment.config
     many = population(preference_learning(env, networks, config))
-    keys = jax.random.split(key, 4)
-    numbers = replicate(PreferenceHyperparams(), 4)
-    states = train(many, jax.jit(many.init)(keys, numbers, task), task, 5)
+    start = jax.random.split(key, 4), replicate(experiment.hyperparams, 4), task
+    states = train(many, jax.jit(many.init)(*start), task, config.num_rounds)
 
     def mean_return(state):
         policy = functools.partial(act, networks, state, greedy=True)
@@ -189,5 +182,4 @@ def test_behaviour_is_learned_from_preferences(env, task, config, key):
         return played.returns.mean()
 
     returns = jax.jit(jax.vmap(mean_return))(states)
-    best = 193 if isinstance(env, Thermostat) else 400
-    assert (returns >= best).sum() >= 3, returns
+    assert (returns >= enough).sum() >= 3, returns

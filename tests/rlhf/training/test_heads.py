@@ -15,7 +15,7 @@ from rljax.rlhf.scoring import Scorer
 from rljax.rlhf.training import heads
 from rljax.rlhf.training.features import frozen_features
 from rljax.rlhf.training.heads import (
-    Comparisons,
+    JudgedTexts,
     HeadHyperparams,
     RatedTexts,
     fit_heads,
@@ -35,7 +35,7 @@ def problem():
     features = (features * [0.01, 1, 1, 10, 1] + [1, 0, 5, 100, 0]).astype(np.float32)
     pairs = rng.integers(0, NUM_TEXTS, (NUM_PAIRS, 2))
     weights = rng.integers(0, 3, (3, NUM_PAIRS)).astype(np.float32)
-    return features, Comparisons.of(pairs, rng.uniform(0, 1, NUM_PAIRS)), weights
+    return features, JudgedTexts.of(pairs, rng.uniform(0, 1, NUM_PAIRS)), weights
 
 
 def minimum(features, comparisons, weights, l2):
@@ -136,7 +136,7 @@ def test_texts_and_pairs_that_are_held_out_change_nothing():
     other_pairs[150:] = other_pairs[150:, ::-1] // 2
     other_features[:, 40:] *= 3
     for some, texts in ((pairs, features), (other_pairs, other_features)):
-        labels = Comparisons.of(some, comparisons.probs)
+        labels = JudgedTexts.of(some, comparisons.probs)
         fitted = fit_heads(
             prepare(texts), labels, HeadHyperparams(), weights, tolerance=1e-6
         )
@@ -177,7 +177,7 @@ def test_a_feature_that_is_the_same_in_all_of_a_splits_texts_is_not_used():
     features, comparisons, _ = problem()
     pairs = np.asarray(comparisons.pairs) % 40
     features[:, :40, 2] = 7.0
-    labels = Comparisons.of(pairs, comparisons.probs)
+    labels = JudgedTexts.of(pairs, comparisons.probs)
     found = fit_heads(prepare(features), labels, HeadHyperparams())
     assert found.kernel[2] == 0
     assert np.isfinite(found.kernel).all()
@@ -186,7 +186,7 @@ def test_a_feature_that_is_the_same_in_all_of_a_splits_texts_is_not_used():
 def test_separable_comparisons_and_a_tiny_penalty_have_a_finite_head():
     texts = np.arange(20.0)[None, :, None]
     pairs = np.array([(i, j) for i in range(20) for j in range(i)])
-    found = fit_heads(prepare(texts), Comparisons.of(pairs), HeadHyperparams(l2=1e-6))
+    found = fit_heads(prepare(texts), JudgedTexts.of(pairs), HeadHyperparams(l2=1e-6))
     assert np.isfinite(found.kernel).all()
     assert found.loss < 1e-2
     assert found.residual < 1e-3
@@ -195,7 +195,7 @@ def test_separable_comparisons_and_a_tiny_penalty_have_a_finite_head():
 def test_comparisons_that_cancel_have_a_head_of_zero():
     texts = np.array([[[0.0], [1.0]]])
     found = fit_heads(
-        prepare(texts), Comparisons.of([[0, 1], [1, 0]]), HeadHyperparams()
+        prepare(texts), JudgedTexts.of([[0, 1], [1, 0]]), HeadHyperparams()
     )
     np.testing.assert_array_equal(found.kernel, [0.0])
     assert found.residual == 0
@@ -241,7 +241,7 @@ def test_known_utilities_are_recovered_from_noisy_comparisons(kind):
     pairs = world(features, utilities, 10_000, rng)
     test = world(features, utilities, 20_000, rng)
     found = fit_heads(
-        prepare(features[None]), Comparisons.of(pairs), HeadHyperparams(l2=1e-5)
+        prepare(features[None]), JudgedTexts.of(pairs), HeadHyperparams(l2=1e-5)
     )
     scores = np.asarray(head_scores(found, features), np.float64)
     assert np.corrcoef(scores, utilities)[0, 1] >= 0.99
@@ -282,7 +282,7 @@ def scored_texts():
         ids[i, : len(row)] = row
     features = frozen_features(module, variables, ids, lengths)
     pairs = np.random.default_rng(0).integers(0, len(rows), (100, 2))
-    return module, variables, features, Comparisons.of(pairs)
+    return module, variables, features, JudgedTexts.of(pairs)
 
 
 def test_an_exported_head_scores_texts_as_it_does_their_features(tmp_path):
@@ -327,9 +327,9 @@ def test_an_exported_head_scores_texts_as_it_does_their_features(tmp_path):
         ({"hyperparams": HeadHyperparams(l2=np.nan)}, "l2 must lie in"),
         ({"hyperparams": HeadHyperparams(layer=2)}, r"layer .* in \[0, 1\]"),
         ({"hyperparams": HeadHyperparams(split=3)}, r"split .* in \[0, 2\]"),
-        ({"labels": Comparisons.of([[0, 60]])}, r"in \[0, 59\]"),
-        ({"labels": Comparisons.of([[0, 1]], [np.nan])}, "probs must lie"),
-        ({"labels": Comparisons.of(np.zeros((0, 2)))}, "nothing to learn from"),
+        ({"labels": JudgedTexts.of([[0, 60]])}, r"in \[0, 59\]"),
+        ({"labels": JudgedTexts.of([[0, 1]], [np.nan])}, "probs must lie"),
+        ({"labels": JudgedTexts.of(np.zeros((0, 2)))}, "nothing to learn from"),
         ({"labels": RatedTexts(np.ones(3))}, "one for each of 60 texts"),
         ({"labels": RatedTexts(np.full(60, np.nan))}, "ratings must be finite"),
         ({"weights": np.ones((1, 3))}, r"\[S, 200\]"),
