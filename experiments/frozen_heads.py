@@ -17,9 +17,9 @@ from rljax.rlhf.data.encoding import EncodingError, encode_pairs
 from rljax.rlhf.evaluation import k_folds
 from rljax.rlhf.training.features import frozen_features
 from rljax.rlhf.training.heads import (
-    JudgedTexts,
     Head,
     HeadHyperparams,
+    JudgedTexts,
     fit_heads,
     prepare,
 )

@@ -138,7 +138,8 @@ class Trainer:
     """A child process that takes an update whenever it is asked to."""
 
     def __init__(self, name: str, command: list[Any]):
-        self.name, self.turns = name, []
+        self.name = name
+        self.turns: list[dict[str, Any]] = []
         self._process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.PIPE,
@@ -173,7 +174,7 @@ def compare(mix: str, settings: Benchmark, peak: float) -> dict[str, Any]:
         folder = Path(name)
         write_model(folder, settings.seed)
         data = make_pairs(mix, settings)
-        np.savez(folder / "pairs.npz", **data)
+        np.savez(folder / "pairs.npz", allow_pickle=False, **data)
         parts = ["--num-microbatches", settings.num_microbatches]
         ours = Trainer("rljax", [sys.executable, __file__, "--ours", folder, *parts])
         script = [settings.peer, "-W", "ignore", HERE / PEER, folder]

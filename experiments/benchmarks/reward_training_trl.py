@@ -48,8 +48,8 @@ def main(folder: Path, part_size: int, num_parts: int) -> None:
         def on_step_end(self, *_, **__):
             self.seconds = time.perf_counter() - self.started
 
-        def on_log(self, args, state, control, logs, **_):
-            if "loss" not in logs:
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if not logs or "loss" not in logs:
                 return
             answer = {
                 "seconds": self.seconds,

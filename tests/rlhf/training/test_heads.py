@@ -15,8 +15,8 @@ from rljax.rlhf.scoring import Scorer
 from rljax.rlhf.training import heads
 from rljax.rlhf.training.features import frozen_features
 from rljax.rlhf.training.heads import (
-    JudgedTexts,
     HeadHyperparams,
+    JudgedTexts,
     RatedTexts,
     fit_heads,
     head_scores,
