@@ -4,7 +4,9 @@
 
 A simulated person sees two stretches of ten minutes and prefers one, more often the better
 one. A reward model learns from these choices, PPO from the reward model, and the next round
-compares what the new policy does. With `--room hard` the heater is three times as strong.
+compares what the new policy does. With `--room hard` the heater is three times as strong, and
+more is needed: --num-rounds 8 --num-comparisons 1600 --max-comparisons 1600 --fit-steps 2000
+--random-share 0.25 --policy-updates 80 --decay-updates 80.
 
 Expected: see the README's results.
 """

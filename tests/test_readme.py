@@ -103,7 +103,8 @@ def test_every_package_is_named():
 
 def test_every_experiment_is_named():
     for path in (ROOT / "experiments").glob("*.py"):
-        assert path.name in EXPERIMENTS or path.stem == "thermostat_report"
+        if "__main__" in path.read_text():  # the others are parts of these
+            assert path.name in EXPERIMENTS, path.name
 
 
 def test_every_make_target_is_in_it():

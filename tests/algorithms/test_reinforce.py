@@ -51,6 +51,7 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
     chex.assert_trees_all_equal(train(ALGORITHM, state, TASK, 2), straight)
 
 
+@pytest.mark.slow
 def test_it_is_swept_and_goes_on(tmp_path):
     problem = make_problem(
         reinforce, ENV, NETWORK, TASK, total_steps=1024, num_episodes=2,

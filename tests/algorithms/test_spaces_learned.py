@@ -138,6 +138,7 @@ def test_it_learns_from_observations_of(name):
     assert learned(env, 60) > 0.9
 
 
+@pytest.mark.slow
 def test_it_learns_several_choices_at_once():
     rljax.check_environment(Pair(), None, jax.random.key(0), num_steps=4)
     assert learned(Pair(), 100) > 0.9
@@ -227,6 +228,7 @@ class ObliviousPair(Pair):
         return {"observation": Box(0.0, 1.0, (1,)), "action_mask": mask}
 
 
+@pytest.mark.slow
 def test_a_mask_has_a_part_for_each_of_several_choices():
     env = ObliviousPair()
     rljax.check_environment(env, None, jax.random.key(0), num_steps=4)
@@ -281,6 +283,7 @@ class NamedActorCritic(ActorCritic):
         return NamedChoices(Categorical(logits[..., :2]), Categorical(logits[..., 2:5]))
 
 
+@pytest.mark.slow
 def test_actions_of_a_dictionary_are_learned_with_a_policy_of_ones_own():
     rljax.check_environment(Named(), None, jax.random.key(0), num_steps=4)
     assert learned(Named(), 60, network=NamedActorCritic(5, (16,))) > 0.9
@@ -294,6 +297,7 @@ def test_actions_of_another_dictionary_are_refused():
         jax.eval_shape(algorithm.init, jax.random.key(0), FAST, None)
 
 
+@pytest.mark.slow
 def test_it_learns_bounded_actions_and_keeps_the_bounds():
     @dataclasses.dataclass(frozen=True)
     class Bounded(probes.ContinuousTarget):

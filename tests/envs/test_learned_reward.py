@@ -169,6 +169,7 @@ def test_each_environment_may_have_parameters_of_its_own():
     assert with_reward(params, ROOM) == LearnedRewardParams(params, ROOM)
 
 
+@pytest.mark.slow
 def test_ppo_evaluation_and_simulation_are_those_of_the_environment():
     env, params, learned, learned_params = pair("thermostat")
     network = ActorCritic(num_actions=2, hidden=(8,))

@@ -106,6 +106,7 @@ def test_a_lane_is_the_same_among_any_number(monkeypatch):
     simulation.compile_simulation.cache_clear()
 
 
+@pytest.mark.slow
 def test_on_two_devices_as_on_one_and_with_other_kernels():
     one, two = (
         simulate(

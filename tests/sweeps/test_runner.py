@@ -341,6 +341,7 @@ def test_a_folder_never_answers_for_what_only_prints_alike(name, one, other, tmp
         sweep(second, RATES[:1], **about)
 
 
+@pytest.mark.slow
 def test_a_default_written_as_a_whole_number_takes_any():
     problem = make_problem(
         ppo, ENV, ActorCritic(2, hidden=(4,)),

@@ -15,9 +15,10 @@ from rljax.rlhf.models import (
     TransformerConfig,
 )
 from rljax.rlhf.models.trainable import adapt, join, merge, split
-from rljax.rlhf.training import trained_params
-from rljax.rlhf.training.reward import scores_of
+from rljax.rlhf.training import reward, trained_params
 from rljax.rlhf.training.start import with_drawn
+
+scores_of = jax.jit(reward.scores_of, static_argnums=0)
 
 TINY = TransformerConfig(
     vocab_size=16, hidden_size=8, intermediate_size=12, num_layers=3, num_heads=2,

@@ -63,6 +63,7 @@ def plain(tree):
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
+@pytest.mark.slow
 def test_comparisons_are_spread_over_the_rounds_and_then_no_more_are_asked():
     algorithm = preference_learning(Thermostat(), NETWORKS, TINY)
     counts, losses = [], []
@@ -105,7 +106,14 @@ def test_members_of_a_population_with_fewer_comparisons_equal_runs_alone():
     first = jax.tree.map(lambda x: x[0], states)
     chex.assert_trees_all_equal(plain(first.key), plain(alone.key))
     chex.assert_trees_all_close(first.pairs, alone.pairs, rtol=1e-5, atol=1e-5)
-    chex.assert_trees_all_close(first.reward, alone.reward, rtol=1e-3, atol=1e-4)
+    # Of a reward's last bias, which cancels, the gradient is rounding: compare rewards.
+    rewards = [
+        NETWORKS.reward.apply(
+            state.reward, alone.pairs.segments.observation, alone.pairs.segments.action
+        )
+        for state in (first, alone)
+    ]
+    np.testing.assert_allclose(*rewards, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow  # another environment is another program

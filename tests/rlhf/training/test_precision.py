@@ -53,6 +53,7 @@ def test_computing_blocks_once_more_changes_nothing_but_rounding(plain):
     assert losses[-1] < 0.3 * losses[0]
 
 
+@pytest.mark.slow
 def test_bfloat16_products_train_float32_parameters(plain):
     params, losses = trained(dtype=jnp.bfloat16)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}

@@ -10,14 +10,15 @@ from rljax.rlhf.training import (
     RewardHyperparams,
     RewardTask,
     fixed_only,
+    reward,
     reward_training,
     trained_params,
 )
-from rljax.rlhf.training.reward import scores_of
 from rljax.training import checkpoint
 from rljax.training.loop import train
 from rljax.training.populations import member, population, stack
 
+scores_of = jax.jit(reward.scores_of, static_argnums=0)
 TINY = TransformerConfig(
     vocab_size=16, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=2,
     num_kv_heads=1, head_dim=8, max_length=12,
