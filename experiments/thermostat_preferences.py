@@ -53,8 +53,8 @@ class Experiment:
     """Seeds everything; run i of several depends on it and i only."""
     num_seeds: int = 1
     """Independent runs, trained side by side in one program."""
-    num_episodes: int = 1024
-    """Fresh episodes on which policies are compared at the end."""
+    num_episodes: int = 512
+    """Fresh episodes in an evaluation of each run."""
     config: PreferenceConfig = dataclasses.field(default_factory=PreferenceConfig)
     hyperparams: PreferenceHyperparams = dataclasses.field(
         default_factory=PreferenceHyperparams
@@ -89,7 +89,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         learners = population(preference_learning(ENV, NETWORKS, config))
         hyperparams = replicate(experiment.hyperparams, seeds)
         start = jax.random.split(keys[0], seeds), hyperparams, task
-        test = preferences_report.make_test(NETWORKS, task, num_episodes=128)
+        test = preferences_report.make_test(NETWORKS, task, experiment.num_episodes)
         states = train(
             learners,
             run.start(learners.init, *start),
@@ -102,10 +102,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             evaluation_key=keys[1],
         )
         run.check_finished()
-        lost = diverged(states)
-        test = preferences_report.make_test(NETWORKS, task, experiment.num_episodes)
-        found = jax.device_get(jax.jit(test)(states, keys[2]))
-        result = preferences_report.figures(found, lost) | {
+        result = preferences_report.figures(run.last) | {
             "comparisons": experiment.hyperparams.num_comparisons
         }
         if options.out is not None:
@@ -117,7 +114,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 keys[3],
                 task,
                 NETWORKS.policy,
-                *member(policies, np.array([lost.argmin()])),
+                *member(policies, np.array([diverged(states).argmin()])),
                 gamma=float(experiment.hyperparams.agent.gamma),
             )
         preferences_report.print_table(result)
