@@ -18,7 +18,6 @@ from rljax.rlhf.training.microbatches import usual_lengths
 from rljax.rlhf.training.reward import (
     RewardConfig,
     RewardHyperparams,
-    RewardState,
     RewardTask,
     reward_training,
 )
@@ -26,16 +25,34 @@ from rljax.rlhf.training.score_rows import score_rows
 from rljax.rlhf.training.sft import (
     SFTConfig,
     SFTHyperparams,
-    SFTState,
     SFTTask,
     fine_tuning,
 )
 from rljax.rlhf.training.start import fixed_only, trained_params
+from rljax.rlhf.training.update import TrainingState
 
 __all__ = [
-    "Head", "HeadHyperparams", "JudgedTexts", "RatedTexts", "RewardConfig",
-    "RewardHyperparams", "RewardState", "RewardTask", "SFTConfig", "SFTHyperparams", "SFTState", "SFTTask",
-    "different_texts", "fine_tuning", "fit_heads", "fixed_only", "frozen_features",
-    "head_scores", "prepare", "reward_training", "score_rows", "trained_params",
-    "usual_lengths", "with_heads",
+    "Head",
+    "HeadHyperparams",
+    "JudgedTexts",
+    "RatedTexts",
+    "RewardConfig",
+    "RewardHyperparams",
+    "RewardTask",
+    "SFTConfig",
+    "SFTHyperparams",
+    "SFTTask",
+    "TrainingState",
+    "different_texts",
+    "fine_tuning",
+    "fit_heads",
+    "fixed_only",
+    "frozen_features",
+    "head_scores",
+    "prepare",
+    "reward_training",
+    "score_rows",
+    "trained_params",
+    "usual_lengths",
+    "with_heads",
 ]  # fmt: skip

@@ -182,12 +182,9 @@ def fit_heads(
         ValueError: a number is out of its range, or a split is empty.
 
     """
-    num_labels = len(
-        labels.pairs if isinstance(labels, JudgedTexts) else labels.ratings
-    )
     check_at_least(1, block_size=block_size, max_iterations=max_iterations)
     if weights is None:
-        weights = np.ones((1, num_labels), np.float32)
+        weights = np.ones((1, _count(labels)), np.float32)
     weights = np.asarray(weights, np.float32)
     one = np.ndim(hyperparams.l2) == 0
     values = (hyperparams.l2, hyperparams.layer, hyperparams.split)

@@ -43,16 +43,16 @@ def gradients(
 
     branches = [functools.partial(of_part, length) for length in lengths]
 
-    def add(total: Any, part: Any) -> tuple[Any, None]:
+    def of_any(part: Any) -> tuple[Params, Sums]:
         needed = jnp.searchsorted(jnp.array(lengths), part.longest.max())
-        return jax.tree.map(
-            jnp.add, total, jax.lax.switch(needed, branches, part)
-        ), None
+        return jax.lax.switch(needed, branches, part)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, of_any(part)), None
 
     first = jax.tree.map(lambda x: x[0], parts)
     if num_microbatches == 1:
-        needed = jnp.searchsorted(jnp.array(lengths), first.longest.max())
-        return jax.lax.switch(needed, branches, first)
+        return of_any(first)
     shapes = jax.eval_shape(branches[-1], first)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zeros, parts)[0]

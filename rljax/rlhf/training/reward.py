@@ -14,27 +14,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from rljax.base import Algorithm, Mean, Metrics, Params
-from rljax.numerics.validation import check_positive_integers, check_scalars
+from rljax.numerics.validation import check_positive_integers
 from rljax.rlhf.data.rows import Rankings, Ratings
 from rljax.rlhf.models.reward_model import RewardModel
-from rljax.rlhf.models.trainable import Everything, Trainable, adapt, join, split
+from rljax.rlhf.models.trainable import Everything, Trainable, adapt
 from rljax.rlhf.training.losses import (
     bradley_terry_loss,
     plackett_luce_loss,
     regression_loss,
 )
-from rljax.rlhf.training.microbatches import check_divides, check_rows, gradients
-from rljax.rlhf.training.optimizer import (
-    adamw,
-    batch_of_rows,
-    check_optimizer,
-    learning_rate,
-)
+from rljax.rlhf.training.microbatches import check_divides, check_rows
+from rljax.rlhf.training.optimizer import check_optimizer
 from rljax.rlhf.training.start import with_drawn
+from rljax.rlhf.training.update import (
+    TrainingState,
+    draw_batch,
+    start_state,
+    take_update,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,16 +90,6 @@ class RewardTask(struct.PyTreeNode):
     params: Params
 
 
-class RewardState(struct.PyTreeNode):
-    """All that changes in a run: checkpoint this and nothing else."""
-
-    key: jax.Array
-    step: jax.Array  # int32, calls of `Algorithm.step` so far
-    params: Params  # those that are trained
-    opt_state: optax.OptState
-    hyperparams: RewardHyperparams
-
-
 def check_hyperparams(hyperparams: RewardHyperparams) -> None:
     """Raises a ValueError for a value out of its range; values may be arrays."""
     largest = float(jnp.finfo(jnp.float32).max)
@@ -109,7 +99,7 @@ def check_hyperparams(hyperparams: RewardHyperparams) -> None:
 @functools.cache
 def reward_training(
     module: RewardModel, config: RewardConfig
-) -> Algorithm[RewardState]:
+) -> Algorithm[TrainingState]:
     """Makes the training of one reward model with one set of sizes. Cached.
 
     Args:
@@ -118,66 +108,38 @@ def reward_training(
 
     Returns:
         An algorithm whose hyperparameters are `RewardHyperparams` and whose task is a
-        `RewardTask`. Its metrics: `loss`, `accuracy` (of comparisons, ties one half) or
-        nothing of ratings, `score` and `score_std` of the first completions, `grad_norm`
-        before clipping, `learning_rate`, `tokens`.
+        `RewardTask`. Its metrics: `loss`; `accuracy` of comparisons, ties one half; `score`
+        of the first completions; `tokens` of a row; `grad_norm` before clipping;
+        `learning_rate`.
     """
     module = adapt(module, config.trainable)
     fixed_layers = module.config.fixed_layers
 
     def init(
         key: jax.Array, hyperparams: RewardHyperparams, task: RewardTask
-    ) -> RewardState:
-        check_scalars(hyperparams)
+    ) -> TrainingState:
         key, model_key = jax.random.split(key)
         drawn = module.init(
             model_key, jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
         )
         params = with_drawn(task.params, drawn["params"], new_head=config.new_head)
-        learned, _ = split(params, config.trainable, fixed_layers)
-        hyperparams = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyperparams)
-        return RewardState(
-            key=key,
-            step=jnp.int32(0),
-            params=learned,
-            opt_state=adamw(hyperparams, jnp.int32(0)).init(learned),
-            hyperparams=hyperparams,
-        )
+        return start_state(key, hyperparams, params, config, fixed_layers)
 
-    def step(state: RewardState, task: RewardTask) -> tuple[RewardState, Metrics]:
+    def step(state: TrainingState, task: RewardTask) -> tuple[TrainingState, Metrics]:
         """One update, on a batch of rows."""
-        _, fixed = split(task.params, config.trainable, fixed_layers)
-        num_rows = len(task.rows.longest)
-        chosen = batch_of_rows(state.key, state.step, num_rows, config.batch_size)
-        batch = jax.tree.map(lambda x: x[chosen], task.rows)
+        batch = draw_batch(state, task.rows, config)
 
-        def loss(learned, rows):
-            losses, sums = _losses(
-                module, join(learned, fixed), rows, state.hyperparams
-            )
+        def loss(params, rows):
+            losses, sums = _losses(module, params, rows, state.hyperparams)
             return losses.sum() / config.batch_size, sums
 
-        gradient, sums = gradients(
-            loss,
-            state.params,
-            batch,
-            num_microbatches=config.num_microbatches,
-            lengths=config.lengths or (batch.ids.shape[-1],),
+        state, sums, metrics = take_update(
+            state, task.params, batch, loss, config, fixed_layers
         )
-        optimizer = adamw(state.hyperparams, state.step)
-        change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         count = jnp.float32(config.batch_size)
-        metrics = {name: Mean(total, count) for name, total in sums.items()}
-        metrics["grad_norm"] = Mean.of(optax.tree.norm(gradient))
-        metrics["learning_rate"] = Mean.of(learning_rate(state.hyperparams, state.step))
-        state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, change),
-            opt_state=opt_state,
-        )
-        return state, metrics
+        return state, metrics | {name: Mean(x, count) for name, x in sums.items()}
 
-    def check(state: RewardState, task: RewardTask) -> None:
+    def check(state: TrainingState, task: RewardTask) -> None:
         """What `train` calls before it compiles."""
         check_hyperparams(state.hyperparams)
         check_rows(task.rows, config.batch_size, config.lengths)

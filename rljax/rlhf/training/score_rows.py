@@ -10,13 +10,14 @@ import numpy as np
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.models.trainable import Trainable, adapt, join, split
 from rljax.rlhf.training.microbatches import usual_lengths
-from rljax.rlhf.training.reward import RewardConfig, RewardState, RewardTask, scores_of
+from rljax.rlhf.training.reward import RewardConfig, RewardTask, scores_of
+from rljax.rlhf.training.update import TrainingState
 
 
 def score_rows(
     module: RewardModel,
     config: RewardConfig,
-    state: RewardState,
+    state: TrainingState,
     task: RewardTask,
     rows: Any,
 ) -> np.ndarray:

@@ -12,24 +12,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from rljax.base import Algorithm, Mean, Metrics, Params
-from rljax.numerics.validation import check_positive_integers, check_scalars
+from rljax.numerics.validation import check_positive_integers
 from rljax.rlhf.data.rows import Completions
 from rljax.rlhf.models.log_probs import token_log_probs
-from rljax.rlhf.models.trainable import Everything, Trainable, adapt, join, split
+from rljax.rlhf.models.trainable import Everything, Trainable, adapt
 from rljax.rlhf.models.transformer import Transformer
 from rljax.rlhf.training.losses import completion_loss
-from rljax.rlhf.training.microbatches import check_divides, check_rows, gradients
-from rljax.rlhf.training.optimizer import (
-    adamw,
-    batch_of_rows,
-    check_optimizer,
-    learning_rate,
-)
+from rljax.rlhf.training.microbatches import check_divides, check_rows
+from rljax.rlhf.training.optimizer import check_optimizer
 from rljax.rlhf.training.start import with_drawn
+from rljax.rlhf.training.update import (
+    TrainingState,
+    draw_batch,
+    start_state,
+    take_update,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,23 +76,13 @@ class SFTTask(struct.PyTreeNode):
     params: Params
 
 
-class SFTState(struct.PyTreeNode):
-    """All that changes in a run: checkpoint this and nothing else."""
-
-    key: jax.Array
-    step: jax.Array  # int32, calls of `Algorithm.step` so far
-    params: Params  # those that are trained
-    opt_state: optax.OptState
-    hyperparams: SFTHyperparams
-
-
 def check_hyperparams(hyperparams: SFTHyperparams) -> None:
     """Raises a ValueError for a value out of its range; values may be arrays."""
     check_optimizer(hyperparams)
 
 
 @functools.cache
-def fine_tuning(module: Transformer, config: SFTConfig) -> Algorithm[SFTState]:
+def fine_tuning(module: Transformer, config: SFTConfig) -> Algorithm[TrainingState]:
     """Makes the fine-tuning of one language model with one set of sizes. Cached.
 
     Args:
@@ -107,55 +97,32 @@ def fine_tuning(module: Transformer, config: SFTConfig) -> Algorithm[SFTState]:
     module = adapt(module, config.trainable)
     fixed_layers = module.config.fixed_layers
 
-    def init(key: jax.Array, hyperparams: SFTHyperparams, task: SFTTask) -> SFTState:
-        check_scalars(hyperparams)
+    def init(
+        key: jax.Array, hyperparams: SFTHyperparams, task: SFTTask
+    ) -> TrainingState:
         key, model_key = jax.random.split(key)
         ids = jnp.zeros((1, 1), jnp.int32)
         drawn = module.init(model_key, ids, method="logits")["params"]
         params = with_drawn(task.params, drawn)
-        learned, _ = split(params, config.trainable, fixed_layers)
-        hyperparams = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyperparams)
-        return SFTState(
-            key=key,
-            step=jnp.int32(0),
-            params=learned,
-            opt_state=adamw(hyperparams, jnp.int32(0)).init(learned),
-            hyperparams=hyperparams,
-        )
+        return start_state(key, hyperparams, params, config, fixed_layers)
 
-    def step(state: SFTState, task: SFTTask) -> tuple[SFTState, Metrics]:
+    def step(state: TrainingState, task: SFTTask) -> tuple[TrainingState, Metrics]:
         """One update, on a batch of rows."""
-        _, fixed = split(task.params, config.trainable, fixed_layers)
-        num_rows = len(task.rows.longest)
-        chosen = batch_of_rows(state.key, state.step, num_rows, config.batch_size)
-        batch = jax.tree.map(lambda x: x[chosen], task.rows)
+        batch = draw_batch(state, task.rows, config)
         count = jnp.maximum(batch.num_learned.sum(), 1).astype(jnp.float32)
 
-        def loss(learned, rows):
-            losses, sums = _losses(module, join(learned, fixed), rows)
+        def loss(params, rows):
+            losses, sums = _losses(module, params, rows)
             return losses.sum() / count, sums
 
-        gradient, sums = gradients(
-            loss,
-            state.params,
-            batch,
-            num_microbatches=config.num_microbatches,
-            lengths=config.lengths or (batch.ids.shape[-1],),
+        state, sums, metrics = take_update(
+            state, task.params, batch, loss, config, fixed_layers
         )
-        optimizer = adamw(state.hyperparams, state.step)
-        change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        metrics = {name: Mean(sums[name], count) for name in ("loss", "accuracy")}
+        metrics |= {name: Mean(sums[name], count) for name in ("loss", "accuracy")}
         metrics["tokens"] = Mean(sums["tokens"], jnp.float32(config.batch_size))
-        metrics["grad_norm"] = Mean.of(optax.tree.norm(gradient))
-        metrics["learning_rate"] = Mean.of(learning_rate(state.hyperparams, state.step))
-        state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, change),
-            opt_state=opt_state,
-        )
         return state, metrics
 
-    def check(state: SFTState, task: SFTTask) -> None:
+    def check(state: TrainingState, task: SFTTask) -> None:
         """What `train` calls before it compiles."""
         check_hyperparams(state.hyperparams)
         check_rows(task.rows, config.batch_size, config.lengths)
