@@ -1,7 +1,6 @@
 """One block of a transformer decoder: attention and an MLP, with what they consist of."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,14 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.numerics.linalg import matmul
-from rljax.rlhf.models.config import Lora, TransformerConfig
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "silu": nn.silu,
-    "gelu": functools.partial(nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
-    "relu": nn.relu,
-}
+from rljax.rlhf.models.config import ACTIVATIONS, Lora, TransformerConfig
 
 
 class KeyValues(NamedTuple):

@@ -1,13 +1,22 @@
 """The shape of a transformer decoder, and of low-rank terms beside its weights."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from rljax.rlhf.models.rope import Rope
 
-_ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": nn.silu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "relu": nn.relu,
+}
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
@@ -138,9 +147,9 @@ class TransformerConfig:
                 f"windows must be a whole number of at least 0 for each of "
                 f"{self.num_layers} layers, got {self.windows}. Give () to see all."
             )
-        if self.activation not in (None, *_ACTIVATIONS):
+        if self.activation not in (None, *ACTIVATIONS):
             raise ValueError(
-                f"activation must be one of {', '.join(_ACTIVATIONS)}, got "
+                f"activation must be one of {', '.join(ACTIVATIONS)}, got "
                 f"{self.activation!r}."
             )
         for name in ("attention_scale", "attention_softcap", "logit_softcap"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rljax.rlhf.models import KeyValues, Rope, Transformer, TransformerConfig
-from rljax.rlhf.models.block import ACTIVATIONS
+from rljax.rlhf.models.config import ACTIVATIONS
 from rljax.rlhf.models.reward_model import keep_first_layers
 
 LLAMA = TransformerConfig(
