@@ -1,6 +1,5 @@
 """Public material from package indexes: brought once, checked, and written whole."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,7 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rljax.training.files import RunError, dumps, one_line, read_json, write_atomically
+from rljax.training.files import (
+    RunError,
+    dumps,
+    file_sha256,
+    one_line,
+    read_json,
+    write_atomically,
+)
 from rljax.training.loggers import log_line
 
 RECORD = "fetched.json"
@@ -59,7 +65,7 @@ def _hashes(folder: Path) -> dict[str, str]:
     paths = sorted(
         path for path in folder.iterdir() if path.is_file() and path.name != RECORD
     )
-    return {path.name: _sha256_of(path) for path in paths}
+    return {path.name: file_sha256(path) for path in paths}
 
 
 def download(requirement: str, name: str, sha256: str, *flags: str) -> Path:
@@ -69,7 +75,7 @@ def download(requirement: str, name: str, sha256: str, *flags: str) -> Path:
         RunError: pip cannot bring it, or it is not the file whose hash was given.
     """
     path = cache_folder() / "packages" / name
-    if path.exists() and _sha256_of(path) == sha256:
+    if path.exists() and file_sha256(path) == sha256:
         return path
     log_line(f"Downloading {requirement}.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +90,7 @@ def download(requirement: str, name: str, sha256: str, *flags: str) -> Path:
                 f"pip could not bring {requirement} ({_last_line(done.stderr)}). "
                 f"Connect to a package index, or put {name} into {path.parent}."
             )
-        if (got := _sha256_of(found)) != sha256:
+        if (got := file_sha256(found)) != sha256:
             raise RunError(
                 f"{name} must have the SHA-256 {sha256}, got {got}: it is another "
                 f"file. Use another package index."
@@ -99,12 +105,6 @@ def _last_line(text: str) -> str:
     errors = [line for line in lines if line.startswith("ERROR: ")] or lines
     words = errors[-1].removeprefix("ERROR: ").split()
     return one_line(ValueError(" ".join(w for w in words if "://" not in w)))
-
-
-def _sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:

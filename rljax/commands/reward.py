@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, arg
 
 from rljax.commands.launch import check_counts, check_seed, use_compile_cache
-from rljax.training.files import FolderError, RunError
+from rljax.training.files import FolderError, RunError, file_sha256
 from rljax.training.run_folder import RunFolder, RunOptions
 
 _TODAY = arg(metavar="YYYY-MM-DD", help_behavior_hint="(default: today)")
@@ -130,7 +130,5 @@ def _sha256(paths: Sequence[Path]) -> str:
     """Returns the hash of what is in some files, and of their names."""
     total = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.name} {found}\n".encode())
+        total.update(f"{path.name} {file_sha256(path)}\n".encode())
     return total.hexdigest()

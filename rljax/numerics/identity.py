@@ -94,6 +94,14 @@ def _describe(value: Any, within: tuple[int, ...]) -> str:
     return _call(kind, _attributes(value), inner)
 
 
+def tree_sha256(tree: Any) -> str:
+    """Returns a hash of the leaves of a tree and of their places in it."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        total.update(f"{jax.tree_util.keystr(path)} {identity(leaf)}".encode())
+    return total.hexdigest()
+
+
 def _call(kind: str, fields: Mapping[str, Any], inner: Any) -> str:
     return f"{kind}({', '.join(f'{k}={inner(v)}' for k, v in fields.items())})"
 

@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rljax.numerics.compiler import Stopwatch
-from rljax.numerics.identity import identity
+from rljax.numerics.identity import identity, tree_sha256
 from rljax.numerics.sharding import device_mesh
 from rljax.numerics.validation import check_at_least
 from rljax.rlhf.data.encoding import (
@@ -255,12 +255,9 @@ class Scorer:
     @property
     def fingerprint(self) -> dict[str, str]:
         """What the scores depend on, by name."""
-        weights = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self._variables):
-            weights.update(f"{jax.tree_util.keystr(path)} {identity(leaf)}".encode())
         template = self._encoding.template
         return {
-            "weights": weights.hexdigest(),
+            "weights": tree_sha256(self._variables),
             "config": identity(self._module.config),
             "tokenizer": self._tokenizer.fingerprint,
             "template": hashlib.sha256(repr(template).encode()).hexdigest(),

@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rljax.numerics.compiler import Stopwatch
-from rljax.numerics.identity import identity
+from rljax.numerics.identity import identity, tree_sha256
 from rljax.numerics.sharding import device_mesh
 from rljax.numerics.validation import check_at_least
 from rljax.rlhf.data.rows import Rankings
@@ -242,10 +242,8 @@ def _check_rows(ids: np.ndarray, lengths: np.ndarray, config: TransformerConfig)
 
 
 def _fingerprint(params: Any, about: Any) -> str:
-    weights = hashlib.sha256(identity(about).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        weights.update(f"{jax.tree_util.keystr(path)} {identity(leaf)}".encode())
-    return weights.hexdigest()[:32]
+    parts = f"{identity(about)} {tree_sha256(params)}"
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
