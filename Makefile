@@ -24,7 +24,7 @@ test-x64: .venv/test-installed  ## the default tests with 64-bit types allowed
 	JAX_ENABLE_X64=1 $(DEFAULT_TESTS)
 
 test-slow: .venv/test-installed  ## learning, many processes: minutes
-	.venv/bin/python -m pytest -m "slow and not gpu"
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"
 
 test-browser: .venv/test-installed  ## the replay page in headless Chromium
 	@command -v chromium >/dev/null || { \

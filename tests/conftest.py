@@ -21,6 +21,21 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
+def pytest_collection_modifyitems(items):
+    """Makes all but some cases of tests marked so slow."""
+    by_test = {}
+    for item in items:
+        if item.get_closest_marker("some_cases"):
+            by_test.setdefault((item.path, item.originalname), []).append(item)
+    for cases in by_test.values():
+        (count,) = cases[0].get_closest_marker("some_cases").args
+        kept = {len(cases) * i // count for i in range(count)}
+        for i, item in enumerate(cases):
+            if i not in kept:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def optimize(request):
     """XLA optimizes little, to compile quickly, except in modules marked `optimized`."""

@@ -93,6 +93,7 @@ def told(error):
     return "".join(traceback.format_exception(error.value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["rbg", pytest.param("unsafe_rbg", marks=pytest.mark.slow)]
 )

@@ -44,6 +44,7 @@ def quick(code):
     return code
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(
     "code", [*OTHERS, *snippets(EXPERIMENTS), ALGORITHM, OWN_NETWORK]
 )
@@ -53,6 +54,7 @@ def test_other_snippets_run(code, tmp_path, monkeypatch):
     exec(compile(quick(code), "snippet", "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_guide_is_trained_and_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}

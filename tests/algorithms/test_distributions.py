@@ -104,6 +104,7 @@ def integral(values, action):
     return np.sum((values[1:] + values[:-1]) / 2 * np.diff(action))
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     ("mean", "log_std"), [(0.0, 0.0), (0.7, -1.0), (-1.0, 0.2), (0.0, -3.0)]
 )

@@ -47,6 +47,7 @@ def learned():
     return policy_and_value
 
 
+@pytest.mark.slow
 def test_it_learns_the_value_of_a_constant_reward(learned):
     _, value = learned(probes.ConstantReward(), 0.0)
     np.testing.assert_allclose(value, [1.0], atol=0.02)
@@ -82,6 +83,7 @@ def test_it_values_what_lies_beyond_a_time_limit(learned):
     np.testing.assert_allclose(value, [1 / (1 - FAST.gamma)], atol=0.05)
 
 
+@pytest.mark.slow
 def test_it_learns_continuous_actions():
     network = NormalActorCritic(action_size=1, hidden=(16,), low=-10.0, high=10.0)
     algorithm = ppo(probes.ContinuousTarget(), network, CONFIG)

@@ -125,6 +125,7 @@ SLOW = {
 }  # the others have all that is in these
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -144,6 +145,7 @@ def test_it_learns_several_choices_at_once():
     assert learned(Pair(), 100) > 0.9
 
 
+@pytest.mark.slow
 def test_a_mask_leaves_only_what_is_allowed():
     rljax.check_environment(Masked(), None, jax.random.key(0), num_steps=4)
     assert learned(Masked(), 0) == 1.0
@@ -205,6 +207,7 @@ class Grid:
 MOVES = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blind", [False, True])
 def test_a_grid_is_learned_with_its_mask_and_not_without(blind):
     rljax.check_environment(Grid(), None, jax.random.key(0), num_steps=4)

@@ -32,6 +32,7 @@ def gymnasium():
     return pytest.importorskip("gymnasium")
 
 
+@pytest.mark.some_cases(3)
 @per_precision
 @per_variant
 def test_every_recorded_step_is_gymnasiums(semi_implicit, plant, dtype):
@@ -46,6 +47,7 @@ def test_every_recorded_step_is_gymnasiums(semi_implicit, plant, dtype):
     assert any(ends_both_ways(episode) for episode in episodes)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gymnasium")
 @per_variant
 def test_every_step_of_1000_live_episodes_is_gymnasiums(semi_implicit, plant):

@@ -430,6 +430,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(
     "env",
     [
@@ -453,6 +454,7 @@ def test_a_good_environment_passes(env):
     check_environment(env, PARAMS, jax.random.key(0), num_steps=6)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("kind", [Walk, WithDensity, Drawn])
 def test_a_state_may_hold_a_key(kind):
     def tick(time):
@@ -468,6 +470,7 @@ def test_a_state_may_hold_a_key(kind):
     check_environment(env, PARAMS, jax.random.key(0), num_steps=6)
 
 
+@pytest.mark.some_cases(8)
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_environment_is_told_what_to_mend(name):
     env, fault, remedy = BROKEN[name]

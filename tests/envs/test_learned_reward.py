@@ -76,6 +76,7 @@ def rolled_out(env, params, num_steps=80):
     return run(jax.random.key(3))
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_the_true_reward_as_a_model_gives_the_environment_bit_for_bit(name):
     env, params, learned, learned_params = pair(name)
@@ -99,6 +100,7 @@ def test_the_reward_is_that_of_what_the_policy_saw():
     chex.assert_trees_all_equal(steps._replace(reward=same.reward), same)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_it_keeps_the_contract(name, key):
     env, params, _, _ = pair(name)
@@ -156,6 +158,7 @@ def test_parameters_are_checked_by_the_environment():
     probe.check_params(probe_params)
 
 
+@pytest.mark.slow
 def test_each_environment_may_have_parameters_of_its_own():
     env, params, learned, _ = pair("thermostat")
     rooms = ParamsPerEnv(stack(params, heating=[1.0, 3.0]))

@@ -60,6 +60,7 @@ def test_the_optimum_is_the_best_of_all_action_sequences(plant):
     assert abs(found.mean() - best.mean()) < 0.01
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("plant", PLANTS)
 @pytest.mark.parametrize("num_steps", [200, None])
 def test_a_policys_value_is_its_simulated_return(plant, num_steps):
@@ -94,6 +95,7 @@ def test_a_deterministic_policy_is_worth_what_its_one_path_pays():
     assert abs(objective(table, values) - total.mean()) < 0.03
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("plant", PLANTS)
 def test_the_optimum_solves_bellmans_equation_and_beats_every_threshold(plant):
     params = PLANTS[plant]
@@ -106,6 +108,7 @@ def test_the_optimum_solves_bellmans_equation_and_beats_every_threshold(plant):
         assert (one <= values + 1e-4).all()
 
 
+@pytest.mark.slow
 def test_the_optimal_policy_can_be_played(key):
     table = grid(HARD_PLANT)
     act = best_act(table, HARD_PLANT, gamma=0.99)

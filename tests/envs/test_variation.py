@@ -78,6 +78,7 @@ def test_and_in_a_simulation_of_any_blocks():
         assert totals.episodes[i] == alone.episodes[i]
 
 
+@pytest.mark.slow
 def test_and_in_a_learner_and_in_pictures():
     network = rljax.ActorCritic(2, hidden=(8,))
     learner = rljax.ppo(ENV, network, TINY)
@@ -202,6 +203,7 @@ def test_static_nested_and_bool_fields_are_stacked_as_they_are():
         stack(Static(), size=[1, 2])
 
 
+@pytest.mark.slow
 def test_a_wrapper_that_passes_everything_on_has_a_params_check_of_its_own_only(key):
     class Wrapper:
         def __init__(self, env):
@@ -313,6 +315,7 @@ class Bonus(rljax.Thermostat):
     check_params = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
     [

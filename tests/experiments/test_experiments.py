@@ -117,6 +117,7 @@ def test_the_thermostat_trains_compares_and_draws(tmp_path, capsys):
     assert capsys.readouterr().err == table[table.index("policy ") :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "values"),
     [
@@ -154,6 +155,7 @@ def test_a_sweep_trains_and_reports(script, values, tmp_path, capsys):
     assert (tmp_path / "best").is_dir()
 
 
+@pytest.mark.slow
 def test_a_search_proposes_and_tries_the_best_anew(tmp_path):
     experiment = search_cartpole.Experiment(
         config=TINY, num_trials=2, batch_size=2, num_seeds=2, num_seeds_at_end=4,
@@ -298,6 +300,7 @@ def test_help_describes_every_flag(script, launched):
     assert max(len(line) for line in text.splitlines()) <= 84
 
 
+@pytest.mark.slow
 def test_completions_are_scored_and_drawn(tmp_path):
     experiment = score_completions.Experiment(num_pairs=40, out=tmp_path)
     result = score_completions.main(experiment)

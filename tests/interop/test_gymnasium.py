@@ -333,6 +333,7 @@ def test_actions_may_be_of_any_precision(action):
     many.step(np.stack([np.asarray(action)] * 2))
 
 
+@pytest.mark.slow
 def test_our_own_policy_keeps_to_the_bounds_of_our_own_adapter():
     network = make_network(Pendulum(), PendulumParams(), hidden=(8,))
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 3)))
@@ -365,6 +366,7 @@ def test_a_seed_for_each_environment():
     np.testing.assert_array_equal(partly[1:], after[1:])
 
 
+@pytest.mark.slow
 def test_processes_that_were_forked_are_refused_instead_of_hanging():
     code = """
 import sys; sys.path.insert(0, "tests")

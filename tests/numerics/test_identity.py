@@ -153,6 +153,7 @@ def test_what_holds_itself_is_refused():
         identity(loop)
 
 
+@pytest.mark.slow
 def test_another_process_says_the_same():
     code = (
         "import rljax, numpy as np; from rljax.numerics.identity import identity; "

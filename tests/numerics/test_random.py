@@ -120,6 +120,7 @@ def test_words_differ_by_key_row_and_column():
     assert len(np.unique(words)) > words.size - 12
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     ("draw", "distribution"),
     [

@@ -150,6 +150,7 @@ def test_where_all_diverged_there_is_no_mean(tmp_path):
     assert sum(at_once) == 1
 
 
+@pytest.mark.slow
 def test_256_configurations_stay_small(tmp_path):
     page = page_of(tmp_path / "x.html", results_of(256, 4, 20))
     assert len(page) < 2_000_000

@@ -39,6 +39,7 @@ def act(observation, key):
     return Categorical(sharp(observation)).sample(key)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("params", [ThermostatParams(disturbance=0.3), HARD_PLANT])
 @pytest.mark.parametrize("continuing", [False, True])
 def test_the_objective_is_the_exact_value_of_the_policy(params, continuing, key):

@@ -79,6 +79,7 @@ CASES = [
 ]
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(("env", "params", "act"), CASES)
 def test_totals_are_those_of_a_plain_loop(env, params, act):
     sizes = {"num_envs": 5, "num_steps": 60}
@@ -133,6 +134,7 @@ print(*found.episodes)
     assert [int(x) for x in done.stdout.split()] == one.episodes.tolist()
 
 
+@pytest.mark.slow
 def test_an_environment_that_draws_by_keys():
     """The reward is the sign of the observation; the observation is drawn by a key."""
     totals = simulate(
@@ -143,6 +145,7 @@ def test_an_environment_that_draws_by_keys():
     assert abs(float(totals.reward.sum() / episodes)) < 6 / np.sqrt(episodes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [3, 64])
 def test_keys_do_not_depend_on_blocks_or_devices_either(most, monkeypatch):
     """Of an environment with only the four methods."""
@@ -194,6 +197,7 @@ def test_totals_grow_beyond_the_last_whole_float():
     np.testing.assert_array_equal(totals.reward, np.float32(2**32 + 937))
 
 
+@pytest.mark.slow
 def test_returns_grow_beyond_the_last_whole_float():
     still = lambda o, k: jnp.zeros(2, jnp.int32)  # noqa: E731
     played = jax.jit(

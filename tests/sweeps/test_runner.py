@@ -117,6 +117,7 @@ def test_keys_and_start_states_are_those_of_a_solo_run_bit_for_bit():
         chex.assert_trees_all_equal(member(states.envs, i), alone.envs)
 
 
+@pytest.mark.slow
 def test_parts_give_what_the_whole_gives(capfd):
     parts = sweep(PROBLEM, POINTS, **SIZES, max_bytes=1.0)
     words = "6 configurations x 2 seeds = 12 runs in 1 compilation, in 6 populations one after"
@@ -198,6 +199,7 @@ def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
     np.testing.assert_array_equal(done.worst.params, whole.worst.params)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     "rungs",
     [{}, {"rungs": (0.25, 0.5)}, {"rungs": (0.25, 0.5), "target": 10.0}],
@@ -262,6 +264,7 @@ def test_between_evaluations_it_can_be_stopped_too(tmp_path, monkeypatch, capfd)
     np.testing.assert_equal(done.results.metrics, whole.results.metrics)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_on_fewer_devices_or_more(tmp_path, monkeypatch):
     devices = jax.devices()
     points, asks = RATES[:3], {"should_stop": lambda: "SIGTERM"}
@@ -361,6 +364,7 @@ def test_a_default_written_as_a_whole_number_takes_any():
         sweep(problem, [{"max_steps": 2.5}], num_seeds=1)
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("damage", ["torn", "none", "empty", "checkpoint", "no best"])
 @pytest.mark.parametrize("when", ["done", "in its middle"])
 def test_a_damaged_part_is_made_again(damage, when, tmp_path, capfd):
@@ -387,6 +391,7 @@ def test_a_damaged_part_is_made_again(damage, when, tmp_path, capfd):
     np.testing.assert_array_equal(done.best.params, whole.best.params)
 
 
+@pytest.mark.slow
 def test_rungs_drop_the_worse_half_and_keep_the_winner():
     # Of a width that no other test compiles, so that rungs do compile.
     problem = dataclasses.replace(CLIMB, network=Shape(7))

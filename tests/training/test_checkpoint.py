@@ -180,6 +180,7 @@ def test_a_disk_about_to_be_full_is_found_before_writing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["000000000001"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_earlier_ones_whole(tmp_path):
     """A process that may write no file over 4 kB stands in for a full disk."""
     checkpoint.save(tmp_path, 1, STATE, {"n": 1})

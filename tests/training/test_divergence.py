@@ -50,6 +50,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_though_its_parameters_are():
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
 
 
+@pytest.mark.slow
 def test_nor_is_its_sweep_finished():
     problem = make_problem(
         ppo, PaysTooMuch(), rljax.ActorCritic(2, hidden=(8,)), None, total_steps=64,

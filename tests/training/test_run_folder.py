@@ -107,6 +107,7 @@ def test_a_finished_run_repeats_its_result(tmp_path):
     } == {p: t for p, t in before.items() if p.name != ".lock"}
 
 
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("step", [0, 4, 20, 40])
 @pytest.mark.parametrize("checkpoint_every", [0.0, 1e9])
 def test_a_killed_run_goes_on_to_the_same_result(
@@ -325,6 +326,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(tmp_path, monkeypatc
         go(tmp_path, tensorboard=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_one_error_and_it_goes_on_later(tmp_path, straight):
     """Files over 6 kB cannot be written in a child process: as a disk that fills up."""
     script = f"""

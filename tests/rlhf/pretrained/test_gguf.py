@@ -36,6 +36,7 @@ def assert_equal(got, want):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(
     ("architecture", "kind", "shape"),
     [
@@ -113,6 +114,7 @@ def q4_1(row):
 by_hand = {"Q8_0": q8_0, "Q4_0": q4_0, "Q4_1": q4_1}
 
 
+@pytest.mark.slow
 def test_a_quantised_model_is_near_the_one_it_was_made_of(tmp_path):
     path = tmp_path / "model.gguf"
     module, variables = write_random(path, kind="Q8_0")

@@ -44,6 +44,7 @@ def test_logits_are_transformers(family):
     np.testing.assert_allclose(logits, golden(folder)["out"], rtol=0, atol=2e-5)
 
 
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_transformers(family):
     folder = GOLDEN / f"{family}-reward"
@@ -54,6 +55,7 @@ def test_scores_are_transformers(family):
     np.testing.assert_allclose(scores, expected["out"], rtol=0, atol=2e-5)
 
 
+@pytest.mark.some_cases(5)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", ["lm", "reward"])
 def test_models_survive_saving(family, kind, tmp_path):

@@ -67,6 +67,7 @@ def scores_alone():
     return np.stack([apply(variables, ids, lengths) for variables in each], axis=1)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("stacked", ["some", "all", "some, on two devices"])
 def test_members_score_as_they_do_alone(stacked):
     module, each, variables = low_rank_members()

@@ -84,6 +84,7 @@ def test_comparisons_are_spread_over_the_rounds_and_then_no_more_are_asked():
     assert TINY.updates(140) == 3
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
     algorithm = preference_learning(Thermostat(), NETWORKS, TINY)
     straight, half = learned(algorithm, 3), learned(algorithm, 1)

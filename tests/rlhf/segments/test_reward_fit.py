@@ -183,6 +183,7 @@ def test_all_segments_compared_with_exact_probabilities_give_the_reward():
     np.testing.assert_allclose(found.reshape(2, 2), wanted, atol=0.02)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     ("observations", "actions"),
     [

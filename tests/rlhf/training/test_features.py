@@ -57,6 +57,7 @@ def rows(num=9):
     return rng.integers(0, 32, (num, 24)), lengths
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("config", [LLAMA, GPT2, GEMMA2])
 def test_features_are_what_the_first_blocks_reward_model_reads(config):
     module, variables = model(config)

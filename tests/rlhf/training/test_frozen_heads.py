@@ -67,6 +67,7 @@ EVERY = grid(
 )
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("block_size", [1, 3, 32])
 def test_heads_are_at_the_minimum(block_size):
     features, comparisons, weights = problem()
@@ -226,6 +227,7 @@ def calibration_error(differences, num_bins=10):
     return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["items", "linear"])
 def test_known_utilities_are_recovered_from_noisy_comparisons(kind):
     """Items: correlation 0.992, calibration error 0.015; linear: 0.998 and 0.006."""

@@ -47,6 +47,7 @@ def plain():
     return trained()
 
 
+@pytest.mark.slow
 def test_computing_blocks_once_more_changes_nothing_but_rounding(plain):
     _, losses = trained(remat=True)
     np.testing.assert_allclose(losses[:3], plain[1][:3], atol=1e-5)
