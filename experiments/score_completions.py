@@ -29,8 +29,9 @@ from rljax.rlhf import (
     encoding_config,
 )
 from rljax.rlhf.data import TokenPair, Transcript
+from rljax.rlhf.row_files import check_paths
 from rljax.rlhf.scoring.rows import read_row
-from rljax.rlhf.scoring.score_file import check_paths, score_file
+from rljax.rlhf.scoring.score_file import score_file
 from rljax.training.files import dumps, write_atomically
 from rljax.training.manifest import manifest
 

@@ -46,6 +46,7 @@ def returns(env, task, key=None):
     return rljax.evaluate(key, env, task, push, num_episodes=4, max_steps=3).returns
 
 
+@pytest.mark.slow
 def test_a_number_may_be_whole_and_later_not():
     for goal in (np.array(3), np.array(2.5), 1):
         found = returns(Goal(), {"goal": goal})
@@ -65,12 +66,14 @@ def test_nothing_need_be_compiled_to_learn():
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nothing_need_be_compiled_to_play():
     compiled = returns(Goal(), {"goal": 1.0})
     with jax.disable_jit():
         np.testing.assert_allclose(returns(Goal(), {"goal": 1.0}), compiled, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_nan_is_located_where_it_is_made():
     @dataclasses.dataclass(frozen=True)
     class Broken(Goal):

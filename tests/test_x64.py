@@ -84,6 +84,7 @@ class Drift:
         return rljax.Discrete(2)
 
 
+@pytest.mark.slow
 def test_an_environment_of_float64_stays_so():
     env, task = Drift(), {"move": 0.1}
     rljax.check_environment(env, task, jax.random.key(0), num_steps=9)

@@ -24,12 +24,17 @@ SHAPE = TransformerConfig(
 
 def write_model(folder: Path, seed: int) -> None:
     """A random reward model and a tokenizer of words, as a Hugging Face folder."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
     module = RewardModel(SHAPE)
     row = jnp.zeros((1, 8), jnp.int32), jnp.ones(1, jnp.int32)
     variables = jax.jit(module.init)(jax.random.key(seed), *row)
     save_reward_model(folder, module, variables)
+    write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A tokenizer of words: a word is a token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
     names = ["<pad>", "<unk>", *(f"w{i}" for i in range(2, SHAPE.vocab_size))]
     vocabulary = {name: i for i, name in enumerate(names)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

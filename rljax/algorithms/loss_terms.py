@@ -29,6 +29,8 @@ def clipped_surrogate_loss(
     advantage: jax.Array,
     *,
     clip_eps: float | jax.Array,
+    clip_eps_high: float | jax.Array | None = None,
+    ratio_max: float | jax.Array | None = None,
 ) -> jax.Array:
     """PPO's clipped policy loss.
 
@@ -37,14 +39,22 @@ def clipped_surrogate_loss(
         old_log_prob: the same under the policy that acted.
         advantage: advantages; a constant to the gradient.
         clip_eps: how far the probability ratio may move from 1 to the policy's gain.
+        clip_eps_high: how far above 1, where it is not as far as below.
+        ratio_max: a larger ratio counts as this, which bounds the loss of a negative
+            advantage; None has no bound.
 
     References:
-        Schulman et al. (2017), https://arxiv.org/abs/1707.06347, eq. 7.
+        Schulman et al. (2017), https://arxiv.org/abs/1707.06347, eq. 7; clip_eps_high: Yu
+        et al. (2025), https://arxiv.org/abs/2503.14476; ratio_max: Ye et al. (2020),
+        https://arxiv.org/abs/1912.09729, eq. 5.
     """
     chex.assert_equal_shape([log_prob, old_log_prob, advantage])
     advantage = jax.lax.stop_gradient(advantage)
     ratio = jnp.exp(log_prob - old_log_prob)
-    clipped = jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps)
+    high = clip_eps if clip_eps_high is None else clip_eps_high
+    clipped = jnp.clip(ratio, 1.0 - clip_eps, 1.0 + high)
+    if ratio_max is not None:
+        ratio = jnp.minimum(ratio, ratio_max)
     return -jnp.minimum(ratio * advantage, clipped * advantage)
 
 

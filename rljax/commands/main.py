@@ -2,6 +2,7 @@
 
 import tyro
 
+from rljax.commands.generate import Generate, generate
 from rljax.commands.launch import exit_on_errors
 from rljax.commands.reward import Reward, reward
 from rljax.commands.score import Score, score
@@ -12,15 +13,23 @@ def main() -> None:
     """Runs the command of the command line, with the exit status of `launch`."""
     app = tyro.extras.SubcommandApp()
     app.command(Score, name="score")  # type: ignore[call-overload]
+    app.command(Generate, name="generate")  # type: ignore[call-overload]
     app.command(Reward, name="reward")  # type: ignore[call-overload]
     with exit_on_errors(
         disk="Make room, or make it writable; the same command goes on.",
-        memory="Lower --max-tokens, or raise --num-microbatches; the same command goes on.",
+        memory="Lower --max-tokens or --batch-size, or raise --num-microbatches; the same "
+        "command goes on.",
     ):
         command = app.cli(
             prog="rljax", description="Reinforcement learning with JAX, as commands."
         )
-        result = score(command) if isinstance(command, Score) else reward(command)
+        match command:
+            case Score():
+                result = score(command)
+            case Generate():
+                result = generate(command)
+            case _:
+                result = reward(command)
         print(dumps(result), flush=True)  # noqa: T201
 
 

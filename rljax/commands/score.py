@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import FlagCreatePairsOff, arg, create_mutex_group
 
 from rljax.commands.launch import check_counts, use_compile_cache
-from rljax.commands.template import read_template
+from rljax.commands.template import date_before, read_template, yes_or_no
 from rljax.training.files import FolderError, RunError
 
 if TYPE_CHECKING:
@@ -91,11 +91,9 @@ class Score:
         same = ("label", "pooling", "max_length", "truncate", "allow_empty")
         return {name: getattr(self, name) for name in same} | {
             "template": template,
-            "date": str(
-                self.date or _date_before(self.output) or datetime.date.today()
-            ),
-            "bos": _choice(self.bos, self.no_bos),
-            "eos": _choice(self.eos, self.no_eos),
+            "date": str(self.date or date_before(self.output) or datetime.date.today()),
+            "bos": yes_or_no(self.bos, self.no_bos),
+            "eos": yes_or_no(self.eos, self.no_eos),
         }
 
     def columns(self) -> "Columns":
@@ -109,7 +107,8 @@ class Score:
 def score(command: Score) -> dict[str, Any]:
     """Scores a file, and returns the figures of `score_file`."""
     from rljax.rlhf.data.encoding import EncodingError
-    from rljax.rlhf.scoring.score_file import check_paths, score_file
+    from rljax.rlhf.row_files import check_paths
+    from rljax.rlhf.scoring.score_file import score_file
     from rljax.rlhf.scoring.scorer import Scorer
 
     check_paths(command.input, command.output)
@@ -143,15 +142,3 @@ def score(command: Score) -> dict[str, Any]:
             f"no row could be scored: {command.output} has the reason of each."
         )
     return result
-
-
-def _date_before(output: Path) -> datetime.date | None:
-    """Returns the date that a part, or a finished file, was begun with."""
-    from rljax.rlhf.scoring.score_file import settings_before
-
-    date = settings_before(output).get("date")
-    return datetime.date.fromisoformat(date) if isinstance(date, str) else None
-
-
-def _choice(yes: bool, no: bool) -> bool | None:
-    return True if yes else False if no else None

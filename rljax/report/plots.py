@@ -31,6 +31,7 @@ def learning_curve(
     returns: ArrayLike,
     *,
     title: str,
+    xlabel: str = "environment steps of one run",
     ylabel: str = "return of the greedy policy",
     target: float | None = None,
     target_name: str = "",
@@ -43,6 +44,7 @@ def learning_curve(
         env_steps: `[E]` environment steps of one run at each evaluation.
         returns: `[E, N]` returns of N runs; those with a NaN diverged, and are left out.
         title: of the figure.
+        xlabel: axis label of the steps, or of what else is counted.
         ylabel: axis label of the returns.
         target: a return to mark with a line.
         target_name: label of that line.
@@ -65,7 +67,7 @@ def learning_curve(
     if target is not None:
         label = f"{target_name} {target:.4g}".strip()
         axes.axhline(target, color="tab:red", linestyle="--", linewidth=1, label=label)
-    _label_curves(axes, title, ylabel)
+    _label_curves(axes, title, ylabel, xlabel)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0, top=None if ceiling is None else 1.05 * ceiling)
     axes.grid(alpha=0.3)
@@ -194,6 +196,8 @@ def save_figure(figure: Any, path: Path | str) -> None:
     temporary.replace(path)
 
 
-def _label_curves(axes: Any, title: str, ylabel: str) -> None:
-    axes.set(title=title, xlabel="environment steps of one run", ylabel=ylabel)
+def _label_curves(
+    axes: Any, title: str, ylabel: str, xlabel: str = "environment steps of one run"
+) -> None:
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.xaxis.set_major_formatter("{x:,.0f}")

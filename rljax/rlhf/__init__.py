@@ -1,7 +1,8 @@
 """Reinforcement learning from human feedback: text, models, scores, and reward learning.
 
-Sub-packages import downward: `data` < `models` < `pretrained` < `scoring` < `training` <
-`evaluation`; `segments`, of preferences for behaviour, stands by itself. They may import
+Sub-packages import downward: `data` < `row_files`, `models` < `pretrained` < `scoring`,
+`generation` < `training` < `policy`, `selection`, `evaluation`; `segments`, of preferences
+for behaviour, stands by itself. They may import
 `rljax.training` and what lies below it; `sweeps` and the packages for control never import
 this one.
 """

@@ -42,6 +42,7 @@ def train(
     on_pause: Callable[[State, PooledMetrics], bool | None] | None = None,
     metrics: PooledMetrics | None = None,
     raise_if_diverged: bool = True,
+    take_updates: Callable[..., tuple[State, PooledMetrics]] | None = None,
 ) -> State:
     """Takes `num_updates` updates, reporting between compiled chunks of them.
 
@@ -68,6 +69,8 @@ def train(
         metrics: those passed to `on_pause` together with this state.
         raise_if_diverged: end where no member has finite parameters and losses (metrics
             named so) any more. Where some have, `LogEntry.diverged` says which have not.
+        take_updates: takes updates in place of `updates_program()`, with the same
+            arguments: where they need the host, such as for rewards of texts.
 
     Returns:
         The state after the last update taken.
@@ -87,6 +90,7 @@ def train(
             f"{num_updates:,} after {step:,}. Take fewer, of larger batches."
         )
     evaluator = None if evaluate is None else jax.jit(evaluate)
+    take_updates = updates_program() if take_updates is None else take_updates
 
     # Updates overwrite the state: a copy keeps the caller's, and separates leaves that
     # share memory.
@@ -121,7 +125,7 @@ def train(
         length = min(until_report, chunk_length)
         chunk = Stopwatch()
         state, pooled = jax.block_until_ready(
-            updates_program()(algorithm, state, task, jnp.int32(length), pooled)
+            take_updates(algorithm, state, task, jnp.int32(length), pooled)
         )
         step += length
         if pause_every is not None:
@@ -151,7 +155,7 @@ def updates_program() -> Any:
     def updates(algorithm, state, task, num_updates, metrics):
         def update(_, carry):
             state, more = algorithm.step(carry[0], task)
-            return state, _add(carry[1], more)
+            return state, add_metrics(carry[1], more)
 
         return jax.lax.fori_loop(0, num_updates, update, (state, metrics))
 
@@ -161,7 +165,8 @@ def updates_program() -> Any:
     )
 
 
-def _add(pooled: PooledMetrics, more: Metrics) -> PooledMetrics:
+def add_metrics(pooled: PooledMetrics, more: Metrics) -> PooledMetrics:
+    """Returns pooled metrics with those of one more update."""
     pairs = jax.tree.map(add_compensated, *pooled, more)
     return PooledMetrics(*jax.tree.transpose(jax.tree.structure(more), None, pairs))
 

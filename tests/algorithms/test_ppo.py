@@ -53,6 +53,7 @@ def test_it_learns_the_value_of_a_constant_reward(learned):
     np.testing.assert_allclose(value, [1.0], atol=0.02)
 
 
+@pytest.mark.slow
 def test_it_learns_a_value_that_depends_on_the_observation(learned):
     probe = probes.RewardFromObservation()
     np.testing.assert_allclose(learned(probe, 1.0)[1], [1.0], atol=0.05)

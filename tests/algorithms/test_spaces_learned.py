@@ -371,6 +371,7 @@ class Torque(probes.ContinuousTarget):
 TORQUES = {"torque": jnp.float32([2.0, 0.5])}
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     ("network", "task"),
     [

@@ -199,6 +199,7 @@ def test_compiling_does_not_change_a_start_state():
     assert same_bits(first(jax.random.key(0)), jax.jit(first)(jax.random.key(0)))
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("num_envs", [1, 7])
 def test_an_environment_restarts_the_same_however_many_there_are(num_envs):
     few, many = always_right(num_envs), always_right(4096)

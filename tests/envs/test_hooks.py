@@ -156,6 +156,7 @@ def test_a_hook_that_draws_otherwise_is_told(env, what, key):
         rljax.check_environment(env, params, key, num_steps=6)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     "env_and_params",
     [

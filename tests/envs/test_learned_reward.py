@@ -88,6 +88,7 @@ def test_the_true_reward_as_a_model_gives_the_environment_bit_for_bit(name):
     chex.assert_trees_all_equal(envs.state, ours.state.state)
 
 
+@pytest.mark.slow
 def test_the_reward_is_that_of_what_the_policy_saw():
     env, params, learned, learned_params = pair("thermostat")
     network = make_reward_network(env, params, hidden=(8,))

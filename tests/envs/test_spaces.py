@@ -16,6 +16,7 @@ SPACES = [
 ]
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("space", SPACES, ids=str)
 def test_samples_lie_in_the_space(space, key):
     @jax.jit

@@ -241,6 +241,7 @@ def any_length(key, params):
     return params.replace(length=jax.random.uniform(key, (), minval=0.25, maxval=1.0))
 
 
+@pytest.mark.slow
 def test_parameters_are_drawn_anew_at_every_reset(key):
     env, params = Randomized(ENV, any_length), rljax.CartPoleParams()
     rljax.check_environment(env, params, jax.random.key(1), num_steps=20)

@@ -63,6 +63,7 @@ def experiment(made, out=None, **changes):
     return reward_model.Experiment(**values | changes)
 
 
+@pytest.mark.slow
 def test_the_study_of_movies(made, tmp_path):
     settings = experiment(made, tmp_path)
     result = reward_model.main(settings)

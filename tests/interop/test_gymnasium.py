@@ -39,6 +39,7 @@ def test_gymnasiums_own_checks_pass(env, params, render_mode):
         check_env(GymnasiumEnv(env, params, render_mode=render_mode))
 
 
+@pytest.mark.some_cases(1)
 @per_case
 def test_an_episode_is_the_environments_own(env, params):
     adapted = GymnasiumEnv(env, params)
@@ -179,6 +180,7 @@ class Nested:
         return {"push": Box(-1.0, 1.0, (2,))}
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 def test_nested_spaces_and_continuous_actions(mode):
     adapted = GymnasiumEnv(Nested(), None)
@@ -323,6 +325,7 @@ def pendulum_env():
     return adapted
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(
     "action", [np.array([0.5]), np.float32([0.5]), [0.5], np.array([1]), jnp.ones(1)]
 )

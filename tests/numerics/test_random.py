@@ -77,6 +77,7 @@ def test_every_bit_is_fair(drawn):
         assert np.all(np.abs(shares - 0.5) < 6 * 0.5 / np.sqrt(COUNT))
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("lag", [1, 2, 16, 64, 1024])
 def test_environments_are_independent(drawn, lag):
     for number in drawn:
@@ -104,6 +105,7 @@ def test_a_flaw_would_be_seen(drawn):
 SHAPES = [(), (5,), (5, 3), (5, 3, 2)]
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_words_of_a_row_do_not_depend_on_the_number_of_rows(shape):
     many = bits(jax.random.key(2), (9, *shape[1:]) if shape else ())
@@ -156,6 +158,7 @@ def chi_square(counts):
     return abs(statistic - freedom) < 6 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("size", [1, 2, 7, 512, 2**16, 2**16 + 1])
 def test_permutations_hold_every_index_once(size):
     orders = jax.jit(permutations, static_argnums=(1, 2))(jax.random.key(0), 3, size)

@@ -26,6 +26,7 @@ def test_it_finds_the_steepest_climb(capfd):
     assert downwards < 12
 
 
+@pytest.mark.slow
 def test_it_makes_no_more_trials_than_asked_for(tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     about = {"batch_size": 4, "num_seeds": 1, "storage": storage}

@@ -106,6 +106,7 @@ def test_what_training_says_is_kept_for_every_run():
     assert (last["env_steps"], last["return"], last["train/height"]) == (8, 80.0, 75.0)
 
 
+@pytest.mark.slow
 def test_keys_and_start_states_are_those_of_a_solo_run_bit_for_bit():
     solo, devices = PROBLEM.algorithm(NETWORK, CONFIG), tuple(jax.devices())
     hyperparams, keys = ppo.PPOHyperparams(), jax.random.split(jax.random.key(0), 24)
@@ -153,6 +154,7 @@ def test_static_values_make_programs_of_their_own():
     assert done.results.label(3) == "num_steps 4, hidden 8 x 8, gamma 0.9"
 
 
+@pytest.mark.slow
 def test_what_compiles_to_the_same_is_compiled_once():
     points = grid(width=[1, 2], rate=[1.0, 2.0], slope=[1.0])
     assert sweep(CLIMB, points, num_seeds=1).num_compilations == 2
@@ -173,6 +175,7 @@ def test_what_compiles_to_the_same_is_compiled_once():
         jax.monitoring.unregister_event_duration_listener(compiling)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_was_killed(tmp_path, monkeypatch, capfd):
     whole = sweep(CLIMB, RATES, num_seeds=2)
     advance, calls = PopulationRunner._advance, []
@@ -323,6 +326,7 @@ NEXT = np.where(np.arange(16) == 9, np.nextafter(ROW, 2), ROW)
 BUMP = np.where(np.arange(1600).reshape(40, 40) == 820, 1.0, LEVEL).astype(np.float32)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     ("name", "one", "other"),
     [

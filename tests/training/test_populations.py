@@ -142,6 +142,7 @@ def test_random_points_refuses_a_space_that_holds_nothing(space):
         random_points(2, seed=0, gamma=space)
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("count", [1, 7, 8, 11, 13, 16, 24])
 def test_members_in_blocks_are_those_of_a_vmap(count):
     def one(x, shared, y):

@@ -154,6 +154,7 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
         go(tmp_path)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_same_command_goes_on(
     tmp_path, straight, number, capsys
@@ -219,6 +220,7 @@ def test_other_settings_are_refused_and_named(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_options_that_change_no_result_may_differ(tmp_path, straight):
     with pytest.raises(KilledError):
         go(tmp_path, on_row=kill_at(20))
@@ -290,6 +292,7 @@ def test_a_result_that_is_not_one_is_refused(tmp_path, straight):
     assert go(tmp_path) == straight
 
 
+@pytest.mark.slow
 def test_another_machine_or_version_is_a_warning(tmp_path, straight):
     with pytest.raises(KilledError):
         go(tmp_path, on_row=kill_at(20))

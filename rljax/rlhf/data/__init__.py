@@ -1,8 +1,8 @@
 """From text to tokens: data sets, tokenizers, and the one encoding of a prompt.
 
-`read_preferences`, `read_completions` and `read_ratings` read files of many forms;
-`tokenize_rankings`, `tokenize_completions` and `tokenize_ratings` make of them what a
-learner reads. Imports nothing else of `rljax.rlhf`.
+`read_preferences`, `read_completions`, `read_ratings` and `read_labelled` read files of
+many forms; `tokenize_rankings`, `tokenize_completions`, `tokenize_ratings` and
+`tokenize_labelled` make of them what a learner reads. Imports nothing else of `rljax.rlhf`.
 """
 
 from rljax.rlhf.data.datasets import (
@@ -24,6 +24,7 @@ from rljax.rlhf.data.encoding import (
     encoding_config,
 )
 from rljax.rlhf.data.forms import Columns, FormError, read_form
+from rljax.rlhf.data.labelled import Labelled, read_labelled, tokenize_labelled
 from rljax.rlhf.data.pairs import Pair, TokenPair, Tokens, Transcript
 from rljax.rlhf.data.ratings import (
     Rated,
@@ -32,7 +33,12 @@ from rljax.rlhf.data.ratings import (
     pairs_by_raters,
     split_places,
 )
-from rljax.rlhf.data.rows import Completions, Rankings, Ratings
+from rljax.rlhf.data.rows import (
+    Completions,
+    LabelledCompletions,
+    Rankings,
+    Ratings,
+)
 from rljax.rlhf.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 from rljax.rlhf.data.training_sets import (
     Counts,
@@ -45,11 +51,12 @@ from rljax.rlhf.data.training_sets import (
 
 __all__ = [
     "ByteTokenizer", "Columns", "Completions", "Counts", "DataError", "EncodedPair",
-    "EncodingConfig", "EncodingError", "FormError", "Labels", "Pair", "Preference",
-    "Rankings", "Rated", "RatedPairs", "Ratings", "Records", "TokenPair", "Tokenizer",
-    "Tokens", "TrainingSet", "Transcript", "encode_pair", "encode_pairs",
-    "encoding_config", "load_tokenizer", "pairs_by_gap", "pairs_by_raters",
-    "read_completions", "read_form", "read_preferences", "read_prompts", "read_ratings",
-    "resident_bytes", "split_places", "tokenize_completions", "tokenize_rankings",
+    "EncodingConfig", "EncodingError", "FormError", "Labelled", "LabelledCompletions",
+    "Labels", "Pair", "Preference", "Rankings", "Rated", "RatedPairs", "Ratings",
+    "Records", "TokenPair", "Tokenizer", "Tokens", "TrainingSet", "Transcript",
+    "encode_pair", "encode_pairs", "encoding_config", "load_tokenizer", "pairs_by_gap",
+    "pairs_by_raters", "read_completions", "read_form", "read_labelled",
+    "read_preferences", "read_prompts", "read_ratings", "resident_bytes",
+    "split_places", "tokenize_completions", "tokenize_labelled", "tokenize_rankings",
     "tokenize_ratings",
 ]  # fmt: skip

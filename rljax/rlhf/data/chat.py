@@ -52,22 +52,11 @@ def write_chat(
     Raises:
         ChatError: the template refuses the messages.
     """
-    if taken := sorted(_RESERVED & set(variables)):
-        raise ChatError(f"a chat template cannot be given a variable {taken[0]!r}.")
     source = choose_template(template, variables)
-    _warn_of_unused(source, variables)
+    _check_variables(source, variables)
 
     def write(messages: Messages, generation_prompt: bool) -> str:
-        try:
-            return tokenizer.apply_chat_template(
-                messages, source, add_generation_prompt=generation_prompt, **variables
-            )
-        except ImportError:
-            raise
-        except Exception as error:  # a template is a program, and may raise anything
-            raise ChatError(
-                f"the chat template refuses this chat: {one_line(error)}."
-            ) from error
+        return _write(tokenizer, source, messages, generation_prompt, variables)
 
     whole = write([*prompt, *completion], False)
     try:
@@ -75,6 +64,41 @@ def write_chat(
     except ChatError:  # it writes no prompts alone
         return whole, 0
     return whole, shared_length(before, whole)
+
+
+def write_prompt(
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    prompt: Messages,
+    variables: Mapping[str, Any],
+) -> str:
+    """Returns a prompt with its generation prompt, which a completion is to follow.
+
+    It is what transformers' `apply_chat_template` writes with `add_generation_prompt`.
+    Arguments and errors are those of `write_chat`.
+    """
+    source = choose_template(template, variables)
+    _check_variables(source, variables)
+    return _write(tokenizer, source, prompt, True, variables)
+
+
+def _write(
+    tokenizer: Tokenizer,
+    source: str,
+    messages: Messages,
+    generation_prompt: bool,
+    variables: Mapping[str, Any],
+) -> str:
+    try:
+        return tokenizer.apply_chat_template(
+            messages, source, add_generation_prompt=generation_prompt, **variables
+        )
+    except ImportError:
+        raise
+    except Exception as error:  # a template is a program, and may raise anything
+        raise ChatError(
+            f"the chat template refuses this chat: {one_line(error)}."
+        ) from error
 
 
 def shared_length(one: str, other: str) -> int:
@@ -150,8 +174,11 @@ def is_empty(message: Message) -> bool:
     return not said
 
 
-def _warn_of_unused(source: str, names: Collection[str]) -> None:
-    for name in names:
+def _check_variables(source: str, variables: Collection[str]) -> None:
+    """Refuses names that are not for templates, and warns of what has no use."""
+    if taken := sorted(_RESERVED & set(variables)):
+        raise ChatError(f"a chat template cannot be given a variable {taken[0]!r}.")
+    for name in variables:
         if name not in _variables_of(source):
             warnings.warn(
                 f"the chat template does not use {name!r}, so no score depends on it.",

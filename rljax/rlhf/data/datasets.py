@@ -54,6 +54,7 @@ class Labels:
         rating: a number, the higher the better.
         ratings: one for each of several completions, or from each of a text's raters.
         ranks: of several completions, the lower the better.
+        label: whether a completion is desirable.
     """
 
     text: str = "text"
@@ -62,13 +63,13 @@ class Labels:
     rating: str = "rating"
     ratings: str = "ratings"
     ranks: str = "ranks"
+    label: str = "label"
 
     def __post_init__(self):
         names = list(dataclasses.astuple(self))
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(
-                f"columns must have names of their own, got {twice[0]!r} twice. Rename "
-                f"one."
+                f"columns have names of their own, got {twice[0]!r} twice. Rename one."
             )
 
 
@@ -254,7 +255,7 @@ def read_ratings(
 def _preference(
     row: dict[str, Any], *, columns: Columns | None, labels: Labels
 ) -> list[Preference]:
-    found, fields = _forms(row, columns, labels), _labels(row, labels)
+    found, fields = forms_of(row, columns, labels), labels_of(row, labels)
     if "completions" in found:
         return [_ranked(found["completions"], fields, labels)]
     if "chosen" not in found:
@@ -302,7 +303,7 @@ def _completions(
     labels: Labels,
     turns: Literal["last", "all"],
 ) -> list[Example]:
-    found = _forms(row, columns, labels)
+    found = forms_of(row, columns, labels)
     if "chosen" in found:
         raise FormError(
             "it has a chosen and a rejected completion; it needs one to be learned"
@@ -322,7 +323,7 @@ def _completions(
 def _rated(
     row: dict[str, Any], *, columns: Columns | None, labels: Labels
 ) -> list[Rated]:
-    found, fields = _forms(row, columns, labels), _labels(row, labels)
+    found, fields = forms_of(row, columns, labels), labels_of(row, labels)
     examples = [example for column in found.values() for example in column]
     name, value = _first(fields, labels, "ratings", "scores", "rating", "score")
     ratings = _numbers(value if isinstance(value, list) else [value], name)
@@ -336,7 +337,7 @@ def _rated(
     return [Rated(one, (n,)) for one, n in zip(examples, ratings, strict=True)]
 
 
-def _forms(
+def forms_of(
     row: dict[str, Any], columns: Columns | None, labels: Labels
 ) -> dict[str, list[Example]]:
     """Returns what `read_form` does, of messages whose roles are known."""
@@ -361,7 +362,8 @@ def _check_roles(example: Example) -> None:
                 )
 
 
-def _labels(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
+def labels_of(row: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
+    """Returns the columns of a row that are not null, labels by our names for them."""
     return rename(row, _called(labels))
 
 

@@ -14,6 +14,7 @@ from rljax.rlhf.data.chat import (
     on_date,
     read_transcript,
     write_chat,
+    write_prompt,
 )
 from rljax.rlhf.data.pairs import (
     Example,
@@ -171,6 +172,38 @@ def encode_pairs(
         return _row(list(tokens.ids), num_prompt, tokenizer.bos_id, encoding, *ends)
 
     return [one if isinstance(one, EncodingError) else _try(row, one) for one in found]
+
+
+def encode_prompts(
+    tokenizer: Tokenizer, prompts: Sequence[Pair], encoding: EncodingConfig
+) -> list[list[int] | EncodingError]:
+    """Returns the tokens of each prompt, for a completion to follow, or the error.
+
+    Prompts are pairs whose completion does not matter. They begin as `encode_pairs`
+    begins them; with a template they end with its generation prompt. However long, they
+    are whole; those of no tokens are errors.
+    """
+    bare = dataclasses.replace(
+        encoding,
+        template=None,
+        end_ids=(),
+        pad_id=None,
+        max_length=2**30,
+        allow_empty=True,
+    )
+
+    def as_text(prompt: Pair) -> Transcript:
+        if encoding.template is None:
+            return _join(prompt._replace(completion=""))
+        messages = as_messages(prompt.prompt, "prompt", role="user")
+        text = write_prompt(tokenizer, encoding.template, messages, prompt.variables)
+        return Transcript(text, len(text))
+
+    found = [_try(as_text, prompt) for prompt in prompts]
+    texts = [text for text in found if isinstance(text, Transcript)]
+    rows = iter(encode_pairs(tokenizer, texts, bare))
+    encoded = [one if isinstance(one, EncodingError) else next(rows) for one in found]
+    return [one if isinstance(one, EncodingError) else one.ids for one in encoded]
 
 
 def _with(

@@ -17,12 +17,18 @@ class Rankings(struct.PyTreeNode):
         lengths: `[N, K]` int32; 0 where a ranking has fewer than K.
         margins: `[N]` float32, how much better the first is, at least, in score.
         probs: `[N]` float32, the probability that the first is preferred to the second.
+        starts: `[N, K]` int32, the places of the completions' first tokens; None where
+            only whole texts are scored.
+        reference: `[N, K]` float32, log-probabilities of the completions under a
+            reference model; None where there is none.
     """
 
     ids: jax.Array
     lengths: jax.Array
     margins: jax.Array
     probs: jax.Array
+    starts: jax.Array | None = None
+    reference: jax.Array | None = None
 
     @classmethod
     def of(
@@ -31,13 +37,16 @@ class Rankings(struct.PyTreeNode):
         lengths: jax.Array,
         margins: jax.Array | None = None,
         probs: jax.Array | None = None,
+        starts: jax.Array | None = None,
     ) -> "Rankings":
         """Returns rankings without margins, and of which we are sure, unless given."""
         ids, lengths = jnp.asarray(ids, jnp.int32), jnp.asarray(lengths, jnp.int32)
         size = len(ids)
         margins = jnp.zeros(size) if margins is None else jnp.asarray(margins)
         probs = jnp.ones(size) if probs is None else jnp.asarray(probs)
-        return cls(ids, lengths, margins.astype(jnp.float32), probs.astype(jnp.float32))
+        starts = None if starts is None else jnp.asarray(starts, jnp.int32)
+        wide = margins.astype(jnp.float32), probs.astype(jnp.float32)
+        return cls(ids, lengths, *wide, starts)
 
     @property
     def longest(self) -> jax.Array:
@@ -94,8 +103,42 @@ class Completions(struct.PyTreeNode):
     @property
     def num_learned(self) -> jax.Array:
         """`[N]` int32: tokens of each row that are learned."""
-        return jnp.maximum(self.lengths - jnp.maximum(self.starts, 1), 0)
+        return num_learned(self.starts, self.lengths)
 
     def cut(self, length: int) -> "Completions":
         """Returns rows of so many tokens."""
         return self.replace(ids=self.ids[..., :length])
+
+
+class LabelledCompletions(struct.PyTreeNode):
+    """Prompts with a completion each, desirable or not, and with one of another prompt.
+
+    Attributes:
+        ids: `[N, 2, L]` int32: a prompt with its completion, and the same prompt with a
+            completion of another, by which the distance to a reference is estimated.
+        lengths: `[N, 2]` int32, at least 1.
+        starts: `[N, 2]` int32, the places of the completions' first tokens.
+        labels: `[N]` bool, whether the completion is desirable.
+        reference: `[N, 2]` float32, log-probabilities of both completions under a
+            reference model; None where there is none yet.
+    """
+
+    ids: jax.Array
+    lengths: jax.Array
+    starts: jax.Array
+    labels: jax.Array
+    reference: jax.Array | None = None
+
+    @property
+    def longest(self) -> jax.Array:
+        """`[N]` int32: tokens of each row's longest text."""
+        return self.lengths.max(axis=-1)
+
+    def cut(self, length: int) -> "LabelledCompletions":
+        """Returns rows of so many tokens."""
+        return self.replace(ids=self.ids[..., :length])
+
+
+def num_learned(starts: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Returns `[...]` int32, tokens of completions that something comes before."""
+    return jnp.maximum(lengths - jnp.maximum(starts, 1), 0)

@@ -6,7 +6,7 @@ which nothing is left.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -24,14 +24,19 @@ from rljax.rlhf.data.encoding import (
 )
 from rljax.rlhf.data.pairs import Example, TokenPair
 from rljax.rlhf.data.ratings import Rated
-from rljax.rlhf.data.rows import Completions, Rankings, Ratings
+from rljax.rlhf.data.rows import (
+    Completions,
+    LabelledCompletions,
+    Rankings,
+    Ratings,
+)
 from rljax.rlhf.data.tokenizer import Tokenizer
 from rljax.training.files import one_line
 
 _WINDOW = 1024  # records that are tokenized together
 
 Record = TypeVar("Record")
-Rows = TypeVar("Rows", Rankings, Ratings, Completions)
+Rows = TypeVar("Rows", Rankings, Ratings, Completions, LabelledCompletions)
 Encoded = EncodedPair | EncodingError
 
 
@@ -121,8 +126,9 @@ def tokenize_rankings(
         DataError: nothing is left, a preference is none, a token is not the model's, or
             the rows are too large.
     """
-    build = _Building("preferences", preferences, tokenizer, encoding, vocab_size)
+    build = Building("preferences", preferences, tokenizer, encoding, vocab_size)
     texts: list[list[np.ndarray]] = []
+    starts: list[list[int]] = []
     labels: list[tuple[float, float]] = []
     for place, one, encoded in build.encode(lambda one: one.examples):
         good = [text for text in encoded if isinstance(text, EncodedPair)]
@@ -139,6 +145,7 @@ def tokenize_rankings(
             build.keep(*ids.values())
             build.count["left_out"] += len(encoded) - len(ids) + one.num_tied
             texts.append([np.array(key, np.int32) for key in ids])
+            starts.append([text.num_prompt for text in ids.values()])
             labels.append((one.margin, one.prob))
     counts = build.finish()
     if all(
@@ -153,13 +160,16 @@ def tokenize_rankings(
     flat = [
         text for some in texts for text in (*some, *[_NOTHING] * (most - len(some)))
     ]
-    padded, lengths = build.pad(flat, multiple, max_bytes, 4 * 2 * len(texts))
+    more = 4 * (len(flat) + 2 * len(texts))
+    padded, lengths = build.pad(flat, multiple, max_bytes, more)
+    first = [[*some, *[0] * (most - len(some))] for some in starts]
     margins, probs = jnp.asarray(np.array(labels, np.float32)).T
     rows = Rankings.of(
         jnp.asarray(padded.reshape(len(texts), most, -1)),
         jnp.asarray(lengths.reshape(-1, most)),
         margins,
         probs,
+        jnp.asarray(np.array(first, np.int32)),
     )
     return TrainingSet(rows, counts, np.array(build.kept))
 
@@ -187,7 +197,7 @@ def tokenize_ratings(
         DataError: nothing is left, all are rated alike, a token is not the model's, or
             the rows are too large.
     """
-    build = _Building("rated texts", rated, tokenizer, encoding, vocab_size)
+    build = Building("rated texts", rated, tokenizer, encoding, vocab_size)
     texts: list[np.ndarray] = []
     means: list[float] = []
     for place, one, encoded in build.encode(lambda one: [one.example]):
@@ -237,19 +247,8 @@ def tokenize_completions(
     Raises:
         DataError: nothing is left, a token is not the model's, or the rows are too large.
     """
-    build = _Building("completions", examples, tokenizer, encoding, vocab_size)
-    texts: list[np.ndarray] = []
-    starts: list[int] = []
-    for place, _, encoded in build.encode(lambda one: [one]):
-        (text,) = encoded
-        if isinstance(text, EncodingError):
-            build.drop("not_encoded", place, encoded)
-        elif len(text.ids) <= max(text.num_prompt, 1):
-            build.drop("nothing_to_learn")
-        else:
-            build.keep(text)
-            texts.append(np.array(text.ids, np.int32))
-            starts.append(text.num_prompt)
+    build = Building("completions", examples, tokenizer, encoding, vocab_size)
+    texts, starts, _ = build.learned(lambda one: one)
     counts = build.finish()
     ids, lengths = build.pad(texts, multiple, max_bytes, 4 * len(texts))
     first = jnp.asarray(np.array(starts, np.int32))
@@ -265,7 +264,7 @@ def resident_bytes(rows: Any) -> int:
 _NOTHING = np.zeros(0, np.int32)
 
 
-class _Building(Generic[Record]):
+class Building(Generic[Record]):
     """A training set that grows record by record."""
 
     def __init__(
@@ -296,6 +295,24 @@ class _Building(Generic[Record]):
                 self._check_ids(place, texts)
                 self.count["records"] += 1
                 yield place, record, texts
+
+    def learned(
+        self, example_of: Callable[[Record], Example]
+    ) -> tuple[list[np.ndarray], list[int], list[Record]]:
+        """Returns texts with tokens to learn, where these start, and the records."""
+        texts, starts, records = [], [], []
+        for place, record, encoded in self.encode(lambda one: [example_of(one)]):
+            (text,) = encoded
+            if isinstance(text, EncodingError):
+                self.drop("not_encoded", place, encoded)
+            elif len(text.ids) <= max(text.num_prompt, 1):
+                self.drop("nothing_to_learn")
+            else:
+                self.keep(text)
+                texts.append(np.array(text.ids, np.int32))
+                starts.append(text.num_prompt)
+                records.append(record)
+        return texts, starts, records
 
     def _with_places(self) -> Iterator[tuple[str, Record]]:
         if isinstance(self._records, Records):

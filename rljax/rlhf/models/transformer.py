@@ -1,13 +1,18 @@
 """One transformer decoder, by configuration: Llama 3, Mistral, Qwen, Gemma 2, GPT-2."""
 
 import functools
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rljax.rlhf.models.block import Block, KeyValues, make_norm, soft_capped
+from rljax.rlhf.models.block import (
+    Block,
+    few_rows_matmul,
+    make_norm,
+    soft_capped,
+)
 from rljax.rlhf.models.config import TransformerConfig
 
 
@@ -43,31 +48,55 @@ class Transformer(nn.Module):
             ids: `[B, L]` int32.
             mask: `[B, L]` bool, true at real tokens; None if padding is on the right.
         """
-        return self.extend(ids, mask)[0]
+        length = ids.shape[1]
+        visible = jnp.tri(length, dtype=bool)[None]
+        # Counted in positions: padding, which nobody sees, takes no room in a window.
+        places = jnp.arange(length)[None]
+        if mask is not None:
+            visible &= mask[:, None]
+            places = _positions(mask)
+        positions = jnp.broadcast_to(places.astype(jnp.int32), ids.shape)
+        x = self._embed(ids, positions)
+        x, _ = self._run(self.layers, x, positions, visible, None, places)
+        return self.norm(x)
 
     def extend(
         self,
         ids: jax.Array,
-        mask: jax.Array | None = None,
-        cache: KeyValues | None = None,
-    ) -> tuple[jax.Array, KeyValues | None]:
-        """Returns hidden states `[B, L, D]` float32, and a cache of S + L tokens.
+        mask: jax.Array | None,
+        cache: Any,
+        place: Any = 0,
+        layers: tuple[Any, ...] | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """Returns hidden states `[B, L, D]` float32 of new tokens, and the cache with them.
 
         Args:
             ids: `[B, L]` int32, the new tokens.
-            mask: `[B, S + L]` bool, true at real tokens, those in the cache first; None
-                if padding is on the right.
-            cache: of S tokens before, `KeyValues.empty` at first; None keeps none.
+            mask: `[B, S]` bool, of the cache's places: true where a token is real, or will
+                be; None if padding is on the right.
+            cache: `KeyValues` of the tokens before, with room for S.
+            place: where in the cache the new tokens go, an integer that may be traced;
+                they see what stands up to themselves.
+            layers: the blocks' parameters one by one, as `take_apart` returns them, which
+                makes a loop over tokens fast; the cache is then unstacked, too.
         """
-        start = 0 if cache is None else cache.keys.shape[2]
-        x, positions = self._embed(ids, mask, start)
-        length = ids.shape[1]
-        visible = jnp.tri(length, start + length, start, dtype=bool)[None]
-        if mask is not None:
-            visible &= mask[:, None]
-        # Counted in positions: padding, which nobody sees, takes no room in a window.
-        places = jnp.arange(start + length)[None] if mask is None else _positions(mask)
-        x, cache = self._run(self.layers, x, positions, visible, cache, places)
+        length, one_by_one = ids.shape[1], layers is not None
+        size = cache[0].size if one_by_one else cache.size
+        places = jnp.arange(size)[None] if mask is None else _positions(mask)
+        positions = jax.lax.dynamic_slice_in_dim(places, place, length, axis=1)
+        positions = jnp.broadcast_to(positions.astype(jnp.int32), ids.shape)
+        visible = jnp.arange(size)[None] <= place + jnp.arange(length)[:, None]
+        visible = visible[None] if mask is None else visible[None] & mask[:, None]
+        x = self._embed(ids, positions)
+        x, cache = self._run(
+            layers if one_by_one else self.layers,
+            x,
+            positions,
+            visible,
+            cache,
+            places,
+            place,
+        )
         return self.norm(x), cache
 
     def after_each_layer(
@@ -82,7 +111,7 @@ class Transformer(nn.Module):
             lengths: `[B]` int32, at least 1.
             pooling: how a row's tokens become one.
         """
-        x, positions = self._embed(ids, None, 0)
+        x, positions = self._embed_from_start(ids)
         length = ids.shape[1]
         places = jnp.arange(length)[None]
         if pooling == "last":
@@ -96,7 +125,7 @@ class Transformer(nn.Module):
             layer, window = layer_and_window
             visible = jnp.tri(length, dtype=bool)
             visible &= places.T - places < window
-            x, _ = self._block(layer, x, positions, visible[None], None, None)
+            x, _ = self._block(layer, x, positions, visible[None])
             return x, jnp.einsum("bl,bld->bd", weights, x.astype(weights.dtype))
 
         return jax.lax.scan(body, x, (self.layers, jnp.asarray(windows)))[1]
@@ -111,7 +140,7 @@ class Transformer(nn.Module):
             ids: `[B, L]` int32, padded on the right.
             lengths: `[B]` int32, at least 1.
         """
-        x, positions = self._embed(ids, None, 0)
+        x, positions = self._embed_from_start(ids)
         layers = self.layers
         if self.config.fixed_layers == self.config.num_layers:
             layers = jax.lax.stop_gradient(layers)
@@ -129,37 +158,57 @@ class Transformer(nn.Module):
 
     def logits(self, ids: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Returns logits of each next token, `[B, L, V]` float32, as `__call__` does."""
-        hidden = self(ids, mask)
-        tied = self.config.tie_embeddings
-        logits = self.embed.attend(hidden) if tied else self.lm_head(hidden)
+        return self.unembed(self(ids, mask))
+
+    def unembed(self, hidden: jax.Array, matrix: jax.Array | None = None) -> jax.Array:
+        """Returns logits `[..., V]` float32 of hidden states `[..., D]`.
+
+        A `matrix` `[V, D]` is that of the logits, for few rows.
+        """
+        if matrix is not None:
+            logits = few_rows_matmul(hidden, matrix)
+        elif self.config.tie_embeddings:
+            logits = self.embed.attend(hidden)
+        else:
+            logits = self.lm_head(hidden)
         return soft_capped(logits, self.config.logit_softcap)
 
-    def _embed(self, ids, mask, start):
-        if mask is None:
-            positions = jnp.broadcast_to(
-                start + jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape
-            )
-        else:
-            positions = _positions(mask)[:, start:]
+    def _embed_from_start(self, ids):
+        positions = jnp.broadcast_to(
+            jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape
+        )
+        return self._embed(ids, positions), positions
+
+    def _embed(self, ids, positions):
         x = self.embed(ids)
         if self.config.embed_scale != 1.0:
             x = x * self.config.embed_scale
         if self.config.rope is None:
             x = x + self.position_embed(positions)
-        return x.astype(self.config.dtype), positions
+        return x.astype(self.config.dtype)
 
-    def _run(self, layers, x, positions, visible, cache, places):
-        count = jax.tree.leaves(layers)[0].shape[0]
+    def _run(self, layers, x, positions, visible, cache, places, place=0):
+        one_by_one = isinstance(layers, tuple)
+        count = len(layers) if one_by_one else jax.tree.leaves(layers)[0].shape[0]
         windows = self._windows(places.shape[1])[:count]
         fixed = min(self.config.fixed_layers, count)
         if windows:
-            distances = places[:, -x.shape[1] :, None] - places[:, None]
+            distances = positions[..., None] - places[:, None]
 
         def body(x, layer_cache_and_window):
             layer, cache, window = layer_cache_and_window
             mask = visible if window is None else visible & (distances < window)
-            return self._block(layer, x, positions, mask, None, cache)
+            block = Block(self.config, few_rows=one_by_one, parent=None)
+            rest = x, positions, mask, None, cache, place
+            return block.apply({"params": layer}, *rest)
 
+        if one_by_one:
+            after = []
+            for i, (layer, before) in enumerate(zip(layers, cache, strict=True)):
+                one = _transposed(layer), before, windows[i] if windows else None
+                x, put = body(x, one)
+                after.append(put)
+            return x, tuple(after)
         if self.config.remat:
             body = jax.checkpoint(body, prevent_cse=False)
         by_layer = jnp.asarray(windows, jnp.int32) if windows else None
@@ -187,6 +236,41 @@ class Transformer(nn.Module):
         x = jnp.zeros((1, 1, self.config.hidden_size), jnp.float32)
         zero = jnp.zeros((1, 1), jnp.int32)
         return init(keys, x, zero, jnp.ones((1, 1, 1), bool))["params"]
+
+
+class TakenApart(NamedTuple):
+    """Parameters as a loop over tokens is fast with them.
+
+    Attributes:
+        layers: those of the blocks, one by one, with weights stored transposed.
+        unembedding: `[V, D]`, the matrix of the logits.
+    """
+
+    layers: tuple[Any, ...]
+    unembedding: jax.Array
+
+
+def take_apart(params: Any) -> TakenApart:
+    """Returns the parameters of a language model as `extend` and `unembed` take them."""
+    layers = _transposed(unstack(params["layers"]))
+    if "lm_head" in params:
+        return TakenApart(layers, params["lm_head"]["kernel"].T)
+    return TakenApart(layers, params["embed"]["embedding"])
+
+
+def _transposed(layers: Any) -> Any:
+    """Returns blocks' parameters with weights transposed, or turned back again."""
+
+    def turn(path, leaf):
+        return leaf.T if path[-1].key == "kernel" else leaf
+
+    return jax.tree_util.tree_map_with_path(turn, layers)
+
+
+def unstack(tree: Any) -> tuple[Any, ...]:
+    """Returns the parts, along their first axis, of a tree's leaves: `[N, ...]` each."""
+    count = jax.tree.leaves(tree)[0].shape[0]
+    return tuple(jax.tree.map(lambda x, i=i: x[i], tree) for i in range(count))
 
 
 def _positions(mask: jax.Array) -> jax.Array:

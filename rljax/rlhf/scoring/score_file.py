@@ -1,51 +1,24 @@
-r"""Scores a file into another of JSON lines, and goes on where it was killed.
+"""Scores a file into another of JSON lines, and goes on where it was killed.
 
-    OUT.part        rows so far, in the input's order
-    OUT.part.json   what they were scored with, and how far they are known to be whole
-    OUT             all rows, once there are all
-    OUT.run.json    what they were scored with, and the figures
-
-The same command on a part goes on after its last whole window, so every row is there
-once; on a finished file it repeats the figures; where what it would do differs from what
-was done, it refuses. Lines of the input that were not scored yet may be changed.
+How it goes on, and what lies beside the output, is described in `row_files.job`.
 """
 
-import contextlib
 import dataclasses
-import glob
-import json
 import math
-import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rljax.rlhf.data.forms import Columns
-from rljax.rlhf.data.sources import STDIN, Source, open_input
-from rljax.rlhf.scoring.display import Display
-from rljax.rlhf.scoring.rows import (
-    Reader,
-    ScoreFileError,
-    Window,
-    bad_line,
-    error_line,
-    scored_line,
-)
+from rljax.rlhf.data.pairs import Example
+from rljax.rlhf.row_files import Counts, RowFileError, Window, rewrite
+from rljax.rlhf.scoring.rows import Row, read_row, scored_line, unscored_line
 from rljax.rlhf.scoring.scored import Scored
 from rljax.rlhf.scoring.scorer import Scorer
 from rljax.rlhf.scoring.tally import ScoringProgress
-from rljax.training.files import (
-    RunError,
-    dumps,
-    flush_to_disk,
-    locked,
-    sync,
-    write_atomically,
-)
-from rljax.training.interrupts import Interrupted, catch_interrupts
-from rljax.training.manifest import differences
-from rljax.training.progress import ProgressTicker
 
-FORMAT = 1
+ScoreFileError = RowFileError
+"""The file cannot be scored, or not further, for the reason in the message."""
 
 
 def score_file(
@@ -74,241 +47,51 @@ def score_file(
         ScoreFileError: a row cannot be scored, the part or the output is of something
             else, another process writes it, or a signal or the disk stopped us.
     """
-    input, output = Path(input), Path(output)
-    check_paths(input, output)
-    about = {
-        "format": FORMAT,
-        "settings": settings | {"field": field} | _named(columns),
-        "fingerprint": dict(scorer.fingerprint),
-    }
-    job = _Job(input, output, about, error_rows, columns)
-    try:
-        with catch_interrupts(raise_at_once=True):
-            if output.exists():
-                return job.repeat()
-            output.parent.mkdir(parents=True, exist_ok=True)
-            with open_input(input) as source, _lock(job.part) as sink:
-                job.resume(source.stream, sink)
-                job.score(scorer, source, sink)
-                return job.finish()
-    except Interrupted as error:
-        raise ScoreFileError(
-            f"stopped by {error}: the same command goes on after row "
-            f"{job.done.rows:,} ({job.part})."
-        ) from None
-    except OSError as error:
-        raise ScoreFileError(
-            f"{error}. Make room, or make it writable, or choose another --output; the "
-            f"same command goes on after row {job.done.rows:,}."
-        ) from error
-    except RunError as error:
-        raise ScoreFileError(*error.args) from error.__cause__
+    return rewrite(
+        _Scoring(scorer, field, columns),
+        input,
+        output,
+        settings=settings | {"field": field} | _named(columns),
+        fingerprint=dict(scorer.fingerprint),
+        error_rows=error_rows,
+    )
 
 
-def check_paths(input: Path, output: Path) -> None:
-    """Refuses what cannot be scored whatever the model.
+class _Scoring:
+    """Scoring, as what is done with the rows of a file."""
 
-    Raises:
-        ScoreFileError: the input is no file that can be read, or also the output.
-    """
-    try:
-        if input == STDIN:
-            return
-        if not input.is_file():
-            what = "a folder" if input.is_dir() else "no file"
-            raise ScoreFileError(
-                f"the input must be a file of rows, got {input}, which is {what}. Choose "
-                f"another --input."
-            )
-        input.open("rb").close()
-        if output.is_dir():
-            raise ScoreFileError(
-                f"the output must be a file, got the folder {output}. Name a file in it "
-                f"with --output."
-            )
-        for path in (output, *_beside(output)):
-            if path.exists() and path.samefile(input):
-                raise ScoreFileError(
-                    f"{input} is read, so it cannot be written as {path.name} too. "
-                    f"Choose another --output."
-                )
-    except OSError as error:
-        raise ScoreFileError(
-            f"{error}. Make it readable, or choose another file."
-        ) from error
+    def __init__(self, scorer: Scorer, field: str, columns: Columns | None):
+        self.window, self.start = scorer.window, ScoringProgress()
+        self._scorer, self._field, self._columns = scorer, field, columns
 
+    def read(self, line: bytes) -> Row:
+        """Returns the pairs in a line."""
+        return read_row(line, self._field, self._columns)
 
-def settings_before(output: Path) -> dict[str, Any]:
-    """Returns the settings that an output was begun with; nothing if it was not begun."""
-    _, sidecar, run = _beside(Path(output))
-    if sidecar.exists():
-        return _read(sidecar)[0]["settings"]
-    if Path(output).exists() and run.exists():
-        return _read(run)[0]["settings"]
-    return {}
-
-
-class _Job:
-    """The scoring of one input into one output."""
-
-    def __init__(
+    def stream(
         self,
-        input: Path,
-        output: Path,
-        about: dict[str, Any],
-        error_rows: bool,
-        columns: Columns | None,
-    ):
-        self.done = ScoringProgress()
-        self.part, self._sidecar, self._run = _beside(output)
-        self._input, self._output, self._about = input, output, about
-        self._error_rows, self._field = error_rows, about["settings"]["field"]
-        self._reader = Reader(input, self._field, error_rows, columns)
+        windows: Iterator[tuple[Window, list[Example]]],
+        on_batch: Callable[[Window, Counts], None],
+    ) -> Iterator[tuple[Window, list[Scored], Counts]]:
+        """Yields windows with the scores of their pairs."""
+        return self._scorer.stream(windows, on_batch)
 
-    def repeat(self) -> dict[str, Any]:
-        """Returns the figures of a finished output, or of one that lacks only its name."""
-        size = self._output.stat().st_size
-        unnamed = not self.part.exists() or not self.part.stat().st_size
-        if self._sidecar.exists() and unnamed:
-            with _lock(self._output):
-                about, done = _read(self._sidecar)
-                if "result" in about and done.output_bytes == size:
-                    self._sidecar.replace(self._run)
-                    sync(self._run.parent)
-        remedy = f"Remove {self._output.name}, or choose another --output."
-        if not self._run.exists():
-            raise ScoreFileError(
-                f"{self._output} exists, and there is no {self._run.name} to say what it "
-                f"is, so it is not overwritten. {remedy}"
-            )
-        about, done = _read(self._run)
-        if "result" not in about:
-            raise ScoreFileError(f"{self._run} holds no result. {remedy}")
-        other = self._differences(about, done)
-        if size != done.output_bytes:
-            other.append(f"it had {done.output_bytes:,} bytes and has {size:,}")
-        with open_input(self._input) as source:
-            self._reader.skip(source.stream, done.input_bytes + 1)
-        if self._reader.hash.hexdigest() != done.input_sha256:
-            other.append(f"{self._input} holds other lines than it was scored from")
-        if other:
-            raise ScoreFileError(
-                f"{self._output} exists and is not overwritten, as it is not what this "
-                f"command would write: {'; '.join(other)}. {remedy}"
-            )
-        return about["result"]
+    def write(
+        self, row: Row, results: list[Scored], place: int, done: ScoringProgress
+    ) -> tuple[bytes, str | None]:
+        """Returns a row with its scores, or why it has none."""
+        here = results[place : place + len(row.pairs)]
+        for one in here:
+            if one.error is not None or not math.isfinite(one.score):
+                return b"", one.error or f"its score is {one.score}"
+        done.truncated += any(one.num_cut for one in here)
+        for one in here:
+            done.add_score(one.score)
+        return scored_line(row, here, self._field), None
 
-    def resume(self, source: BinaryIO, sink: BinaryIO) -> None:
-        """Cuts the part back to what is known to be whole, and skips its input."""
-        size = os.fstat(sink.fileno()).st_size
-        again = (
-            f"Remove {self.part.name} and {self._sidecar.name} to begin again, or choose "
-            f"another --output."
-        )
-        if self._sidecar.exists():
-            about, done = _read(self._sidecar)
-            # Until something is written, nothing is lost by beginning otherwise.
-            if done.rows:
-                if other := self._differences(about, done):
-                    raise ScoreFileError(
-                        f"{self.part} was begun otherwise: {'; '.join(other)}. Repeat "
-                        f"that. {again}"
-                    )
-                if size < done.output_bytes:
-                    raise ScoreFileError(
-                        f"{self.part} is damaged: {done.output_bytes:,} bytes were "
-                        f"written, and it has {size:,}. {again}"
-                    )
-                self._reader.skip(source, done.input_bytes)
-                if self._reader.hash.hexdigest() != done.input_sha256:
-                    raise ScoreFileError(
-                        f"{self._input} was changed in its first {done.input_bytes:,} "
-                        f"bytes, of which {self.part} already has the rows. Restore "
-                        f"them. {again}"
-                    )
-                self.done = done
-        elif size:
-            raise ScoreFileError(
-                f"{self.part} holds {size:,} bytes, and there is no "
-                f"{self._sidecar.name} to say what they are. {again}"
-            )
-        self._save()  # from here on the part is known to be ours
-        sink.truncate(self.done.output_bytes)
-        sink.seek(self.done.output_bytes)
-
-    def score(self, scorer: Scorer, source: Source, sink: BinaryIO) -> None:
-        """Writes all the rows that are left, window by window."""
-        display = Display(self.done, lambda: source.total_bytes(self._reader.offset))
-        lines = self._reader.windows(source.stream, scorer.window)
-        windows = scorer.stream(lines, display.on_batch)
-        with ProgressTicker(display.line), contextlib.closing(windows):  # type: ignore[type-var]
-            for window, scored, counts in windows:
-                text, done = self._rows(window, scored)
-                sink.write(text)
-                sink.flush()
-                flush_to_disk(sink.fileno())
-                self.done = done + counts
-                self._save()
-                display.on_written(self.done)
-
-    def finish(self) -> dict[str, Any]:
-        """Gives the files their last names; a kill in between is mended by `repeat`."""
-        result = json.loads(dumps(self.done.result()))
-        self._save(result=result)
-        if self._output.exists():
-            raise ScoreFileError(
-                f"{self._output} has appeared while {self.part.name} was written, and is "
-                f"not overwritten. Remove it, and give the same command again."
-            )
-        torn = glob.escape(f".{self._sidecar.name}.") + "*"  # a write that was killed
-        for path in self._output.parent.glob(torn):
-            path.unlink()
-        self.part.replace(self._output)
-        self._sidecar.replace(self._run)
-        sync(self._output.parent)
-        return result
-
-    def _rows(
-        self, window: Window, scored: list[Scored]
-    ) -> tuple[bytes, ScoringProgress]:
-        done = dataclasses.replace(
-            self.done,
-            rows=self.done.rows + len(window.rows),
-            input_bytes=window.input_bytes,
-            input_sha256=window.input_sha256,
-        )
-        lines, scores = [], iter(scored)
-        for number, row in window.rows:
-            here = [next(scores) for _ in row.pairs]
-            error = row.error
-            for one in here:
-                if one.error is not None or not math.isfinite(one.score):
-                    error = error or one.error or f"its score is {one.score}"
-            if error is None:
-                lines.append(scored_line(row, here, self._field))
-                done.truncated += any(one.num_cut for one in here)
-                for one in here:
-                    done.add_score(one.score)
-            elif self._error_rows:
-                reason = f"line {number}: {error.rstrip('.')}"
-                lines.append(error_line(row, reason, self._field))
-                done.errors += 1
-            else:
-                raise bad_line(self._input, number, error)
-        text = b"".join(lines)
-        done.output_bytes += len(text)
-        return text, done
-
-    def _save(self, **more: Any) -> None:
-        about = self._about | {"done": dataclasses.asdict(self.done)} | more
-        write_atomically(self._sidecar, dumps(about, indent=1) + "\n")
-
-    def _differences(self, about: dict[str, Any], done: ScoringProgress) -> list[str]:
-        other = differences(about["settings"], self._about["settings"])
-        other += differences(about["fingerprint"], self._about["fingerprint"])
-        if done.errors and not self._error_rows:
-            other.append("error_rows is True there and False here")
-        return other
+    def write_error(self, row: Row, reason: str) -> bytes:
+        """Returns a row with the reason why it has no score."""
+        return unscored_line(row, reason, self._field)
 
 
 def _named(columns: Columns | None) -> dict[str, Any]:
@@ -319,30 +102,3 @@ def _named(columns: Columns | None) -> dict[str, Any]:
         for name, called in dataclasses.asdict(columns or default).items()
         if called != getattr(default, name)
     }
-
-
-def _beside(output: Path) -> tuple[Path, Path, Path]:
-    """The part, its sidecar, and the sidecar of the finished file."""
-    part, run = (output.with_name(output.name + end) for end in (".part", ".run.json"))
-    return part, part.with_name(part.name + ".json"), run
-
-
-def _read(path: Path) -> tuple[dict[str, Any], ScoringProgress]:
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise ValueError(f"format must be {FORMAT}, got {about['format']!r}")
-        for group in ("settings", "fingerprint"):
-            if not isinstance(about[group], dict):
-                raise ValueError(f"it has no {group}")
-        return about, ScoringProgress(**about["done"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ScoreFileError(
-            f"{path} is not what this command writes: {error!r}. Remove it together with "
-            f"the file that it describes, or choose another --output."
-        ) from error
-
-
-def _lock(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
-    remedy = "Wait for it, or choose another --output."
-    return locked(path, f"another process is writing {path}. {remedy}")

@@ -1,7 +1,6 @@
-"""What scoring returns: the score of each pair, and the work done."""
+"""What scoring returns: the score of each pair."""
 
-import dataclasses
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,34 +19,6 @@ class Scored(NamedTuple):
     bucket: int = 0
     error: str | None = None
     members: tuple[float, ...] = ()
-
-
-@dataclasses.dataclass
-class Counts:
-    """Work done on some pairs; counts of several add up with `+`.
-
-    Attributes:
-        padded_tokens: tokens computed, padding included.
-        compile_count: programs compiled, at most one a padded length.
-        seconds_run: all the time but that spent compiling; 0 for a batch.
-    """
-
-    pairs: int = 0
-    tokens: int = 0
-    padded_tokens: int = 0
-    compile_count: int = 0
-    seconds_compile: float = 0.0
-    seconds_run: float = 0.0
-
-    def __add__(self, other: "Counts") -> Self:
-        names = [field.name for field in dataclasses.fields(other)]
-        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
-        return dataclasses.replace(self, **sums)
-
-    @property
-    def padding_share(self) -> float:
-        """The share of the computed tokens that was no text."""
-        return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
 
 
 class Detail(NamedTuple):

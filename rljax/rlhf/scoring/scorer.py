@@ -38,9 +38,9 @@ from rljax.rlhf.data.pairs import Example, Pair
 from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.pretrained.weights import load_reward_model
-from rljax.rlhf.scoring import batching
+from rljax.rlhf.row_files import Counts, batching
 from rljax.rlhf.scoring.ensembles import scores_and_members
-from rljax.rlhf.scoring.scored import Counts, Detail, Scored
+from rljax.rlhf.scoring.scored import Detail, Scored
 
 Rows = TypeVar("Rows")
 

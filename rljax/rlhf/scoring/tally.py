@@ -1,34 +1,23 @@
 """How much of a file has been scored, and the summary of a finished one."""
 
 import dataclasses
-import hashlib
 import math
 from typing import Any
 
-from rljax.rlhf.scoring.scored import Counts
-from rljax.training.manifest import device
+from rljax.rlhf.row_files import Progress
 
 
 @dataclasses.dataclass
-class ScoringProgress(Counts):
+class ScoringProgress(Progress):
     """How much of a file has been scored, by all the processes that worked on it.
 
     Attributes:
-        rows: rows written, those of errors included.
-        errors: how many of them have an error in place of a score.
         truncated: rows whose prompt was cut.
-        input_bytes: bytes read for the rows, whose hash is `input_sha256`.
-        output_bytes: bytes of the rows.
         scores: scores written; `mean`, `min` and `max` are theirs.
         sum_squares: of the scores' distances from the mean.
     """
 
-    rows: int = 0
-    errors: int = 0
     truncated: int = 0
-    input_bytes: int = 0
-    input_sha256: str = hashlib.sha256().hexdigest()
-    output_bytes: int = 0
     scores: int = 0
     mean: float = 0.0
     sum_squares: float = 0.0
@@ -46,21 +35,11 @@ class ScoringProgress(Counts):
 
     def result(self) -> dict[str, Any]:
         """Returns the summary of a finished file."""
-        seconds = max(self.seconds_run, 1e-9)
         std = math.sqrt(self.sum_squares / self.scores) if self.scores else None
-        return {
-            "device": device(),
-            "rows": self.rows,
-            "errors": self.errors,
+        return self.summary() | {
             "truncated": self.truncated,
             "pairs": self.pairs,
-            "tokens": self.tokens,
-            "tokens_per_second": self.tokens / seconds,
-            "pairs_per_second": self.pairs / seconds,
-            "padding_share": self.padding_share,
-            "compile_count": self.compile_count,
-            "seconds_compile": self.seconds_compile,
-            "seconds_run": self.seconds_run,
+            "pairs_per_second": self.pairs / max(self.seconds_run, 1e-9),
             "score_mean": self.mean if self.scores else None,
             "score_std": std,
             "score_min": self.min,

@@ -29,8 +29,7 @@ from rljax.rlhf.data.rows import Rankings
 from rljax.rlhf.models.config import TransformerConfig
 from rljax.rlhf.models.reward_model import RewardModel, keep_first_layers
 from rljax.rlhf.models.transformer import Transformer
-from rljax.rlhf.scoring import batching
-from rljax.rlhf.scoring.scored import Counts
+from rljax.rlhf.row_files import Counts, batching
 from rljax.training.files import flush_to_disk, sync
 
 Pooling = Literal["last", "mean"]

@@ -62,6 +62,8 @@ def test_rankings_have_the_tokens_of_the_encoding():
         assert unpadded(rows.ids[i], rows.lengths[i])[: len(texts)] == texts
     np.testing.assert_array_equal(rows.margins, [0, 0, 2])
     np.testing.assert_array_equal(rows.probs, [1, 1, 0.25])
+    np.testing.assert_array_equal(rows.starts, [[2, 2, 0], [6, 6, 6], [2, 2, 0]])
+    assert rows.reference is None
     assert counts == Counts(records=3, kept=3, left_out=1)
     np.testing.assert_array_equal(kept, [0, 1, 2])
 
@@ -219,7 +221,7 @@ def test_another_tokenizers_vocabulary():
 @pytest.mark.parametrize(
     ("tokenize", "records", "size"),
     [
-        (tokenize_rankings, [pairs("a", "b", "c"), pairs("d", "e")], 2 * 3 * 9 + 4),
+        (tokenize_rankings, [pairs("a", "b", "c"), pairs("d", "e")], 2 * 3 * 10 + 4),
         (
             tokenize_ratings,
             [Rated(("p", "a"), (1,)), Rated(("p", "b"), (2,))],

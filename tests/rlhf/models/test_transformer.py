@@ -42,8 +42,8 @@ def test_a_prefix_in_the_cache_and_the_rest_are_the_whole(config):
     variables = jax.jit(module.init)(jax.random.key(1), ids)
 
     @jax.jit
-    def extend(ids, mask, cache):
-        return module.apply(variables, ids, mask, cache, method=Transformer.extend)
+    def extend(ids, mask, cache, place):
+        return module.apply(variables, ids, mask, cache, place, method="extend")
 
     right = np.arange(9)[None] < lengths
     # On the left; and with gaps, which take no room either.
@@ -51,15 +51,18 @@ def test_a_prefix_in_the_cache_and_the_rest_are_the_whole(config):
     padded[2] = np.isin(np.arange(9), [1, 4, 8])
     padded_ids = np.zeros_like(ids)
     padded_ids[padded] = ids[right]
-    whole = np.asarray(extend(ids, None, None)[0])
-    for given, mask in ((ids, None), (padded_ids, padded)):
-        cache = KeyValues.empty(config, 3)
+    whole = np.asarray(jax.jit(module.apply)(variables, ids))
+    # With as much room as there are tokens, and with more.
+    for given, mask, size in ((ids, None, 9), (padded_ids, padded, 12)):
+        # What stands there before the tokens does not matter.
+        cache = jax.tree.map(lambda x: x + 1e3, KeyValues.empty(config, 3, size))
+        room = None if mask is None else np.pad(mask, ((0, 0), (0, size - 9)))
         hidden = []
-        for part in (slice(0, 1), slice(1, 8), slice(8, 9)):
-            seen = None if mask is None else mask[:, : part.stop]
-            states, cache = extend(given[:, part], seen, cache)
+        for part in (slice(0, 7), slice(7, 8), slice(8, 9)):
+            states, cache = extend(given[:, part], room, cache, part.start)
             hidden.append(states)
-        assert cache.keys.shape == cache.values.shape == (2, 3, 9, 2, 4)
+        assert cache.keys.shape == (2, 3, 2, 4, size)
+        assert cache.values.shape == (2, 3, 2, size, 4)
         together = np.concatenate(hidden, axis=1)
         real = right if mask is None else mask
         np.testing.assert_allclose(together[real], whole[right], rtol=0, atol=1e-5)

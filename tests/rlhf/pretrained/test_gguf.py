@@ -283,6 +283,7 @@ WRONG = {
 }
 
 
+@pytest.mark.some_cases(6)
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_not_computed_is_refused(case, tmp_path):
     options, message = WRONG[case]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rljax.rlhf.scoring.batching import buckets, plan_batches
+from rljax.rlhf.row_files.batching import buckets, plan_batches
 
 GRIDS = [buckets(100, density) for density in (8, 4, 2, 1)]
 

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import rljax.commands.main
-from rljax.rlhf.scoring import score_file as module
+from rljax.rlhf.row_files import job as module
+from rljax.rlhf.scoring import Counts
 from rljax.rlhf.scoring.score_file import ScoreFileError, score_file
-from rljax.rlhf.scoring.scored import Counts, Scored
+from rljax.rlhf.scoring.scored import Scored
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = {"template": "auto", "max_length": None}
@@ -274,6 +275,7 @@ def test_the_figures(work):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(work):
     small, large = peak_of(work, 400), peak_of(work, 4000)  # of 0.4 and 4 MB
     assert large < small + 300_000
@@ -419,9 +421,9 @@ def test_lines_that_are_done_must_stay_and_others_may_change(work):
     rows += numbered(2)
     work(rows)
     assert [r["id"] for r in rows_of(work.output)] == [*range(10), 0, 1]
-    with pytest.raises(ScoreFileError, match="other lines than it was scored from"):
+    with pytest.raises(ScoreFileError, match="other lines than it was made from"):
         work(rows[:-1])
-    with pytest.raises(ScoreFileError, match="other lines than it was scored from"):
+    with pytest.raises(ScoreFileError, match="other lines than it was made from"):
         work([*rows, *numbered(1)])
 
 
@@ -568,6 +570,7 @@ def wait_for_rows(work, process, count):
     raise AssertionError("it did not come so far")
 
 
+@pytest.mark.slow
 def test_killed_for_real_it_goes_on(work):
     want = whole(work, numbered(200))
     for signum, rows in (
@@ -609,6 +612,7 @@ def test_signals_are_given_back(work):
     work()
 
 
+@pytest.mark.slow
 def test_progress_fits_on_one_line_of_a_terminal(work):
     put(work.input, numbered(60))
     ours, theirs = pty.openpty()

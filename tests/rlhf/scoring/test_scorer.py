@@ -19,7 +19,7 @@ from rljax.rlhf.models.reward_model import (
     keep_first_layers,
     stack_ensemble,
 )
-from rljax.rlhf.scoring.batching import buckets
+from rljax.rlhf.row_files.batching import buckets
 from rljax.rlhf.scoring.scorer import Scorer
 
 LONGEST = 24
@@ -103,6 +103,7 @@ def test_scores_differ_between_texts():
     assert abs(scores[2] - scores[3]) < 1e-6  # the same bytes
 
 
+@pytest.mark.slow
 def test_learned_positions_do_not_shift_under_left_padding():
     module, variables = model(LEARNED)
     ids, lengths = jnp.array([[5, 6, 7, 0, 0]], jnp.int32), jnp.array([3], jnp.int32)
@@ -200,6 +201,7 @@ def test_an_ensembles_members_score_as_they_do_alone():
     np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_scores_are_near():
     module, variables = model()
     ids = jax.random.randint(jax.random.key(0), (8, 12), 0, 258)

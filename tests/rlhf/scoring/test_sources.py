@@ -95,7 +95,7 @@ def test_stdin_is_scored_and_resumed(work, monkeypatch):  # noqa: F811
     give(gzip.compress(data))
     assert work()["rows"] == len(ROWS)
     give(data[:-30])
-    with pytest.raises(ScoreFileError, match="other lines than it was scored from"):
+    with pytest.raises(ScoreFileError, match="other lines than it was made from"):
         work()
 
 

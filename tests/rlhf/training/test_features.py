@@ -76,6 +76,7 @@ def test_features_are_what_the_first_blocks_reward_model_reads(config):
     np.testing.assert_allclose(some[0], found[1], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_the_mean_is_over_a_texts_tokens_before_the_norm():
     module, variables = model(GEMMA2)
     trunk, params = Transformer(GEMMA2), {"params": variables["params"]["trunk"]}

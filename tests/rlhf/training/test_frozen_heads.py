@@ -287,6 +287,7 @@ def scored_texts():
     return module, variables, features, JudgedTexts.of(pairs)
 
 
+@pytest.mark.slow
 def test_an_exported_head_scores_texts_as_it_does_their_features(tmp_path):
     module, variables, features, comparisons = scored_texts()
     weights = np.random.default_rng(1).integers(0, 3, (3, 100))

@@ -63,6 +63,7 @@ def trained():
     return algorithm, task, start, train(algorithm, start, task, 60)
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_preferred(trained):
     _, task, _, state = trained
     params = trained_params(MODULE, CONFIG.trainable, state, task)
@@ -71,6 +72,7 @@ def test_it_learns_what_is_preferred(trained):
     assert accuracy(model_params(), test) < 0.7
 
 
+@pytest.mark.slow
 def test_without_the_parameters_that_the_state_has_nothing_changes(trained):
     algorithm, task, start, state = trained
     less = fixed_only(MODULE, CONFIG.trainable, task)

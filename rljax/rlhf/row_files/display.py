@@ -1,18 +1,17 @@
-"""The line of progress of a file that is scored."""
+"""The line of progress of a file that is read row by row."""
 
 import time
 from collections.abc import Callable
 
-from rljax.rlhf.scoring.rows import Window
-from rljax.rlhf.scoring.scored import Counts
-from rljax.rlhf.scoring.tally import ScoringProgress
+from rljax.rlhf.row_files.counts import Counts, Progress
+from rljax.rlhf.row_files.lines import Window
 from rljax.training.progress import clock, si
 
 
 class Display:
-    """The line of progress; the batches scored are ahead of the rows written."""
+    """The line of progress; the batches done are ahead of the rows written."""
 
-    def __init__(self, done: ScoringProgress, total_bytes: Callable[[], float | None]):
+    def __init__(self, done: Progress, total_bytes: Callable[[], float | None]):
         self._before = self._done = done
         self._total_bytes, self._started = total_bytes, time.perf_counter()
         self._counts, self._window_pairs = Counts(), 0
@@ -23,12 +22,12 @@ class Display:
         self._window, self._counts = window, self._counts + counts
         self._window_pairs += counts.pairs
 
-    def on_written(self, done: ScoringProgress) -> None:
+    def on_written(self, done: Progress) -> None:
         """Goes on to the next window."""
         self._done, self._window, self._window_pairs = done, None, 0
 
     def line(self) -> tuple[float | None, str]:
-        """Returns the share of the input that is scored, if known, and a line about it."""
+        """Returns the share of the input that is done, if known, and a line about it."""
         before, counts, window = self._before, self._counts, self._window
         rows, offset = float(self._done.rows), float(self._done.input_bytes)
         if window is not None:

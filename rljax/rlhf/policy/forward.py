@@ -1,0 +1,90 @@
+"""Forward passes over samples: log-probabilities and values of completions' tokens."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rljax.base import Params
+from rljax.rlhf.models.log_probs import token_log_probs
+from rljax.rlhf.models.transformer import Transformer
+
+
+class Completed(NamedTuple):
+    """What a model computes at the places where it chooses T tokens.
+
+    Attributes:
+        ids: `[n, T + 1]`, the token before the completion, and the completion.
+        hidden: `[n, T + 1, D]`, at each of these; of the last nothing is chosen.
+        logits: `[n, T + 1, V]`, of the token after each.
+    """
+
+    ids: jax.Array
+    hidden: jax.Array
+    logits: jax.Array
+
+    def log_probs(self, temperature: float | jax.Array) -> jax.Array:
+        """Returns `[n, T]`, of the completion's tokens; some number after its end."""
+        return token_log_probs(self.logits, self.ids, temperature)
+
+
+def at_completions(x: jax.Array, rows: Any) -> jax.Array:
+    """Returns `[n, T + 1, ...]` of `x` `[n, L, ...]`, from before each completion on."""
+    count = rows.log_probs.shape[1] + 1
+    places = rows.starts[:, None] - 1 + jnp.arange(count)[None]
+    places = jnp.minimum(places, x.shape[1] - 1)
+    places = places.reshape(*places.shape, *[1] * (x.ndim - 2))
+    return jnp.take_along_axis(x, places, axis=1)
+
+
+def complete(module: Transformer, params: Params, rows: Any) -> Completed:
+    """Runs a language model over rows, and its last layer at their completions alone.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        rows: `Samples`, or what has their `ids`, `starts` and `log_probs`.
+    """
+    apply: Any = module.apply
+    hidden = at_completions(apply({"params": params}, rows.ids), rows)
+    logits = apply({"params": params}, hidden, method="unembed")
+    return Completed(at_completions(rows.ids, rows), hidden, logits)
+
+
+def in_parts(
+    function: Callable[[Any], Any], rows: Any, num_parts: int, lengths: tuple[int, ...]
+) -> Any:
+    """Returns a function's results, `[N, T]` each, computed from some rows at a time.
+
+    Rows of like length are together, and cut, as in
+    `rljax.rlhf.training.microbatches.gradients`.
+
+    Args:
+        function: `(rows) -> results`, leaves `[n, T']` of rows cut to T' tokens.
+        rows: N, with `log_probs` of `[N, T]`, `longest` and `cut`.
+        num_parts: of equally many rows; divides N.
+        lengths: tokens that a part may be cut to, ascending, the last enough for all.
+    """
+    if num_parts == 1 and lengths[0] >= rows.ids.shape[1]:
+        return function(rows)
+    order = jnp.argsort(rows.longest)
+    parts = jax.tree.map(lambda x: x[order].reshape(num_parts, -1, *x.shape[1:]), rows)
+    num_tokens = rows.log_probs.shape[1]
+
+    def of_part(length: int, part: Any) -> Any:
+        found = function(part.cut(length))
+        return jax.tree.map(
+            lambda x: jnp.pad(x, ((0, 0), (0, num_tokens - x.shape[1]))), found
+        )
+
+    branches = [functools.partial(of_part, length) for length in lengths]
+
+    def of_any(part: Any) -> Any:
+        needed = jnp.searchsorted(jnp.array(lengths), part.longest.max())
+        return jax.lax.switch(needed, branches, part)
+
+    found = jax.lax.map(of_any, parts)
+    places = jnp.argsort(order)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[places], found)

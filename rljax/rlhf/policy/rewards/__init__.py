@@ -1,0 +1,32 @@
+"""Rewards: of tokens, within the compiled program, or of texts, on the host between two.
+
+May import what `rljax.rlhf.policy` may.
+"""
+
+from rljax.rlhf.policy.rewards.text_rewards import (
+    TextReward,
+    arithmetic,
+    exact_match,
+    matches,
+    weighted_texts,
+)
+from rljax.rlhf.policy.rewards.token_rewards import (
+    Ensemble,
+    IfUnstopped,
+    Reward,
+    Targets,
+    Weighted,
+    ensemble_reward,
+    equals_target,
+    model_reward,
+    share_of_target,
+    unless_stopped,
+    weighted_sum,
+)
+
+__all__ = [
+    "Ensemble", "IfUnstopped", "Reward", "Targets", "TextReward", "Weighted",
+    "arithmetic", "ensemble_reward", "equals_target", "exact_match", "matches",
+    "model_reward", "share_of_target", "unless_stopped", "weighted_sum",
+    "weighted_texts",
+]  # fmt: skip

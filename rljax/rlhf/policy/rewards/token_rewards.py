@@ -1,0 +1,205 @@
+"""Rewards that are pure functions of tokens: `(params, samples) -> [N]`.
+
+`params` is the task's `reward`. Those that are made by a function, such as `model_reward`,
+are made once for the same arguments, so that nothing compiles twice.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from rljax.rlhf.models.reward_model import RewardModel
+from rljax.rlhf.policy.samples import Samples
+from rljax.rlhf.scoring.ensembles import scores_and_members
+
+Reward = Callable[[Any, Samples], jax.Array]
+
+
+@functools.cache
+def model_reward(module: RewardModel, rows_at_once: int | None = None) -> Reward:
+    """Returns the reward of a reward model; `params` are the model's variables.
+
+    It reads the policy's tokens: both have one tokenizer.
+
+    Args:
+        module: the reward model.
+        rows_at_once: rows that are scored together, to save memory; None scores all.
+    """
+    apply: Any = module.apply
+
+    def reward(variables: Any, samples: Samples) -> jax.Array:
+        def score(ids, lengths):
+            return apply(variables, ids, lengths)
+
+        return _in_parts(score, samples, rows_at_once)
+
+    return reward
+
+
+class Ensemble(struct.PyTreeNode):
+    """The members of an ensemble of reward models.
+
+    Attributes:
+        variables: of the members, stacked, as `stack_ensemble` returns them; what they
+            share need not be.
+        centres: `[M]`, each member's mean score on a reference set, which is subtracted:
+            see `rljax.rlhf.evaluation.ensembles`.
+        coef: weight of the standard deviation.
+    """
+
+    variables: Any
+    centres: jax.Array
+    coef: jax.Array | float = 1.0
+
+
+@functools.cache
+def ensemble_reward(
+    module: RewardModel,
+    combine: Literal["mean", "worst", "lower"],
+    rows_at_once: int | None = None,
+) -> Reward:
+    """Returns the reward of an ensemble; `params` is an `Ensemble`.
+
+    Args:
+        module: the members' reward model.
+        combine: the mean of the centred scores; the worst of them; or the mean less
+            `coef` times their standard deviation.
+        rows_at_once: as for `model_reward`.
+
+    References:
+        Coste et al. (2023), https://arxiv.org/abs/2310.02743, section 3.
+    """
+    if combine not in ("mean", "worst", "lower"):
+        raise ValueError(f"combine must be mean, worst or lower, got {combine!r}.")
+
+    def reward(params: Ensemble, samples: Samples) -> jax.Array:
+        num_members, score = scores_and_members(module, params.variables)
+        if not num_members:
+            raise ValueError(
+                "an ensemble's variables must be stacked, got those of one model. Use "
+                "stack_ensemble, or model_reward."
+            )
+
+        def members(ids, lengths):
+            return score(params.variables, ids, lengths)[1]
+
+        scores = _in_parts(members, samples, rows_at_once) - params.centres[None]
+        if combine == "mean":
+            return scores.mean(axis=1)
+        if combine == "worst":
+            return scores.min(axis=1)
+        return scores.mean(axis=1) - params.coef * scores.std(axis=1)
+
+    return reward
+
+
+class Targets(struct.PyTreeNode):
+    """For each of M prompts the completion that is wanted.
+
+    Attributes:
+        ids: `[M, T]` int32, the stop token included, if one is wanted.
+        lengths: `[M]` int32.
+    """
+
+    ids: jax.Array
+    lengths: jax.Array
+
+
+def equals_target(targets: Targets, samples: Samples) -> jax.Array:
+    """Returns 1 where a completion is the wanted one, token by token, else 0."""
+    same = _right_tokens(targets, samples) == targets.lengths[samples.prompt_index]
+    as_long = samples.num_learned == targets.lengths[samples.prompt_index]
+    return (same & as_long).astype(jnp.float32)
+
+
+def share_of_target(targets: Targets, samples: Samples) -> jax.Array:
+    """Returns the share of places, up to the longer one's end, that have the right token.
+
+    Easier to learn from than `equals_target`, which gives most completions nothing.
+    """
+    wanted = targets.lengths[samples.prompt_index]
+    longer = jnp.maximum(wanted, samples.num_learned)
+    return _right_tokens(targets, samples) / jnp.maximum(longer, 1)
+
+
+class Weighted(struct.PyTreeNode):
+    """What several rewards read, and their weights.
+
+    Attributes:
+        params: of each reward.
+        weights: of each reward.
+    """
+
+    params: tuple[Any, ...]
+    weights: tuple[Any, ...]
+
+
+@functools.cache
+def weighted_sum(*rewards: Reward) -> Reward:
+    """Returns the sum of rewards times their weights; `params` is a `Weighted`."""
+
+    def reward(params: Weighted, samples: Samples) -> jax.Array:
+        if not len(params.params) == len(params.weights) == len(rewards):
+            raise ValueError(
+                f"weighted_sum of {len(rewards)} rewards needs as many params and weights, "
+                f"got {len(params.params)} and {len(params.weights)}."
+            )
+        parts = zip(rewards, params.params, params.weights, strict=True)
+        total = jnp.zeros(samples.lengths.shape, jnp.float32)
+        for of_tokens, params_of, weight in parts:
+            total += weight * of_tokens(params_of, samples)
+        return total
+
+    return reward
+
+
+class IfUnstopped(struct.PyTreeNode):
+    """What a reward reads, and what takes its place.
+
+    Attributes:
+        params: of the reward.
+        value: of a completion that did not stop.
+    """
+
+    params: Any
+    value: Any
+
+
+@functools.cache
+def unless_stopped(reward: Reward) -> Reward:
+    """Returns a reward with a fixed value for what did not stop; reads an `IfUnstopped`.
+
+    References:
+        The "EOS trick" of Huang et al. (2024), https://arxiv.org/abs/2403.17031.
+    """
+
+    def with_value(params: IfUnstopped, samples: Samples) -> jax.Array:
+        found = reward(params.params, samples)
+        return jnp.where(samples.stopped, found, params.value)
+
+    return with_value
+
+
+def _right_tokens(targets: Targets, samples: Samples) -> jax.Array:
+    """Returns `[N]`, how many places have the wanted token."""
+    width = min(targets.ids.shape[1], samples.log_probs.shape[1])
+    index = samples.prompt_index
+    wanted, got = targets.ids[index][:, :width], samples.completions[:, :width]
+    within = jnp.arange(width)[None] < targets.lengths[index][:, None]
+    within &= samples.mask[:, :width]
+    return ((wanted == got) & within).sum(axis=1)
+
+
+def _in_parts(score: Any, samples: Samples, rows_at_once: int | None) -> jax.Array:
+    rows = samples.ids, samples.lengths
+    if rows_at_once is None:
+        return score(*rows)
+
+    def of_row(row):
+        return score(*(x[None] for x in row))[0]
+
+    return jax.lax.map(of_row, rows, batch_size=rows_at_once)

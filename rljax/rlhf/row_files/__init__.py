@@ -1,0 +1,30 @@
+"""Rows of files and of batches: what scoring and generating have in common.
+
+`rewrite` makes a file of rows into another, and goes on with it where it was killed;
+what is done with the rows is a `Work`. `batching` puts rows of like length together. May
+import `rljax.rlhf.data`.
+"""
+
+from rljax.rlhf.row_files.counts import Counts, Progress
+from rljax.rlhf.row_files.display import Display
+from rljax.rlhf.row_files.job import (
+    Work,
+    check_paths,
+    rewrite,
+    settings_before,
+)
+from rljax.rlhf.row_files.lines import (
+    Reader,
+    RowError,
+    RowFileError,
+    Window,
+    bad_line,
+    error_line,
+    extended_line,
+)
+
+__all__ = [
+    "Counts", "Display", "Progress", "Reader", "RowError", "RowFileError", "Window",
+    "Work", "bad_line", "check_paths", "error_line", "extended_line", "rewrite",
+    "settings_before",
+]  # fmt: skip
