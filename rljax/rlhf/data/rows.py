@@ -139,6 +139,12 @@ class LabelledCompletions(struct.PyTreeNode):
         return self.replace(ids=self.ids[..., :length])
 
 
+def learned_places(starts: jax.Array, lengths: jax.Array, width: int) -> jax.Array:
+    """Returns `[..., width - 1]` bool, which tokens but the first are a completion's."""
+    places = jnp.arange(1, width).reshape(*[1] * starts.ndim, -1)
+    return (places >= starts[..., None]) & (places < lengths[..., None])
+
+
 def num_learned(starts: jax.Array, lengths: jax.Array) -> jax.Array:
     """Returns `[...]` int32, tokens of completions that something comes before."""
     return jnp.maximum(lengths - jnp.maximum(starts, 1), 0)

@@ -4,10 +4,8 @@ Prompts are sorted by length within a window, padded to one of a few lengths, an
 in batches. What a prompt's completion is does not depend on the others, but for rounding.
 """
 
-import dataclasses
 import datetime
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -16,13 +14,13 @@ import jax
 import numpy as np
 
 from rljax.numerics.compiler import Stopwatch
-from rljax.numerics.identity import identity, tree_sha256
 from rljax.numerics.validation import check_at_least
 from rljax.rlhf.data.encoding import (
     EncodingConfig,
     EncodingError,
     encode_prompts,
     encoding_config,
+    not_embedded,
 )
 from rljax.rlhf.data.pairs import Messages, Pair
 from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
@@ -33,7 +31,7 @@ from rljax.rlhf.generation.sampling import WHOLE, Truncation
 from rljax.rlhf.generation.stopping import read_stop_ids
 from rljax.rlhf.models.transformer import Transformer
 from rljax.rlhf.pretrained import load_language_model
-from rljax.rlhf.row_files import Counts, batching
+from rljax.rlhf.row_files import Counts, batching, model_fingerprint
 
 Rows = TypeVar("Rows")
 Prompt = str | Messages | Pair
@@ -226,15 +224,10 @@ class Generator:
     @property
     def fingerprint(self) -> dict[str, str]:
         """What the completions depend on, besides settings, by name."""
-        template = self._encoding.template
-        return {
-            "weights": tree_sha256(self._params),
-            "config": identity(self._module.config),
-            "tokenizer": self._tokenizer.fingerprint,
-            "template": hashlib.sha256(repr(template).encode()).hexdigest(),
-            "encoding": identity(dataclasses.replace(self._encoding, template=None)),
-            "stop_ids": repr(self._sampling.stop_ids),
-        }
+        made_with = model_fingerprint(
+            self._params, self._module.config, self._tokenizer, self._encoding
+        )
+        return made_with | {"stop_ids": repr(self._sampling.stop_ids)}
 
     def _complete_window(
         self, draws: Sequence[Draw], report: Callable[[Counts], None] | None
@@ -279,12 +272,8 @@ class Generator:
     def _checked(self, ids: list[int] | EncodingError) -> list[int] | EncodingError:
         if isinstance(ids, EncodingError):
             return ids
-        size = self._module.config.vocab_size
-        if (largest := max(ids)) >= size:
-            return EncodingError(
-                f"token {largest} is not among the {size} that the model embeds. Use "
-                f"the model's own tokenizer and template."
-            )
+        if error := not_embedded(ids, self._module.config.vocab_size):
+            return error
         if len(ids) > self._longest_prompt:
             return EncodingError(
                 f"the prompt has {len(ids)} tokens, and beside {self._max_new_tokens} "

@@ -1,6 +1,5 @@
 """Forward passes over samples: log-probabilities and values of completions' tokens."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from rljax.base import Params
 from rljax.rlhf.models.log_probs import token_log_probs
 from rljax.rlhf.models.transformer import Transformer
+from rljax.rlhf.training.microbatches import cut_to_fit, parts_by_length
 
 
 class Completed(NamedTuple):
@@ -69,22 +69,14 @@ def in_parts(
     """
     if num_parts == 1 and lengths[0] >= rows.ids.shape[1]:
         return function(rows)
-    order = jnp.argsort(rows.longest)
-    parts = jax.tree.map(lambda x: x[order].reshape(num_parts, -1, *x.shape[1:]), rows)
+    parts, order = parts_by_length(rows, num_parts)
     num_tokens = rows.log_probs.shape[1]
 
-    def of_part(length: int, part: Any) -> Any:
-        found = function(part.cut(length))
+    def padded(part: Any) -> Any:
         return jax.tree.map(
-            lambda x: jnp.pad(x, ((0, 0), (0, num_tokens - x.shape[1]))), found
+            lambda x: jnp.pad(x, ((0, 0), (0, num_tokens - x.shape[1]))), function(part)
         )
 
-    branches = [functools.partial(of_part, length) for length in lengths]
-
-    def of_any(part: Any) -> Any:
-        needed = jnp.searchsorted(jnp.array(lengths), part.longest.max())
-        return jax.lax.switch(needed, branches, part)
-
-    found = jax.lax.map(of_any, parts)
+    found = jax.lax.map(cut_to_fit(padded, lengths), parts)
     places = jnp.argsort(order)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[places], found)

@@ -38,9 +38,9 @@ from rljax.rlhf.policy.settings import (
     PolicyHyperparams,
     check_hyperparams,
 )
-from rljax.rlhf.training.microbatches import gradients
+from rljax.rlhf.training.microbatches import check_lengths, gradients
 from rljax.rlhf.training.optimizer import adamw, batch_of_rows, learning_rate
-from rljax.rlhf.training.start import with_drawn
+from rljax.rlhf.training.start import language_model_start
 from rljax.rlhf.training.update import start_state
 
 
@@ -123,9 +123,7 @@ def policy_optimization(
         key: jax.Array, hyperparams: PolicyHyperparams, task: PolicyTask
     ) -> PolicyState:
         key, order_key, model_key = jax.random.split(key, 3)
-        ids = jnp.zeros((1, 1), jnp.int32)
-        drawn = module.init(model_key, ids, method="logits")["params"]
-        params = with_drawn(task.params, drawn)
+        params = language_model_start(model_key, module, task.params)
         start = start_state(key, hyperparams, params, config, fixed_layers)
         critic = start_critic(method.critic, plain, task.params)
         return PolicyState(
@@ -342,13 +340,7 @@ def _check_prompts(task: PolicyTask, module: Transformer, config: PolicyConfig) 
             f"{width} + {config.max_new_tokens}. Shorten the prompts, or lower "
             f"max_new_tokens."
         )
-    if config.lengths and (
-        config.lengths[-1] < longest or list(config.lengths) != sorted(config.lengths)
-    ):
-        raise ValueError(
-            f"lengths must ascend to at least {width} + {config.max_new_tokens} tokens, "
-            f"got {config.lengths}. Use usual_lengths({longest})."
-        )
+    check_lengths(config.lengths, longest)
 
 
 Config, Hyperparams, make = PolicyConfig, PolicyHyperparams, policy_optimization

@@ -7,6 +7,7 @@ import `rljax.rlhf.data`.
 
 from rljax.rlhf.row_files.counts import Counts, Progress
 from rljax.rlhf.row_files.display import Display
+from rljax.rlhf.row_files.fingerprint import model_fingerprint
 from rljax.rlhf.row_files.job import (
     Work,
     check_paths,
@@ -25,6 +26,6 @@ from rljax.rlhf.row_files.lines import (
 
 __all__ = [
     "Counts", "Display", "Progress", "Reader", "RowError", "RowFileError", "Window",
-    "Work", "bad_line", "check_paths", "error_line", "extended_line", "rewrite",
+    "Work", "bad_line", "check_paths", "error_line", "extended_line", "model_fingerprint", "rewrite",
     "settings_before",
 ]  # fmt: skip

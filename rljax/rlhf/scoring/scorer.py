@@ -10,7 +10,6 @@ import concurrent.futures
 import dataclasses
 import datetime
 import functools
-import hashlib
 import itertools
 import math
 import warnings
@@ -24,7 +23,6 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rljax.numerics.compiler import Stopwatch
-from rljax.numerics.identity import identity, tree_sha256
 from rljax.numerics.sharding import device_mesh
 from rljax.numerics.validation import check_at_least
 from rljax.rlhf.data.encoding import (
@@ -33,12 +31,13 @@ from rljax.rlhf.data.encoding import (
     EncodingError,
     encode_pairs,
     encoding_config,
+    not_embedded,
 )
 from rljax.rlhf.data.pairs import Example, Pair
 from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.pretrained.weights import load_reward_model
-from rljax.rlhf.row_files import Counts, batching
+from rljax.rlhf.row_files import Counts, batching, model_fingerprint
 from rljax.rlhf.scoring.ensembles import scores_and_members
 from rljax.rlhf.scoring.scored import Detail, Scored
 
@@ -255,14 +254,9 @@ class Scorer:
     @property
     def fingerprint(self) -> dict[str, str]:
         """What the scores depend on, by name."""
-        template = self._encoding.template
-        return {
-            "weights": tree_sha256(self._variables),
-            "config": identity(self._module.config),
-            "tokenizer": self._tokenizer.fingerprint,
-            "template": hashlib.sha256(repr(template).encode()).hexdigest(),
-            "encoding": identity(dataclasses.replace(self._encoding, template=None)),
-        }
+        return model_fingerprint(
+            self._variables, self._module.config, self._tokenizer, self._encoding
+        )
 
     def _check_encoding(self) -> None:
         """Encodes some chats, lest a fault of the model's be told of every row."""
@@ -294,14 +288,9 @@ class Scorer:
         self, row: EncodedPair | EncodingError
     ) -> EncodedPair | EncodingError:
         """Returns a row, or an error if the model does not embed all of its tokens."""
-        size = self._module.config.vocab_size
-        if isinstance(row, EncodingError) or max(row.ids) < size:
+        if isinstance(row, EncodingError):
             return row
-        found = next(i for i in row.ids if i >= size)
-        return EncodingError(
-            f"token {found} is not among the {size} that the model embeds. Use the "
-            f"model's own tokenizer and template."
-        )
+        return not_embedded(row.ids, self._module.config.vocab_size) or row
 
     def _score_window(
         self,

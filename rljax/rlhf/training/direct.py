@@ -53,7 +53,7 @@ from rljax.rlhf.training.reference import (
     completion_log_probs,
     reference_of,
 )
-from rljax.rlhf.training.start import with_drawn
+from rljax.rlhf.training.start import language_model_start
 from rljax.rlhf.training.update import (
     TrainingState,
     draw_batch,
@@ -167,9 +167,7 @@ def direct_alignment(
         key: jax.Array, hyperparams: DirectHyperparams, task: DirectTask
     ) -> TrainingState:
         key, model_key = jax.random.split(key)
-        ids = jnp.zeros((1, 1), jnp.int32)
-        drawn = module.init(model_key, ids, method="logits")["params"]
-        params = with_drawn(task.params, drawn)
+        params = language_model_start(model_key, module, task.params)
         return start_state(key, hyperparams, params, config, fixed_layers)
 
     def step(state: TrainingState, task: DirectTask) -> tuple[TrainingState, Metrics]:

@@ -35,27 +35,57 @@ def gradients(
         lengths: tokens that a part may be cut to, ascending, the last enough for every
             row. Each is compiled.
     """
-    order = jnp.argsort(rows.longest)
-    parts = jax.tree.map(lambda x: _in_parts(x[order], num_microbatches), rows)
-
-    def of_part(length: int, part: Any) -> tuple[Params, Sums]:
-        return jax.grad(loss, has_aux=True)(params, part.cut(length))
-
-    branches = [functools.partial(of_part, length) for length in lengths]
-
-    def of_any(part: Any) -> tuple[Params, Sums]:
-        needed = jnp.searchsorted(jnp.array(lengths), part.longest.max())
-        return jax.lax.switch(needed, branches, part)
+    parts, _ = parts_by_length(rows, num_microbatches)
+    of_part = cut_to_fit(
+        functools.partial(jax.grad(loss, has_aux=True), params), lengths
+    )
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, of_any(part)), None
+        return jax.tree.map(jnp.add, total, of_part(part)), None
 
     first = jax.tree.map(lambda x: x[0], parts)
     if num_microbatches == 1:
-        return of_any(first)
-    shapes = jax.eval_shape(branches[-1], first)
+        return of_part(first)
+    shapes = jax.eval_shape(of_part, first)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zeros, parts)[0]
+
+
+def parts_by_length(rows: Any, num_parts: int) -> tuple[Any, jax.Array]:
+    """Returns rows in equal parts, those of like length together, and in which order.
+
+    Args:
+        rows: leaves `[B, ...]`, with `longest`.
+        num_parts: divides B.
+
+    Returns:
+        Leaves `[num_parts, B / num_parts, ...]`, and the rows' numbers `[B]`, the shortest
+        first.
+    """
+    order = jnp.argsort(rows.longest)
+    return jax.tree.map(lambda x: _in_parts(x[order], num_parts), rows), order
+
+
+def cut_to_fit(
+    function: Callable[[Any], Any], lengths: tuple[int, ...]
+) -> Callable[[Any], Any]:
+    """Returns a function of rows that are cut to the least of some lengths that fits.
+
+    Args:
+        function: `(rows) -> results`, of the same shapes whatever rows are cut to.
+        lengths: ascending, the last enough for every row. Each is compiled.
+    """
+
+    def of_length(length: int, rows: Any) -> Any:
+        return function(rows.cut(length))
+
+    branches = [functools.partial(of_length, length) for length in lengths]
+
+    def of_rows(rows: Any) -> Any:
+        needed = jnp.searchsorted(jnp.array(lengths), rows.longest.max())
+        return jax.lax.switch(needed, branches, rows)
+
+    return of_rows
 
 
 def usual_lengths(longest: int, least: int = 64) -> tuple[int, ...]:
@@ -83,15 +113,20 @@ def check_rows(rows: Any, batch_size: int, lengths: tuple[int, ...]) -> None:
             f"batch_size must be at most the {len(longest)} rows there are, got "
             f"{batch_size}. Lower it, or give more data."
         )
-    if lengths and (lengths[-1] < longest.max() or list(lengths) != sorted(lengths)):
-        raise ValueError(
-            f"lengths must ascend to at least the longest row's {longest.max()} tokens, "
-            f"got {lengths}. Use usual_lengths({longest.max()})."
-        )
+    check_lengths(lengths, longest.max())
     if longest.min() < 1:
         raise ValueError(
             f"every row must have a token, but row {longest.argmin()} has none. Leave it "
             f"out."
+        )
+
+
+def check_lengths(lengths: tuple[int, ...], longest: int) -> None:
+    """Raises a ValueError if rows of up to `longest` tokens cannot be cut to lengths."""
+    if lengths and (lengths[-1] < longest or list(lengths) != sorted(lengths)):
+        raise ValueError(
+            f"lengths must ascend to at least the longest row's {longest} tokens, got "
+            f"{lengths}. Use usual_lengths({longest})."
         )
 
 

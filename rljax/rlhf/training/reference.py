@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Params
-from rljax.rlhf.data.rows import LabelledCompletions, Rankings
+from rljax.rlhf.data.rows import LabelledCompletions, Rankings, learned_places
 from rljax.rlhf.models.log_probs import token_log_probs
 from rljax.rlhf.models.transformer import Transformer
 from rljax.rlhf.row_files import batching
@@ -42,9 +42,7 @@ def completion_log_probs(
     rows = ids.reshape(-1, ids.shape[-1])
     apply: Any = module.apply
     logits = apply({"params": params}, rows, method="logits")
-    places = jnp.arange(1, ids.shape[-1])[None]
-    learned = places >= starts.reshape(-1, 1)
-    learned &= places < lengths.reshape(-1, 1)
+    learned = learned_places(starts.ravel(), lengths.ravel(), ids.shape[-1])
     return -completion_loss(token_log_probs(logits, rows), learned).reshape(
         lengths.shape
     )

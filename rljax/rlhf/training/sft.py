@@ -16,14 +16,14 @@ from flax import struct
 
 from rljax.base import Algorithm, Mean, Metrics, Params
 from rljax.numerics.validation import check_positive_integers
-from rljax.rlhf.data.rows import Completions
+from rljax.rlhf.data.rows import Completions, learned_places
 from rljax.rlhf.models.log_probs import token_log_probs
 from rljax.rlhf.models.trainable import Everything, Trainable, adapt
 from rljax.rlhf.models.transformer import Transformer
 from rljax.rlhf.training.losses import completion_loss
 from rljax.rlhf.training.microbatches import check_divides, check_rows
 from rljax.rlhf.training.optimizer import check_optimizer
-from rljax.rlhf.training.start import with_drawn
+from rljax.rlhf.training.start import language_model_start
 from rljax.rlhf.training.update import (
     TrainingState,
     draw_batch,
@@ -101,9 +101,7 @@ def fine_tuning(module: Transformer, config: SFTConfig) -> Algorithm[TrainingSta
         key: jax.Array, hyperparams: SFTHyperparams, task: SFTTask
     ) -> TrainingState:
         key, model_key = jax.random.split(key)
-        ids = jnp.zeros((1, 1), jnp.int32)
-        drawn = module.init(model_key, ids, method="logits")["params"]
-        params = with_drawn(task.params, drawn)
+        params = language_model_start(model_key, module, task.params)
         return start_state(key, hyperparams, params, config, fixed_layers)
 
     def step(state: TrainingState, task: SFTTask) -> tuple[TrainingState, Metrics]:
@@ -136,8 +134,7 @@ def _losses(
     """Returns the losses `[B]` of rows, and sums over them for metrics."""
     apply: Any = module.apply
     logits = apply({"params": params}, rows.ids, method="logits")
-    places = jnp.arange(1, rows.ids.shape[-1])[None]
-    learned = (places >= rows.starts[:, None]) & (places < rows.lengths[:, None])
+    learned = learned_places(rows.starts, rows.lengths, rows.ids.shape[-1])
     losses = completion_loss(token_log_probs(logits, rows.ids), learned)
     right = (logits[:, :-1].argmax(axis=-1) == rows.ids[:, 1:]) & learned
     sums = {"loss": losses.sum(), "accuracy": right.sum(), "tokens": rows.lengths.sum()}

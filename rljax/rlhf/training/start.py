@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rljax.base import Params
 from rljax.rlhf.models.trainable import Trainable, adapt, join, merge, split
+from rljax.rlhf.models.transformer import Transformer
 
 
 def with_drawn(params: Params, drawn: Params, *, new_head: bool = False) -> Params:
@@ -17,6 +20,13 @@ def with_drawn(params: Params, drawn: Params, *, new_head: bool = False) -> Para
     if new_head:
         old = {path: x for path, x in old.items() if not path[0].startswith("head")}
     return unflatten_dict({**new, **old})
+
+
+def language_model_start(key: jax.Array, module: Transformer, params: Params) -> Params:
+    """Returns a language model's parameters with what they lack, drawn by a key."""
+    ids = jnp.zeros((1, 1), jnp.int32)
+    drawn = module.init(key, ids, method="logits")["params"]
+    return with_drawn(params, drawn)
 
 
 def fixed_only(module: Any, trainable: Trainable, task: Any) -> Any:
