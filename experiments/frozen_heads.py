@@ -15,8 +15,8 @@ from rljax.rlhf import load_language_model, load_tokenizer
 from rljax.rlhf.data import Pair, encoding_config
 from rljax.rlhf.data.encoding import EncodingError, encode_pairs
 from rljax.rlhf.evaluation import k_folds
-from rljax.rlhf.training.features import frozen_features
-from rljax.rlhf.training.heads import (
+from rljax.rlhf.frozen.features import frozen_features
+from rljax.rlhf.frozen.heads import (
     Head,
     HeadHyperparams,
     JudgedTexts,

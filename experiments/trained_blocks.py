@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from rljax.rlhf.data.rows import Rankings, Ratings
+from rljax.rlhf.frozen.heads import Head, with_heads
 from rljax.rlhf.models.trainable import LastLayers
 from rljax.rlhf.training import (
     RewardConfig,
@@ -17,7 +18,6 @@ from rljax.rlhf.training import (
     score_rows,
     usual_lengths,
 )
-from rljax.rlhf.training.heads import Head, with_heads
 from rljax.training.loop import train
 
 

@@ -9,14 +9,14 @@ from rljax.rlhf.data import TokenPair, encoding_config, tokenize_labelled
 from rljax.rlhf.data.labelled import Labelled
 from rljax.rlhf.data.rows import Rankings
 from rljax.rlhf.data.tokenizer import ByteTokenizer
-from rljax.rlhf.pretrained import load_language_model
-from rljax.rlhf.training import (
+from rljax.rlhf.direct import (
     DirectConfig,
     DirectHyperparams,
     DirectTask,
     direct_alignment,
     with_reference,
 )
+from rljax.rlhf.pretrained import load_language_model
 
 SIZES = {"batch_size": 8, "num_microbatches": 2}
 CASES = {

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from rljax.rlhf.frozen.features import frozen_features
 from rljax.rlhf.pretrained import load_language_model
-from rljax.rlhf.training.features import frozen_features
 
 torch = pytest.importorskip("torch")  # not in every peer's environment
 

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.rlhf.data.rows import LabelledCompletions
-from rljax.rlhf.models import Transformer, TransformerConfig
-from rljax.rlhf.training import (
+from rljax.rlhf.direct import (
     DirectConfig,
     DirectHyperparams,
     DirectTask,
     direct_alignment,
 )
+from rljax.rlhf.models import Transformer, TransformerConfig
 
 TINY = TransformerConfig(
     vocab_size=6, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=1,

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from rljax.commands.launch import check_counts, check_seed, launch
-from rljax.rlhf.training.heads import HeadHyperparams, JudgedTexts, fit_heads, prepare
+from rljax.rlhf.frozen.heads import HeadHyperparams, JudgedTexts, fit_heads, prepare
 from rljax.training.files import dumps
 from rljax.training.manifest import device
 from rljax.training.populations import stack

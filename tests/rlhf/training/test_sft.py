@@ -6,7 +6,12 @@ import pytest
 from rljax.rlhf.data.rows import Completions
 from rljax.rlhf.models import Transformer, TransformerConfig
 from rljax.rlhf.models.log_probs import token_log_probs
-from rljax.rlhf.training import SFTConfig, SFTHyperparams, SFTTask, fine_tuning
+from rljax.rlhf.training import (
+    SFTConfig,
+    SFTHyperparams,
+    SFTTask,
+    fine_tuning,
+)
 from rljax.training import checkpoint
 from rljax.training.loop import train
 

@@ -23,10 +23,10 @@ import numpy as np
 from flax import struct
 
 from rljax.numerics.validation import check_at_least, check_ranges
+from rljax.rlhf.frozen.conjugate_gradients import minimize
+from rljax.rlhf.frozen.features import first_layers
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.models.transformer import Transformer
-from rljax.rlhf.training.conjugate_gradients import minimize
-from rljax.rlhf.training.features import first_layers
 from rljax.rlhf.training.losses import bradley_terry_loss, regression_loss
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # a GPU would round products to 10 bits

@@ -9,12 +9,9 @@ import pytest
 
 from rljax.rlhf.data.encoding import EncodingConfig, encode_pairs
 from rljax.rlhf.data.tokenizer import ByteTokenizer
-from rljax.rlhf.models import RewardModel, TransformerConfig
-from rljax.rlhf.pretrained import load_reward_model, save_reward_model
-from rljax.rlhf.scoring import Scorer
-from rljax.rlhf.training import heads
-from rljax.rlhf.training.features import frozen_features
-from rljax.rlhf.training.heads import (
+from rljax.rlhf.frozen import heads
+from rljax.rlhf.frozen.features import frozen_features
+from rljax.rlhf.frozen.heads import (
     HeadHyperparams,
     JudgedTexts,
     RatedTexts,
@@ -23,6 +20,9 @@ from rljax.rlhf.training.heads import (
     prepare,
     with_heads,
 )
+from rljax.rlhf.models import RewardModel, TransformerConfig
+from rljax.rlhf.pretrained import load_reward_model, save_reward_model
+from rljax.rlhf.scoring import Scorer
 
 NUM_LAYERS, NUM_TEXTS, WIDTH, NUM_PAIRS = 2, 60, 5, 200
 

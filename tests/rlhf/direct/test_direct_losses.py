@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rljax.rlhf.data.rows import LabelledCompletions, Rankings
-from rljax.rlhf.training.direct import DirectHyperparams
-from rljax.rlhf.training.direct_losses import (
+from rljax.rlhf.direct.direct_alignment import DirectHyperparams
+from rljax.rlhf.direct.direct_losses import (
     hinge_loss,
     ipo_loss,
     kto_loss,

@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 
 from rljax.rlhf.data.rows import LabelledCompletions, Rankings
-from rljax.rlhf.models import LoraOnly, Transformer, TransformerConfig
-from rljax.rlhf.training import (
+from rljax.rlhf.direct import (
     DirectConfig,
     DirectHyperparams,
     DirectTask,
-    TrainingState,
     direct_alignment,
     implicit_rewards,
-    trained_params,
     with_reference,
 )
-from rljax.rlhf.training.direct import _batch_kl, _losses
+from rljax.rlhf.direct.direct_alignment import _batch_kl, _losses
+from rljax.rlhf.models import LoraOnly, Transformer, TransformerConfig
+from rljax.rlhf.training import TrainingState, trained_params
 from rljax.rlhf.training.microbatches import gradients
 from rljax.rlhf.training.optimizer import batch_of_rows
 from rljax.training.loop import train

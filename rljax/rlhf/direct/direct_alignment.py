@@ -36,23 +36,23 @@ from flax import struct
 from rljax.base import Algorithm, Mean, Metrics, Params
 from rljax.numerics.validation import check_positive_integers, check_ranges
 from rljax.rlhf.data.rows import LabelledCompletions, Rankings, num_learned
-from rljax.rlhf.models.trainable import Everything, Trainable, adapt, join, split
-from rljax.rlhf.models.transformer import Transformer
-from rljax.rlhf.training.direct_losses import (
+from rljax.rlhf.direct.direct_losses import (
     WITHOUT_MARGINS,
     WITHOUT_REFERENCE,
     DirectLoss,
     label_losses,
     ranking_losses,
 )
-from rljax.rlhf.training.microbatches import check_divides, check_rows, gradients
-from rljax.rlhf.training.optimizer import check_optimizer
-from rljax.rlhf.training.reference import (
+from rljax.rlhf.direct.reference import (
     check_finite,
     check_tokens,
     completion_log_probs,
     reference_of,
 )
+from rljax.rlhf.models.trainable import Everything, Trainable, adapt, join, split
+from rljax.rlhf.models.transformer import Transformer
+from rljax.rlhf.training.microbatches import check_divides, check_rows, gradients
+from rljax.rlhf.training.optimizer import check_optimizer
 from rljax.rlhf.training.start import language_model_start
 from rljax.rlhf.training.update import (
     TrainingState,

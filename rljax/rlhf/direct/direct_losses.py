@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from rljax.base import Mean
 from rljax.rlhf.data.rows import LabelledCompletions, Rankings, num_learned
+from rljax.rlhf.direct.reference import reference_of
 from rljax.rlhf.training.losses import bradley_terry_loss, plackett_luce_loss
-from rljax.rlhf.training.reference import reference_of
 
 Number = jax.Array | float
 DirectLoss = Literal[

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rljax.rlhf.data.rows import Rankings
+from rljax.rlhf.frozen.features import different_texts, frozen_features
 from rljax.rlhf.models import (
     LoraOnly,
     RewardModel,
@@ -17,7 +18,6 @@ from rljax.rlhf.models import (
     keep_first_layers,
 )
 from rljax.rlhf.models.trainable import adapt
-from rljax.rlhf.training.features import different_texts, frozen_features
 
 LLAMA = TransformerConfig(
     vocab_size=32,
@@ -195,7 +195,7 @@ def test_a_file_that_cannot_be_written_costs_no_features(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rljax.rlhf.training.features.flush_to_disk", full)
+    monkeypatch.setattr("rljax.rlhf.frozen.features.flush_to_disk", full)
     with pytest.warns(UserWarning, match="No space left"):
         found = frozen_features(module, variables, ids, lengths, cache=tmp_path)
     assert np.isfinite(found).all()

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from rljax.rlhf.data.rows import Rankings
-from rljax.rlhf.models import Transformer, TransformerConfig
-from rljax.rlhf.training import (
+from rljax.rlhf.direct import (
     DirectConfig,
     DirectHyperparams,
     DirectTask,
@@ -17,7 +16,8 @@ from rljax.rlhf.training import (
     implicit_rewards,
     with_reference,
 )
-from rljax.rlhf.training.reference import row_log_probs
+from rljax.rlhf.direct.reference import row_log_probs
+from rljax.rlhf.models import Transformer, TransformerConfig
 from rljax.training.loop import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.optimized]
