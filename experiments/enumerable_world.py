@@ -4,38 +4,31 @@
 
 A language of five tokens and four places, all 625 completions of which are listed
 (`enumerated.py`). Every beta has a best policy, pi* ~ pi_ref exp(r / beta); together they
-are the frontier of reward against divergence. All runs are members of one population, in
-one program. Expected: see experiments/results/README.md.
+are the frontier of reward against divergence. One sweep trains all runs; its page,
+report.html, shows where they end beside the frontier. Expected: see
+experiments/results/README.md.
 """
 
 import dataclasses
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from enumerated import (
-    METHODS,
-    World,
-    best_policy,
-    divergence,
-    grpo_policy,
-    log_probs,
-    make_learner,
-    make_task,
-    make_world,
-)
+from enumerated import METHODS, best_of, compare, make_config, make_problem, make_world
 
 from rljax.commands.launch import check_counts, check_seed, launch
+from rljax.commands.sweep_experiment import check_flags
+from rljax.report.pages import TradeOff, save_report
 from rljax.report.plots import new_figure, require_matplotlib, save_figure
 from rljax.rlhf.policy import PolicyHyperparams
 from rljax.rlhf.policy.settings import check_hyperparams
+from rljax.sweeps import Results, grid, sweep
 from rljax.training.loggers import log_line
-from rljax.training.loop import train
-from rljax.training.populations import population, stack
 from rljax.training.run_folder import RunFolder, RunOptions
-from rljax.training.run_logger import RunLogger
+
+TITLE = "Reward against divergence, all 625 completions known"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +36,8 @@ class Experiment:
     """What the command line can change."""
 
     method: str = "rloo"
-    """How the policy is optimized: reinforce, rloo, dr_grpo, ppo or grpo."""
+    """How the policy is optimized: reinforce, rloo, dr_grpo, ppo or grpo, which ends at
+    the best policy of another beta."""
     betas: tuple[float, ...] = (0.5, 0.7, 1.0, 2.0)
     """Weights of the divergence."""
     seed: int = 0
@@ -55,7 +49,7 @@ class Experiment:
     num_samples: int = 128
     """Completions of an update."""
     num_evaluations: int = 10
-    """Times that all completions are looked at."""
+    """Times that all completions are looked at, beside once before training."""
     hyperparams: PolicyHyperparams = dataclasses.field(
         default_factory=lambda: PolicyHyperparams(
             learning_rate=3e-3, critic_learning_rate=1e-2, gae_lambda=1.0
@@ -75,101 +69,73 @@ class Experiment:
             raise ValueError(f"method must be one of {names}, got {self.method!r}.")
         if not self.betas or min(self.betas) <= 0:
             raise ValueError(f"betas must be numbers above 0, got {self.betas}.")
+        check_flags(self, {"beta"})
 
 
 def main(experiment: Experiment) -> dict[str, Any]:
-    """Trains, or goes on, and returns the headline figures."""
-    betas, seeds = experiment.betas, experiment.num_seeds
+    """Sweeps, or goes on, and returns the headline figures."""
+    betas, run = experiment.betas, experiment.run
     world = make_world(experiment.seed)
-    reference = log_probs(world.params)
-    fixed = grpo_policy if experiment.method == "grpo" else best_policy
-    best = jnp.stack([fixed(reference, world.rewards, beta) for beta in betas])
-    every = max(1, experiment.num_updates // experiment.num_evaluations)
-    with RunFolder("enumerable_world", experiment, experiment.run) as folder:
+    config = make_config(experiment.method, experiment.num_samples)
+    problem = make_problem(
+        world, config, experiment.hyperparams, experiment.num_updates
+    )
+    with RunFolder("enumerable_world", experiment, run) as folder:
         if folder.result is not None:
             return folder.result
-        if experiment.run.out is not None:
+        if run.out is not None:
             require_matplotlib()
-        count = len(betas) * seeds
-        run = RunLogger(
-            folder,
-            num_updates=experiment.num_updates,
-            steps_per_update=experiment.num_samples * count,
-            headline="distance",
-            unit="completions",
+        done = sweep(
+            problem,
+            grid(beta=betas),
+            num_seeds=experiment.num_seeds,
+            seed=experiment.seed,
+            num_evaluations=experiment.num_evaluations,
+            folder=run.out,
+            checkpoint_every=run.checkpoint_every,
+            should_stop=folder.should_stop,
         )
-        learner = make_learner(experiment.method, experiment.num_samples)
-        task = make_task(world)
-        numbers = experiment.hyperparams.replace(decay_updates=experiment.num_updates)
-        hyperparams = stack(numbers, beta=np.repeat(betas, seeds))
-
-        def evaluate(states: Any, key: jax.Array) -> dict[str, jax.Array]:
-            del key
-
-            def one(params, best):
-                found = log_probs(params)
-                return {
-                    "distance": divergence(found, best),
-                    "exact_kl": divergence(found, reference),
-                    "exact_reward": (jnp.exp(found) * world.rewards).sum(),
-                }
-
-            return jax.vmap(one)(states.params, jnp.repeat(best, seeds, axis=0))
-
-        keys = jax.random.split(jax.random.key(experiment.seed), count + 1)
-        learners = population(learner.algorithm)
-        train(
-            learners,
-            run.start(learners.init, keys[1:], hyperparams, task),
-            task,
-            run.updates_left,
-            log_every=every,
-            on_log=run.on_log,
-            evaluate=evaluate,
-            evaluate_every=every,
-            evaluation_key=keys[0],
-        )
-        run.check_finished()
-        found = {
-            name: np.reshape(run.last[name], (len(betas), seeds))
-            for name in ("distance", "exact_kl", "exact_reward")
-        }
-        rows = frontier_rows(world, reference, best, betas, found)
+        best = best_of(world, betas)
+        rows = compare(done.results, betas, best)
         for row in rows:
-            log_line("  ".join(f"{name} {value:8.4f}" for name, value in row.items()))
-        if experiment.run.out is not None:
-            draw(experiment.run.out / "frontier.png", world, reference, found, betas)
-        worst = float(found["distance"].max())
-        return run.finish({"betas": rows, "largest_distance": worst, "runs": count})
+            log_line("  ".join(f"{name} {value:.4f}" for name, value in row.items()))
+        if run.out is not None:
+            frontier = best_of(world, np.geomspace(100, min(betas) / 1.5, 100))
+            chart = TradeOff(line=frontier.places, goals=best.places)
+            done.results.save(run.out, tensorboard=run.tensorboard)
+            save_report(
+                run.out / "report.html",
+                done.results,
+                title=TITLE,
+                command=shlex.join(["python", *sys.argv]),
+                versions=folder.manifest["versions"],
+                xlabel="completions of one run",
+                ylabel="E[r] - beta KL",
+                trade_off=chart,
+            )
+            draw(run.out / "frontier.png", done.results, chart)
+        figures = {
+            "betas": rows,
+            "largest_distance": max(row["largest_distance"] for row in rows),
+            "runs": done.results.status.size,
+            "finished": int(np.isfinite(done.results.final).sum()),
+            "compilations": done.num_compilations,
+            "seconds_compile": done.seconds_compile,
+        }
+        totals = {"completions": done.env_steps, "seconds_run": done.seconds_run}
+        return folder.finish(figures, totals, unit="completions")
 
 
-def frontier_rows(world: World, reference, best, betas, found) -> list[dict[str, Any]]:
-    """Returns what each beta's runs found, beside what there is to find."""
-    rows = []
-    for i, beta in enumerate(betas):
-        means = {name: float(np.mean(values[i])) for name, values in found.items()}
-        want_kl = float(divergence(best[i], reference))
-        want_reward = float((jnp.exp(best[i]) * world.rewards).sum())
-        rows.append({"beta": beta} | means | {"kl": want_kl, "reward": want_reward})
-    return rows
-
-
-def draw(path: Path, world: World, reference, found, betas) -> None:
-    """Draws the runs' rewards over their divergences, and the frontier."""
+def draw(path: Path, results: Results, chart: TradeOff) -> None:
+    """Draws the page's trade-off as a picture."""
     figure = new_figure(8, 5)
     axes = figure.add_subplot()
-    stars = [
-        best_policy(reference, world.rewards, b)
-        for b in np.geomspace(min(betas) / 1.5, 20, 60)
-    ]
-    kl = [float(divergence(star, reference)) for star in stars]
-    reward = [float((jnp.exp(star) * world.rewards).sum()) for star in stars]
-    axes.plot(kl, reward, color="black", linewidth=1, label="the best there can be")
-    for beta, x, y in zip(betas, found["exact_kl"], found["exact_reward"], strict=True):
-        axes.plot(x, y, "o", alpha=0.6, markersize=5, label=f"beta = {beta:g}")
-    axes.set_xlabel("KL(policy, reference) of a completion, in nats")
-    axes.set_ylabel("mean reward of a completion")
-    axes.set_title("Every run of every beta, all 625 completions counted")
+    axes.plot(*np.transpose(chart.line), color="black", lw=1, label=chart.line_label)
+    for i, goal in enumerate(chart.goals):
+        x, y = (results.metrics[name][i, :, -1] for name in (chart.x, chart.y))
+        (dots,) = axes.plot(x, y, "o", alpha=0.6, markersize=5, label=results.label(i))
+        axes.plot(*goal, "o", markersize=14, fillstyle="none", color=dots.get_color())
+    axes.set(title=TITLE, xlabel=chart.xlabel, ylabel=chart.ylabel)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
@@ -177,4 +143,4 @@ def draw(path: Path, world: World, reference, found, betas) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, Experiment, __doc__)
+    launch(main, Experiment, __doc__, all_cores=True)

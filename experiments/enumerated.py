@@ -13,6 +13,10 @@ import numpy as np
 
 from rljax.rlhf import policy
 from rljax.rlhf.models import Transformer, TransformerConfig
+from rljax.rlhf.policy.settings import check_hyperparams
+from rljax.sweeps import Problem, Results
+from rljax.sweeps.results import FINISHED
+from rljax.training.populations import decay_over
 
 VOCABULARY, LENGTH = 5, 4
 COMPLETIONS = np.array(list(itertools.product(range(VOCABULARY), repeat=LENGTH)))
@@ -125,14 +129,105 @@ def divergence(one: jax.Array, other: jax.Array) -> jax.Array:
     return (jnp.exp(one) * (one - other)).sum()
 
 
-def make_learner(method: str, num_samples: int) -> policy.Learner:
-    """Returns the learner of a method: one prompt, all completions of an update its group."""
-    config = policy.PolicyConfig(
+class Best(NamedTuple):
+    """What the best policies of B betas have: the frontier of reward against divergence.
+
+    Attributes:
+        kl: `[B]`, KL(pi* || pi_ref), in nats.
+        reward: `[B]`, E[r].
+        objective: `[B]`, E[r] - beta KL(pi* || pi_ref).
+    """
+
+    kl: np.ndarray
+    reward: np.ndarray
+    objective: np.ndarray
+
+    @property
+    def places(self) -> list[tuple[float, float]]:
+        """B pairs of divergence and reward."""
+        return list(zip(self.kl.tolist(), self.reward.tolist(), strict=True))
+
+
+def best_of(world: World, betas: Any) -> Best:
+    """Returns what there is to find for each of the betas `[B]`, exactly."""
+    reference = log_probs(world.params)
+
+    def best(beta: jax.Array) -> Best:
+        star = best_policy(reference, world.rewards, beta)
+        kl, reward = divergence(star, reference), (jnp.exp(star) * world.rewards).sum()
+        return Best(kl, reward, reward - beta * kl)
+
+    return jax.device_get(jax.vmap(best)(jnp.asarray(betas, jnp.float32)))
+
+
+def compare(results: Results, betas: Any, best: Best) -> list[dict[str, float]]:
+    """Returns a row for each beta: means of its runs' ends, beside the best there can be.
+
+    `kl` and `reward` are of the completions since the evaluation before; distances from
+    the best policy, KL(pi || pi*), are exact.
+    """
+    distances = best.objective[:, None] - results.final
+    distances /= np.reshape(betas, (-1, 1))
+    found = {name: results.metrics[name][:, :, -1] for name in ("kl", "reward")}
+    found["distance"] = distances
+    lost = results.status != FINISHED
+    kept = {name: np.ma.masked_array(x, lost) for name, x in found.items()}
+    columns = {"beta": betas, "best_kl": best.kl, "best_reward": best.reward}
+    columns |= {name: x.mean(axis=1).filled(np.nan) for name, x in kept.items()}
+    columns["largest_distance"] = kept["distance"].max(axis=1).filled(np.nan)
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, map(float, row), strict=True)) for row in rows]
+
+
+def objective(module: Any, state: Any, task: policy.PolicyTask, key: Any) -> jax.Array:
+    """Returns J = E[r] - beta KL(pi || pi_ref) of a run's policy, exactly.
+
+    J is J* - beta KL(pi || pi*), so that (J* - J) / beta is the distance from the best.
+    """
+    del module, key
+    found = log_probs(state.params)
+    kl = divergence(found, log_probs(task.params))
+    return (jnp.exp(found) * task.reward).sum() - state.hyperparams.beta * kl
+
+
+def algorithm(module: Transformer, config: policy.PolicyConfig) -> Any:
+    """Returns the policy optimization whose rewards are in a table."""
+    return policy.policy_optimization(module, config, table_reward).algorithm
+
+
+def make_problem(
+    world: World,
+    config: policy.PolicyConfig,
+    hyperparams: policy.PolicyHyperparams,
+    num_updates: int,
+) -> Problem:
+    """Returns what is swept; any model, reward and `evaluate` make one likewise."""
+    return Problem(
+        algorithm=algorithm,
+        evaluate=objective,
+        network=MODULE,
+        config=config,
+        hyperparams=hyperparams,
+        task=make_task(world),
+        total_steps=num_updates * config.batch_size,
+        prepare=decay_over,
+        check=check_hyperparams,
+    )
+
+
+def make_config(method: str, num_samples: int) -> policy.PolicyConfig:
+    """Returns a method's configuration: one prompt, an update's completions its group."""
+    return policy.PolicyConfig(
         method=METHODS[method],
         num_prompts=1,
         group_size=num_samples,
         max_new_tokens=LENGTH,
     )
+
+
+def make_learner(method: str, num_samples: int) -> policy.Learner:
+    """Returns the learner of a method."""
+    config = make_config(method, num_samples)
     return policy.policy_optimization(MODULE, config, table_reward)
 
 

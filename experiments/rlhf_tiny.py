@@ -46,24 +46,26 @@ class Experiment:
     """Seeds everything after pretraining; run i of several depends on it and i only."""
     num_seeds: int = 3
     """Independent runs, one after another."""
-    recipe: str = "rloo"
+    recipe: str = "grpo"
     """How the policy is optimized: grpo, dr_grpo, rloo, reinforce, dapo, gspo, cispo, ppo."""
-    num_updates: int = 600
+    num_updates: int = 1200
     """Updates of each run."""
-    num_prompts: int = 16
+    num_prompts: int = 32
     """Problems of an update."""
-    group_size: int = 16
+    group_size: int = 8
     """Answers to each."""
-    num_minibatches: int = 1
+    num_minibatches: int = 4
     """Gradient steps of an update."""
     learning_rate: float = 3e-4
-    """AdamW's."""
+    """AdamW's, which falls to 0."""
     beta: float = 0.01
     """Weight of the divergence from the pretrained model, where the recipe has one."""
     num_evaluations: int = 10
     """Evaluations during a run, about."""
-    pretraining_updates: int = 400
+    pretraining_updates: int = 500
     """Updates that the model to begin with is pretrained for."""
+    num_shown: int = 200
+    """Problems that it is then shown solved."""
     run: RunOptions = dataclasses.field(
         default_factory=RunOptions, metadata={"setting": False}
     )
@@ -72,7 +74,7 @@ class Experiment:
         check_seed(self.seed)
         check_counts(
             self, "num_seeds", "num_updates", "num_prompts", "group_size",
-            "num_minibatches", "num_evaluations", "pretraining_updates",
+            "num_minibatches", "num_evaluations", "pretraining_updates", "num_shown",
         )  # fmt: skip
         if self.recipe not in RECIPES:
             raise ValueError(
@@ -82,7 +84,9 @@ class Experiment:
     @property
     def pretraining(self) -> pretrain_tiny.Experiment:
         """How the model to begin with is made."""
-        return pretrain_tiny.Experiment(num_updates=self.pretraining_updates)
+        return pretrain_tiny.Experiment(
+            num_updates=self.pretraining_updates, num_shown=self.num_shown
+        )
 
 
 def main(experiment: Experiment) -> dict[str, Any]:
@@ -145,7 +149,9 @@ def learn(experiment: Experiment, out: Path, index: int) -> dict[str, Any]:
         )
         algorithm = policy.policy_optimization(module, config, equals_target).algorithm
         hyperparams = hyperparams.replace(
-            learning_rate=experiment.learning_rate, warmup_updates=10.0
+            learning_rate=experiment.learning_rate,
+            warmup_updates=10.0,
+            decay_updates=experiment.num_updates,
         )
         if method.kl != "none":
             hyperparams = hyperparams.replace(beta=experiment.beta)

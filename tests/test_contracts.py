@@ -1,5 +1,6 @@
 """What every algorithm and every environment keeps; a new one joins the lists here."""
 
+import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -67,56 +68,63 @@ def share_of_token(token, samples):
     return (samples.completions == token).mean(axis=1)
 
 
-ALGORITHMS = {
-    "policy": Case(
-        policy.policy_optimization(
-            LANGUAGE_MODEL,
-            policy.PolicyConfig(
-                method=policy.ppo().method,
-                num_prompts=2,
-                group_size=2,
-                max_new_tokens=3,
-                stop_ids=(4,),
-                num_epochs=2,
-                num_minibatches=2,
-            ),
-            share_of_token,
-        ).algorithm,
+@functools.cache
+def policy_case():
+    config = policy.PolicyConfig(
+        method=policy.ppo().method,
+        num_prompts=2,
+        group_size=2,
+        max_new_tokens=3,
+        stop_ids=(4,),
+        num_epochs=2,
+        num_minibatches=2,
+    )
+    task = policy.PolicyTask(
+        jnp.array([[0, 1], [2, 3], [3, 0]], jnp.int32),
+        jnp.array([1, 2, 2], jnp.int32),
+        language_model_params(),
+        jnp.int32(2),
+    )
+    return Case(
+        policy.policy_optimization(LANGUAGE_MODEL, config, share_of_token).algorithm,
         policy.ppo().hyperparams.replace(learning_rate=1e-3, decay_updates=20),
-        policy.PolicyTask(
-            jnp.array([[0, 1], [2, 3], [3, 0]], jnp.int32),
-            jnp.array([1, 2, 2], jnp.int32),
-            language_model_params(),
-            jnp.int32(2),
-        ),
-    ),
-    "ppo": Case(
-        ppo(
-            CartPole(),
-            ActorCritic(num_actions=2, hidden=(8,)),
-            PPOConfig(
-                num_envs=4,
-                num_steps=16,
-                num_epochs=2,
-                num_minibatches=2,
-                normalize_observations=True,
-                normalize_rewards=True,
-            ),
-        ),
-        PPOHyperparams(learning_rate=1e-3, decay_updates=20),
-        CartPoleParams(),
-    ),
-    "direct_alignment": Case(*tiny_alignment.case()),
-}
+        task,
+    )
+
+
+@functools.cache
+def ppo_case():
+    config = PPOConfig(
+        num_envs=4,
+        num_steps=16,
+        num_epochs=2,
+        num_minibatches=2,
+        normalize_observations=True,
+        normalize_rewards=True,
+    )
+    network = ActorCritic(num_actions=2, hidden=(8,))
+    hyperparams = PPOHyperparams(learning_rate=1e-3, decay_updates=20)
+    return Case(ppo(CartPole(), network, config), hyperparams, CartPoleParams())
+
+
+@functools.cache
+def direct_case():
+    return Case(*tiny_alignment.case())
+
+
+# Made where they are first used: importing this computes nothing.
+ALGORITHMS = {"policy": policy_case, "ppo": ppo_case, "direct_alignment": direct_case}
 
 
 @pytest.fixture(params=sorted(ALGORITHMS))
 def case(request):
-    return ALGORITHMS[request.param]
+    return ALGORITHMS[request.param]()
 
 
 def first_state(algorithm):
-    case = next(c for c in ALGORITHMS.values() if c.algorithm is algorithm)
+    case = next(
+        c for make in ALGORITHMS.values() if (c := make()).algorithm is algorithm
+    )
     return jax.jit(algorithm.init)(jax.random.key(0), case.hyperparams, case.task)
 
 
@@ -168,6 +176,7 @@ def test_the_same_program_gives_the_same_bits(case):
     chex.assert_trees_all_equal(data(once), data(again))
 
 
+@pytest.mark.some_cases(1)
 def test_a_population_member_equals_its_solo_run(case):
     algorithm, hyperparams, task = case
     many = population(algorithm)

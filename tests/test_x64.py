@@ -41,7 +41,7 @@ def test_the_adapter_keeps_its_spaces():
     assert observation in env.observation_space
 
 
-@pytest.mark.some_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "task"),
     [

@@ -1,5 +1,6 @@
 """The report of a sweep: curves, a table and replays in one self-contained HTML page."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,11 +9,38 @@ from typing import Any
 import numpy as np
 
 from rljax.numerics.statistics import bootstrap_interval, interquartile_mean
+from rljax.numerics.validation import check_name
 from rljax.report.replay import Replay, fill_template, player_data
 from rljax.sweeps.results import DIVERGED, DROPPED, FINISHED, Results
 from rljax.training.files import write_atomically
 
 _NUM_RESAMPLES = 500  # for the bands of curves; intervals in the table use more
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TradeOff:
+    """A chart of one training metric over another: a point for each finished run.
+
+    A point is of means since the evaluation before the run's end. By default it is what
+    policy optimization trades: reward for divergence.
+
+    Attributes:
+        x: the metric along the horizontal axis.
+        y: the one along the vertical axis.
+        xlabel: label of the axis, with its unit.
+        ylabel: likewise.
+        line: `[L, 2]`, points (x, y) of a line to compare with; () for none.
+        goals: `[C, 2]`, where each configuration would be at its best; () if unknown.
+        line_label: what the line is, and the goals on it.
+    """
+
+    x: str = "kl"
+    y: str = "reward"
+    xlabel: str = "KL(policy, reference) in nats per completion"
+    ylabel: str = "mean reward of a completion"
+    line: Sequence[tuple[float, float]] = ()
+    goals: Sequence[tuple[float, float]] = ()
+    line_label: str = "the best there can be"
 
 
 def save_report(
@@ -25,7 +53,9 @@ def save_report(
     replays: Sequence[Replay] = (),
     frames_per_second: float = 50.0,
     target: float | None = None,
+    xlabel: str = "environment steps of one run",
     ylabel: str = "return",
+    trade_off: TradeOff | None = None,
 ) -> None:
     """Writes a sweep's learning curves, table and replays as one page.
 
@@ -38,11 +68,13 @@ def save_report(
         replays: one panel each, under a common clock.
         frames_per_second: steps per second of the replays at speed 1.
         target: a return to mark with a line.
+        xlabel: axis label of the steps, or of what else a sweep counts.
         ylabel: axis label of the returns.
+        trade_off: a second chart, of two of training's metrics.
 
     Raises:
-        ValueError: there are no returns, the target is not finite, or the replays'
-            speed is not positive and finite.
+        ValueError: there are no returns, the target is not finite, the replays' speed is
+            not positive and finite, or the trade-off does not fit the results.
     """
     if not results.returns.size:
         raise ValueError(
@@ -57,7 +89,9 @@ def save_report(
         "names": list(results.configurations[0]),
         "num_seeds": len(results.seeds),
         "rows": _rows(results),
+        "trade_off": trade_off and _trade_off(trade_off, results),
         "target": target,
+        "xlabel": xlabel,
         "ylabel": ylabel,
         "command": command,
         "versions": list(versions.items()),
@@ -102,6 +136,42 @@ def _rows(results: Results) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _trade_off(chart: TradeOff, results: Results) -> dict[str, Any]:
+    """The chart's labels and line, and the ends of runs in the order of the table.
+
+    Of each finished run: its seed, x and y.
+    """
+    for name in (chart.x, chart.y):
+        check_name(name, list(results.metrics), "the sweep's training")
+    line, goals = (
+        np.asarray(x, float).reshape(-1, 2) for x in (chart.line, chart.goals)
+    )
+    if not np.isfinite(line).all() or not np.isfinite(goals).all():
+        raise ValueError(
+            "a trade-off's line and goals must be finite. Leave out others."
+        )
+    if len(goals) not in (0, len(results.configurations)):
+        raise ValueError(
+            f"a trade-off's goals must be one for each of "
+            f"{len(results.configurations)} configurations, got {len(goals)}."
+        )
+    ends = []
+    for index in results.ranking():
+        last = results.reached[index]
+        x, y = (results.metrics[name][index, :, last] for name in (chart.x, chart.y))
+        kept = np.isfinite(x + y) & (results.status[index] == FINISHED)
+        runs = zip(results.seeds, x, y, kept, strict=True)
+        ends.append([[s, _short(x), _short(y)] for s, x, y, keep in runs if keep])
+    return {
+        "xlabel": chart.xlabel,
+        "ylabel": chart.ylabel,
+        "line": line,
+        "line_label": chart.line_label,
+        "goals": goals[results.ranking()] if len(goals) else [],
+        "ends": ends,
+    }
 
 
 def _short(x: float) -> float:

@@ -101,9 +101,12 @@ def train(
         lost = diverged(state, metrics)
         if raise_if_diverged and lost.all():
             runs = f"all {lost.size} runs have" if lost.size > 1 else "the run has"
+            names = [n for n, x in metrics.items() if not np.isfinite(x.total).all()]
+            which = f"; of the metrics {', '.join(names)}" if names else ""
             raise RunError(
                 f"training diverged: {runs} parameters or losses that are not finite, "
-                f"found at update {step:,}. Lower the learning rate, or scale rewards."
+                f"found at update {step:,}{which}. Lower the learning rate, or mend or "
+                f"scale rewards."
             )
         evaluation = {}
         if due and evaluator is not None and evaluation_key is not None:

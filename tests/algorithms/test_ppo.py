@@ -60,6 +60,7 @@ def test_it_learns_a_value_that_depends_on_the_observation(learned):
     np.testing.assert_allclose(learned(probe, -1.0)[1], [-1.0], atol=0.05)
 
 
+@pytest.mark.slow
 def test_it_discounts_a_delayed_reward(learned):
     probe = probes.DelayedReward()
     np.testing.assert_allclose(learned(probe, 0.0)[1], [FAST.gamma], atol=0.05)

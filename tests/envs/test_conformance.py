@@ -454,7 +454,7 @@ def test_a_good_environment_passes(env):
     check_environment(env, PARAMS, jax.random.key(0), num_steps=6)
 
 
-@pytest.mark.some_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Walk, WithDensity, Drawn])
 def test_a_state_may_hold_a_key(kind):
     def tick(time):

@@ -60,7 +60,7 @@ def off(observation, key):
     return jnp.zeros(len(observation), jnp.int32)
 
 
-@pytest.mark.some_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("env", [Bonus(), Wrapped(), Below()])
 def test_an_overriding_step_is_what_runs(env, key):
     rljax.check_environment(env, PARAMS, jax.random.key(1), num_steps=6)

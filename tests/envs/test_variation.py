@@ -44,6 +44,7 @@ def test_each_environment_has_its_own_parameters_in_an_evaluation():
     np.testing.assert_array_equal(returns(EIGHT, 24)[:8], together)
 
 
+@pytest.mark.slow
 def test_and_in_a_vector_through_resets():
     vector = VectorEnv(ENV)
     step = jax.jit(vector.step)
@@ -62,6 +63,7 @@ def test_and_in_a_vector_through_resets():
             )
 
 
+@pytest.mark.slow
 def test_and_in_a_simulation_of_any_blocks():
     def fall(policy, observation, uniform):
         return jnp.ones(len(uniform), jnp.int32)

@@ -62,6 +62,7 @@ def launched(monkeypatch, capfd):
     return run
 
 
+@pytest.mark.slow
 def test_cartpole_trains_and_draws(tmp_path):
     experiment = cartpole_ppo.Experiment(
         config=TINY,

@@ -98,6 +98,7 @@ def test_the_study_of_trained_blocks(made, learning_rate):
         assert np.ptp(result["validation_accuracies"]) > 0.01
 
 
+@pytest.mark.slow
 def test_the_study_of_transcripts(made):
     settings = experiment(made, study="hh", data=made / "pairs.jsonl")
     result = reward_model.main(settings)
@@ -157,6 +158,7 @@ def test_the_best_is_the_first_layer_with_the_strongest_penalty():
     assert frozen_heads.best(accuracies) == (0, 2)
 
 
+@pytest.mark.slow
 def test_what_means_nothing_is_not_learned_from_pairs_that_are_held_out():
     features = np.random.default_rng(0).normal(0, 1, (2, 240, 60))
     pairs, groups = np.arange(240).reshape(-1, 2), np.arange(120) // 2

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 from test_browser import browser, opened  # noqa: F401
-from test_pages import page_of, results_of, rolling
+from test_pages import page_of, results_of, rolling, traded
 
 pytestmark = pytest.mark.browser
 
@@ -89,6 +89,96 @@ def test_a_row_shows_its_curve(page):
     assert page.locator(".on").count() == 0
 
 
+@pytest.fixture
+def trade_off(tmp_path):
+    results, chart = traded()
+    page_of(tmp_path / "traded.html", results, trade_off=chart)
+    return tmp_path / "traded.html"
+
+
+def test_a_trade_off_shows_every_finished_run_and_names_it(browser, trade_off):  # noqa: F811
+    with opened(browser, trade_off) as page:
+        dots = page.locator("#points .run")
+        assert dots.count() == 6 * 4 - 1  # one diverged
+        assert page.locator("#points .goal").count() == 6
+        picture = page.locator("#points svg").bounding_box()
+        for i in range(23):
+            box = dots.nth(i).bounding_box()
+            assert picture["x"] < box["x"] < picture["x"] + picture["width"]
+            assert picture["y"] < box["y"] < picture["y"] + picture["height"]
+        points, curves = (
+            page.locator(f"{chart} .ranked").evaluate_all(
+                "all => all.map(one => getComputedStyle(one).getPropertyValue('--color'))"
+            )
+            for chart in ("#points", "#chart")
+        )
+        assert points == curves
+        assert len(set(points)) == 6
+        words = page.locator("#points_key").inner_text()
+        assert "learning_rate 0.0001" in words
+        assert words.count("the best there can be") == 2
+        last = page.locator("#points .ranked").first.locator(".run").last
+        last.scroll_into_view_if_needed()
+        box, page_at = last.bounding_box(), page.evaluate("scrollY")
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        named = page.locator("#points #tip").inner_text().splitlines()
+        assert named[0].startswith("learning_rate 0.0001, seed ")
+        x, y = (float(line.split()[-1]) for line in named[2:0:-1])
+        assert x == pytest.approx(2.0, abs=0.1)
+        assert y == pytest.approx(x**0.5 - 0.01, abs=1e-3)
+        for chart in ("#points", "#chart"):
+            assert (
+                page.locator(f"{chart} .ranked.on").get_attribute("style") == "--at: 1"
+            )
+        assert page.locator("tbody tr.on").get_attribute("data-row") == "5"
+        assert page.locator("#points .seen").count() == 1
+        assert page.evaluate("scrollY") == page_at
+        page.mouse.move(1, 1)
+        assert page.locator(".on, .seen").count() == 0
+        assert not page.locator("#tip").is_visible()
+        page.locator("tbody tr").first.hover()
+        assert page.locator("#points .ranked.on").get_attribute("style") == "--at: 0"
+
+
+def test_right_is_more_of_x_and_up_more_of_y(browser, trade_off):  # noqa: F811
+    with opened(browser, trade_off) as page:
+        goals = page.locator("#points .goal").evaluate_all(
+            "all => all.map(one => [one.cx.baseVal.value, one.cy.baseVal.value])"
+        )
+        # The last on the page is the best: that of the least x, and of the least y.
+        for (left, low), (right, high) in itertools.pairwise(goals[::-1]):
+            assert left < right
+            assert low > high
+        # They lie on the line.
+        line = page.locator("#points .line").evaluate(
+            """one => Array.from({ length: 2001 }, (_, i) => {
+                const { x, y } = one.getPointAtLength(one.getTotalLength() * i / 2000);
+                return [x, y]; })"""
+        )
+        away = np.linalg.norm(np.array(goals)[:, None] - np.array(line)[None], axis=2)
+        assert away.min(axis=1).max() < 2
+
+
+@pytest.mark.parametrize("name", ["nobody finished", "one run", "many"])
+def test_odd_trade_offs_are_drawn_too(browser, tmp_path, name):  # noqa: F811
+    count = {"one run": 1, "many": 12}.get(name, 6)
+    results, chart = traded(configurations=count, seeds=1 if name == "one run" else 4)
+    results.status[:] = "diverged" if name == "nobody finished" else "finished"
+    chart = dataclasses.replace(chart, line=(), goals=())
+    page_of(tmp_path / "x.html", results, trade_off=chart)
+    with opened(browser, tmp_path / "x.html", 420, 800) as page:
+        drawn = page.locator("#points").inner_html()
+        for nonsense in ("NaN", "undefined", "null", "Infinity"):
+            assert nonsense not in drawn
+        page.locator("#points").hover()
+        tip = page.locator("#points #tip")
+        assert (tip.count() == 1) == (name != "nobody finished")
+        assert ("worst" in page.locator("#points_key").inner_text()) == (count > 8)
+        page.set_viewport_size({"width": 700, "height": 800})
+        page.wait_for_timeout(200)
+        assert 420 < page.locator("#points svg").bounding_box()["width"] < 700
+
+
 def test_a_click_sorts_and_a_second_reverses(page):
     assert ranks(page) == [1, 2, 3, 4, 5, 6]
     head = page.get_by_role("button", name="learning rate")
@@ -117,8 +207,11 @@ def test_the_replays_play(page):
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 700, 1600])
-def test_all_is_readable_at_every_width(browser, file, tmp_path, mode, width):  # noqa: F811
-    with opened(browser, file, width, color_scheme=mode) as page:
+def test_all_is_readable_at_every_width(browser, tmp_path, mode, width):  # noqa: F811
+    results, chart = traded()
+    options = {"target": 475.0, "replays": [rolling("best")], "trade_off": chart}
+    page_of(tmp_path / "report.html", results, **options)
+    with opened(browser, tmp_path / "report.html", width, color_scheme=mode) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         smallest, outside, faint = page.evaluate(
             """() => {
@@ -137,7 +230,7 @@ def test_all_is_readable_at_every_width(browser, file, tmp_path, mode, width):  
                     const style = getComputedStyle(one), box = one.getBoundingClientRect();
                     sizes.push(parseFloat(style.fontSize));
                     if (!one.closest("table") && (box.left < 0 || box.right > innerWidth)) outside.push(one.outerHTML);
-                    const ink = light(one.closest("#chart svg") ? style.fill : style.color);
+                    const ink = light(one.closest(".chart > svg") ? style.fill : style.color);
                     const contrast = (Math.max(ink, back) + 0.05) / (Math.min(ink, back) + 0.05);
                     if (contrast < 4.5) faint.push([one.outerHTML, contrast]);
                 }
@@ -147,8 +240,10 @@ def test_all_is_readable_at_every_width(browser, file, tmp_path, mode, width):  
         assert smallest >= 12
         assert outside == []
         assert faint == []
-        for anchor in ("middle", "end"):
-            marks = page.locator(f"#chart text[text-anchor={anchor}]:not(.name)")
+        for chart, anchor in itertools.product(
+            ("#chart", "#points"), ("middle", "end")
+        ):
+            marks = page.locator(f"{chart} text[text-anchor={anchor}]:not(.name)")
             assert marks.count() >= 3
             boxes = marks.evaluate_all(
                 "all => all.map(one => one.getBoundingClientRect().toJSON())"

@@ -9,7 +9,7 @@ import pytest
 
 from rljax.envs.drawing import Circle, Picture
 from rljax.numerics.statistics import interquartile_mean
-from rljax.report.pages import save_report
+from rljax.report.pages import TradeOff, save_report
 from rljax.report.replay import Replay
 from rljax.sweeps.results import Results
 
@@ -33,6 +33,19 @@ def results_of(configurations=6, seeds=4, evaluations=5):
         status,
         np.full(configurations, evaluations - 1),
     )
+
+
+def traded(**more):
+    """Results with metrics, and a trade-off whose line the runs end near."""
+    results = results_of(**more)
+    shape = results.returns.shape
+    kl = np.linspace(2.0, 0.5, shape[0])[:, None, None] + np.zeros(shape)
+    kl = kl + np.random.default_rng(1).normal(0, 0.02, shape)
+    results.metrics.update(kl=kl, reward=np.sqrt(kl) - 0.01)
+    x = np.linspace(0.1, 3, 20)
+    best = np.stack([x, np.sqrt(x)], axis=1)
+    x = np.linspace(2.0, 0.5, shape[0])
+    return results, TradeOff(line=best, goals=np.stack([x, np.sqrt(x)], axis=1))
 
 
 def rolling(title, steps=30):
@@ -148,6 +161,45 @@ def test_where_all_diverged_there_is_no_mean(tmp_path):
         assert row["diverged"] == 4
     at_once = [row["lost"] == [] for row in data_in(page)["rows"]]
     assert sum(at_once) == 1
+
+
+def test_a_trade_off_has_the_ends_of_the_runs_that_finished(tmp_path):
+    results, chart = traded()
+    results.status[3, 1] = "dropped"
+    results.reached[2] = 2  # its configuration was solved at a rung
+    results.returns[2, :, 3:] = np.nan
+    results.metrics["kl"][5, 2, 4] = np.nan
+    path = tmp_path / "x.html"
+    data = data_in(page_of(path, results, trade_off=chart))["trade_off"]
+    assert data["line"] == pytest.approx(chart.line)
+    for rank, index in enumerate(results.ranking()):
+        assert data["goals"][rank] == pytest.approx(chart.goals[index])
+        last, lost = (2 if index == 2 else 4), {0: 0, 3: 1, 5: 2}.get(index)
+        seeds = [seed for seed in range(4) if seed != lost]
+        assert [end[0] for end in data["ends"][rank]] == seeds
+        for seed, x, y in data["ends"][rank]:
+            assert x == pytest.approx(
+                results.metrics["kl"][index, seed, last], rel=1e-4
+            )
+            assert y == pytest.approx(np.sqrt(results.metrics["kl"][index, seed, last]) - 0.01, rel=1e-4)  # fmt: skip
+    plain = data_in(page_of(path, results, trade_off=TradeOff(x="reward", y="kl")))
+    assert plain["trade_off"]["line"] == plain["trade_off"]["goals"] == []
+    assert plain["trade_off"]["ends"][0][0][1:] == data["ends"][0][0][:0:-1]
+    assert data_in(page_of(path, results))["trade_off"] is None
+
+
+@pytest.mark.parametrize(
+    ("chart", "words"),
+    [
+        (TradeOff(x="kll"), "training has no 'kll'. Did you mean kl?"),
+        (TradeOff(line=[(0.0, np.nan)]), "line and goals must be finite"),
+        (TradeOff(goals=[(0.0, 1.0)]), "one for each of 6 configurations, got 1"),
+    ],
+)
+def test_a_trade_off_must_fit_the_results(chart, words, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        page_of(tmp_path / "x.html", traded()[0], trade_off=chart)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -63,6 +63,7 @@ def test_the_objective_is_the_exact_value_of_the_policy(params, continuing, key)
     assert estimate.unfinished == (1.0 if continuing else 0.0)
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_that_of_the_mean():
     params = ThermostatParams()
     few = functools.partial(
@@ -114,6 +115,7 @@ def test_a_trajectorys_log_probability_is_the_numpy_sum(disturbance, key):
     chex.assert_trees_all_close(alone, LogProb(*mine), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_cartpoles_log_probability_is_start_and_policy_alone(key):
     env, params = CartPole(), CartPoleParams()
     trajectories = record(key, env, params, uniform, num_episodes=8, max_steps=60)

@@ -89,6 +89,7 @@ def test_totals_are_those_of_a_plain_loop(env, params, act):
     np.testing.assert_array_equal(totals.episodes, episodes)
 
 
+@pytest.mark.slow
 def test_a_lane_is_the_same_among_any_number(monkeypatch):
     def run(num_envs):
         return simulate(

@@ -14,6 +14,7 @@ from rljax.sweeps.points import LogUniform, OneOf, Uniform
 from rljax.training.files import RunError
 
 
+@pytest.mark.slow
 def test_it_finds_the_steepest_climb(capfd):
     study = search(
         CLIMB, {"rate": Uniform(-5.0, 5.0)}, num_trials=64, batch_size=16, num_seeds=1
@@ -67,6 +68,7 @@ def stopped_at_once(*args, **kwargs):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_study_of_another_search_is_refused(tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     about = {"num_trials": 1, "batch_size": 1, "storage": storage}

@@ -238,6 +238,7 @@ def test_a_part_goes_on_in_its_middle(rungs, tmp_path, monkeypatch, capfd):
     assert not (tmp_path / "populations" / "000" / "state").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_should_stop_keeps_what_was_done(tmp_path, capfd):
     whole = sweep(CLIMB, RATES, num_seeds=2)
     asks = iter([None, None, None, "SIGTERM"])
@@ -368,7 +369,7 @@ def test_a_default_written_as_a_whole_number_takes_any():
         sweep(problem, [{"max_steps": 2.5}], num_seeds=1)
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["torn", "none", "empty", "checkpoint", "no best"])
 @pytest.mark.parametrize("when", ["done", "in its middle"])
 def test_a_damaged_part_is_made_again(damage, when, tmp_path, capfd):

@@ -41,6 +41,7 @@ class PaysTooMuch(probes.RewardFromBoth):
         return 1e30 * super().reward(state, action)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_though_its_parameters_are():
     learner = rljax.ppo(PaysTooMuch(), rljax.ActorCritic(2, hidden=(8,)), TINY)
     state = jax.jit(learner.init)(jax.random.key(0), PPOHyperparams(), None)
@@ -60,6 +61,7 @@ def test_nor_is_its_sweep_finished():
     assert done.results.status.tolist() == [["diverged"] * 2]
 
 
+@pytest.mark.slow
 def test_an_experiment_that_diverges_fails(tmp_path):
     experiment = cartpole_ppo.Experiment(
         config=TINY, hyperparams=PPOHyperparams(learning_rate=1e30), num_seeds=2,

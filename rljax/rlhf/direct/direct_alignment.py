@@ -61,6 +61,8 @@ from rljax.rlhf.training.update import (
     take_update,
 )
 
+LARGEST = float(jnp.finfo(jnp.float32).max)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DirectConfig:
@@ -129,13 +131,12 @@ class DirectTask(struct.PyTreeNode):
 
 def check_hyperparams(hyperparams: DirectHyperparams) -> None:
     """Raises a ValueError for a value out of its range; values may be arrays."""
-    largest = float(jnp.finfo(jnp.float32).max)
     check_optimizer(
         hyperparams,
         label_smoothing=(0.0, 0.5),
-        gamma=(0.0, largest),
-        desirable_weight=(0.0, largest),
-        undesirable_weight=(0.0, largest),
+        gamma=(0.0, LARGEST),
+        desirable_weight=(0.0, LARGEST),
+        undesirable_weight=(0.0, LARGEST),
     )
     check_ranges(hyperparams, {}, positive=("beta",))
 
@@ -262,6 +263,18 @@ def _check_task(
     if loss not in WITHOUT_REFERENCE:
         check_finite(reference_of(rows))
     lengths = np.asarray(rows.lengths)
+    # Of a ranking of fewer than K the last are missing.
+    present = lengths > 0
+    needed = lengths.shape[1] if loss == "kto" else 2
+    absent = ~present[:, :needed].all(axis=1) | (present[:, 1:] > present[:, :-1]).any(
+        1
+    )
+    if absent.any():
+        row = int(absent.argmax())
+        raise ValueError(
+            f"every row must have its completions, the first two at least, but of row "
+            f"{row} the lengths are {lengths[row].tolist()}. Leave it out."
+        )
     empty = (np.asarray(num_learned(rows.starts, rows.lengths)) < 1) & (lengths > 0)
     if empty.any():
         raise ValueError(
@@ -269,12 +282,18 @@ def _check_task(
             f"{np.argwhere(empty)[0, 0]} has none. Leave it out."
         )
     if isinstance(rows, LabelledCompletions):
+        if rows.labels.dtype != bool:
+            raise ValueError(
+                f"labels must be bool, true for desirable completions, got "
+                f"{rows.labels.dtype}. Compare them: labels > 0, say."
+            )
         if len(np.unique(np.asarray(rows.labels))) < 2:
             raise ValueError(
                 f"all {len(lengths):,} labels are {bool(rows.labels[0])}, from which a "
                 f"model learns no difference. Give completions of both labels."
             )
         return
+    check_ranges(rows, {"margins": (-LARGEST, LARGEST), "probs": (0.0, 1.0)})
     if rows.ids.shape[1] > 2 and loss != "dpo":
         raise ValueError(
             f"{loss} learns from pairs, got rankings of {rows.ids.shape[1]}. Give pairs, "

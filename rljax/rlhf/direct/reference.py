@@ -16,6 +16,7 @@ import numpy as np
 from rljax.base import Params
 from rljax.rlhf.data.rows import LabelledCompletions, Rankings, learned_places
 from rljax.rlhf.models.log_probs import token_log_probs
+from rljax.rlhf.models.parameters import check_language_model
 from rljax.rlhf.models.transformer import Transformer
 from rljax.rlhf.row_files import batching
 from rljax.rlhf.training.losses import completion_loss
@@ -65,6 +66,7 @@ def row_log_probs(
         ValueError: the rows have no starts, or tokens that the model does not embed.
     """
     check_tokens(module, rows)
+    check_language_model(module, params)
     shape = rows.lengths.shape
     ids = np.asarray(rows.ids).reshape(-1, rows.ids.shape[-1])
     starts, lengths = (np.asarray(x).reshape(-1) for x in (rows.starts, rows.lengths))
@@ -160,20 +162,35 @@ def check_finite(reference: Any) -> None:
 
 
 def check_tokens(module: Transformer, rows: Any) -> None:
-    """Raises a ValueError if rows have no starts, or tokens of another vocabulary."""
+    """Raises a ValueError if rows have no starts, or what the model cannot read."""
     if rows.starts is None:
         raise ValueError(
             "the rows must have the places where completions start, got none. Use what "
             "tokenize_rankings returns, or give starts."
         )
     ids, lengths = np.asarray(rows.ids), np.asarray(rows.lengths)
-    real = np.arange(ids.shape[-1]) < lengths[..., None]
-    largest, size = int(np.max(ids, where=real, initial=0)), module.config.vocab_size
-    if largest >= size:
+    width, longest = ids.shape[-1], module.config.max_length
+    if lengths.min() < 0 or lengths.max() > width:
         raise ValueError(
-            f"the rows have token {largest:,}, but the model embeds only {size:,}. Use "
-            f"the model's own tokenizer."
+            f"lengths must lie in [0, {width}], as many tokens as ids have room for, got "
+            f"{lengths.min()} to {lengths.max()}. Count the tokens without padding."
         )
+    if width > longest:
+        raise ValueError(
+            f"rows must fit the model's context of {longest:,} tokens, got {width:,}, "
+            f"padding included. Shorten them, as max_length of an EncodingConfig does."
+        )
+    real = np.arange(width) < lengths[..., None]
+    size = module.config.vocab_size
+    for token in (
+        np.max(ids, where=real, initial=0),
+        np.min(ids, where=real, initial=0),
+    ):
+        if not 0 <= token < size:
+            raise ValueError(
+                f"the rows have token {token:,}, but the model embeds only {size:,}. Use "
+                f"the model's tokenizer."
+            )
 
 
 def _default_max_tokens(vocab_size: int) -> int:

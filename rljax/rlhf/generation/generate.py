@@ -63,7 +63,13 @@ def generate(
         ValueError: prompts and completions are longer than the model's context, or a
             number is out of range.
     """
-    check(module, prompts.shape[1], max_new_tokens, stop_ids, temperature)
+    check(module, prompts.shape[-1], max_new_tokens, stop_ids, temperature)
+    shapes = prompts.shape, prompt_lengths.shape, keys.shape
+    if len(shapes[0]) != 2 or {*shapes[1:]} != {shapes[0][:1]}:
+        raise ValueError(
+            f"prompts must be [B, P], with a length and a key for each, got shapes "
+            f"{', '.join(map(str, shapes))}. Split a key: jax.random.split(key, B)."
+        )
     sampling = Sampling(temperature, truncation, greedy, stop_ids)
     decoding = begin(
         module, params, prompts, prompt_lengths, keys, sampling, max_new_tokens
@@ -97,7 +103,8 @@ def check(
             f"stop_ids must be tokens of the model's {config.vocab_size}, got {out[0]}. "
             f"Leave it out."
         )
-    if isinstance(temperature, int | float) and not temperature > 0:
+    traced = isinstance(temperature, jax.core.Tracer)
+    if not traced and not float(temperature) > 0:
         raise ValueError(
             f"temperature must be above 0, got {temperature}. Raise it, or choose greedy."
         )

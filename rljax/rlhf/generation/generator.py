@@ -29,6 +29,7 @@ from rljax.rlhf.generation.decoding import Sampling
 from rljax.rlhf.generation.generate import check
 from rljax.rlhf.generation.sampling import WHOLE, Truncation
 from rljax.rlhf.generation.stopping import read_stop_ids
+from rljax.rlhf.models.parameters import check_language_model
 from rljax.rlhf.models.transformer import Transformer
 from rljax.rlhf.pretrained import load_language_model
 from rljax.rlhf.row_files import Counts, batching, model_fingerprint
@@ -98,6 +99,7 @@ class Generator:
                 f"the tokenizer has {tokenizer.vocab_size} ids, but the model embeds "
                 f"only {config.vocab_size}. Use the model's own tokenizer."
             )
+        check_language_model(module, params)
         self._module, self._tokenizer, self._encoding = module, tokenizer, encoding
         self._params, self._sampling = params, sampling
         self._max_new_tokens = max_new_tokens

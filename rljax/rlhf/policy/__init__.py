@@ -25,6 +25,7 @@ reference. Where the reward is a function of texts on the host, sample and updat
 called one after another:
 
     learner = policy.policy_optimization(module, config)
+    learner.algorithm.check(state, task)  # which `train` does for itself
     sample, update = jax.jit(learner.sample), jax.jit(learner.update)
     state, samples = sample(state, task)
     rewards = ...  # [N], of samples.completions [N, T] and samples.num_learned [N]

@@ -107,7 +107,11 @@ class PromptBandit:
             stopped=jnp.isin(last, jnp.array(self.stop_ids, jnp.int32))[None],
         )
         samples = join_prompts(
-            state.ids[None], state.length[None], state.index[None], generated
+            state.ids[None],
+            state.length[None],
+            state.index[None],
+            generated,
+            self.vocab_size,
         )
         reward = self.reward(params.reward, samples)[0]
         timestep = TimeStep(

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -29,6 +28,7 @@ class Experience(struct.PyTreeNode):
         advantages: `[N, T]`.
         targets: `[N, T]`, for the critic; None without one.
         learned: `[N]` bool, which are learned from at all.
+        counted: `[N]` bool, which a mean over completions is of.
         weights: `[N]`, of each token's loss; None until the minibatch is known.
         value_weights: `[N]`, of each value's loss, likewise.
         places: `[N]` int32, each one's place in its minibatch, likewise.
@@ -38,6 +38,7 @@ class Experience(struct.PyTreeNode):
     advantages: jax.Array
     targets: Any
     learned: jax.Array
+    counted: jax.Array
     weights: Any = None
     value_weights: Any = None
     places: Any = None
@@ -61,7 +62,9 @@ class Experience(struct.PyTreeNode):
         """Returns the same with weights, which need all of a minibatch."""
         tokens = self.samples.num_learned * self.learned
         learned = self.learned.astype(jnp.float32)
-        weights = token_weights(tokens, method.aggregation, max_new_tokens)
+        weights = token_weights(
+            tokens, method.aggregation, max_new_tokens, self.counted.sum()
+        )
         of_values = token_weights(tokens, "tokens", max_new_tokens)
         return self.replace(
             weights=weights * learned,
@@ -86,7 +89,13 @@ def learn_from(
         beta: weight of the divergence.
         config: the method, and the size of a group.
     """
-    chex.assert_shape(rewards, samples.lengths.shape)
+    shape = getattr(rewards, "shape", None)
+    if shape != samples.lengths.shape:
+        got = type(rewards).__name__ if shape is None else f"the shape {shape}"
+        raise ValueError(
+            f"rewards must be an array of one number for each of the "
+            f"{len(samples.lengths)} completions, got {got}. Return one of that shape."
+        )
     method, mask = config.method, samples.mask
     rewards = rewards.astype(jnp.float32)
     scores = rewards - penalties(samples, hyperparams)
@@ -117,16 +126,20 @@ def learn_from(
         targets = advantages + samples.values
         if method.whiten:
             advantages = whiten(advantages, mask)
+    equal = equal_groups(scores, config.group_size)
     every = jnp.ones(rewards.shape, bool)
+    counted = every
+    if not method.learn_equal_groups:
+        counted = jnp.repeat(~equal, config.group_size)
     experience = Experience(
         samples=samples,
         advantages=advantages,
         targets=targets,
-        learned=every if method.learn_unstopped else samples.stopped,
+        learned=counted if method.learn_unstopped else counted & samples.stopped,
+        counted=counted,
     )
 
     tokens = mask.sum().astype(jnp.float32)
-    equal = equal_groups(scores, config.group_size).astype(jnp.float32)
     metrics = {
         "reward": Mean.of(rewards),
         "score": Mean.of(scores),
@@ -134,7 +147,7 @@ def learn_from(
         "entropy": Mean(-jnp.where(mask, samples.log_probs, 0.0).sum(), tokens),
         "completion_tokens": Mean.of(samples.num_learned.astype(jnp.float32)),
         "stopped": Mean.of(samples.stopped.astype(jnp.float32)),
-        "equal_groups": Mean.of(equal),
+        "equal_groups": Mean.of(equal.astype(jnp.float32)),
     }
     if method.kl != "none":
         metrics["kl"] = Mean.of(divergence.sum(axis=1))

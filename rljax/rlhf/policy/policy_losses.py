@@ -112,7 +112,10 @@ def is_clipped(
 
 
 def token_weights(
-    num_tokens: jax.Array, aggregation: Aggregation, max_tokens: int
+    num_tokens: jax.Array,
+    aggregation: Aggregation,
+    max_tokens: int,
+    num_rows: jax.Array | int | None = None,
 ) -> jax.Array:
     """Returns `[N]`: what each of a completion's token losses is multiplied by.
 
@@ -124,13 +127,15 @@ def token_weights(
             over completions [REINFORCE]: the policy gradient itself; `constant`, that
             divided by the most tokens a completion may have [Dr. GRPO].
         max_tokens: T.
+        num_rows: completions that a mean over them is of; None: N.
 
     References:
         Yu et al. (2025), https://arxiv.org/abs/2503.14476, section 3.3; Liu et al. (2025),
         https://arxiv.org/abs/2503.20783, section 3.
     """
     counts = num_tokens.astype(jnp.float32)
-    ones, count = jnp.ones_like(counts), counts.shape[0]
+    ones = jnp.ones_like(counts)
+    count = counts.shape[0] if num_rows is None else jnp.maximum(num_rows, 1)
     if aggregation == "tokens":
         return ones / jnp.maximum(counts.sum(), 1)
     if aggregation == "sequences":

@@ -24,6 +24,7 @@ from flax import struct
 from rljax.base import Algorithm, Mean, Metrics, Params
 from rljax.numerics.random import permutations
 from rljax.rlhf.generation import generate
+from rljax.rlhf.models.parameters import check_language_model
 from rljax.rlhf.models.trainable import adapt, join, merge, split
 from rljax.rlhf.models.transformer import Transformer
 from rljax.rlhf.policy.critics import start_critic, token_values
@@ -81,12 +82,14 @@ class Learner(NamedTuple):
         sample: `(state, task) -> (state, samples)`.
         update: `(state, task, samples, rewards) -> (state, metrics)`; of `[N]` rewards.
         config: its configuration.
+        module: the model, plain.
     """
 
     algorithm: Algorithm[PolicyState]
     sample: Callable[[PolicyState, PolicyTask], tuple[PolicyState, Samples]]
     update: Callable[..., tuple[PolicyState, Metrics]]
     config: PolicyConfig
+    module: Transformer
 
 
 @functools.cache
@@ -163,7 +166,9 @@ def policy_optimization(
             stop_ids=config.stop_ids,
             temperature=state.hyperparams.temperature,
         )
-        samples = join_prompts(prompts, prompt_lengths, index, generated)
+        samples = join_prompts(
+            prompts, prompt_lengths, index, generated, plain.config.vocab_size
+        )
 
         def look(rows: Samples) -> dict[str, jax.Array]:
             found, temperature = {}, state.hyperparams.temperature
@@ -190,10 +195,10 @@ def policy_optimization(
         state: PolicyState, task: PolicyTask, samples: Samples, rewards: jax.Array
     ) -> tuple[PolicyState, Metrics]:
         """Learns from completions and their rewards `[N]`."""
-        key, order_key = jax.random.split(state.key)
         batch, metrics = learn_from(
             samples, rewards, state.hyperparams, state.beta, config
         )
+        key, order_key = jax.random.split(state.key)
         steps = config.num_epochs * config.num_minibatches
         if steps == 1:
             orders = jnp.arange(config.num_samples)
@@ -291,9 +296,10 @@ def policy_optimization(
     def check(state: PolicyState, task: PolicyTask) -> None:
         """What `train` calls before it compiles."""
         check_hyperparams(state.hyperparams)
-        _check_prompts(task, module, config)
+        check_language_model(plain, task.params)
+        _check_prompts(task, plain, config)
 
-    return Learner(Algorithm(init, step, check), sample, update, config)
+    return Learner(Algorithm(init, step, check), sample, update, config, plain)
 
 
 def _lengths(config: PolicyConfig, samples: Samples) -> tuple[int, ...]:
@@ -315,8 +321,18 @@ def _check_model(module: Transformer, config: PolicyConfig) -> None:
 
 
 def _check_prompts(task: PolicyTask, module: Transformer, config: PolicyConfig) -> None:
-    lengths = np.asarray(task.prompt_lengths)
-    num_prompts, width = task.prompts.shape
+    lengths, prompts = np.asarray(task.prompt_lengths), task.prompts
+    is_array = isinstance(prompts, jax.Array | np.ndarray)
+    if not is_array or prompts.ndim != 2 or prompts.dtype.kind not in "iu":
+        got = (
+            f"{prompts.dtype}{list(prompts.shape)}"
+            if is_array
+            else type(prompts).__name__
+        )
+        raise ValueError(
+            f"prompts must be an integer array [M, P], got {got}. Pad them on the left."
+        )
+    num_prompts, width = prompts.shape
     if lengths.shape != (num_prompts,):
         raise ValueError(
             f"prompt_lengths must be one number for each of {num_prompts} prompts, got "
@@ -333,6 +349,7 @@ def _check_prompts(task: PolicyTask, module: Transformer, config: PolicyConfig) 
             f"every prompt must have from 1 to {width} tokens, but prompt {wrong} has "
             f"{lengths[wrong]}. Begin an empty one with the tokenizer's first token."
         )
+    _check_ids(np.asarray(prompts), lengths, module.config.vocab_size)
     most, longest = module.config.max_length, width + config.max_new_tokens
     if longest > most:
         raise ValueError(
@@ -341,6 +358,25 @@ def _check_prompts(task: PolicyTask, module: Transformer, config: PolicyConfig) 
             f"max_new_tokens."
         )
     check_lengths(config.lengths, longest)
+
+
+def _check_ids(prompts: np.ndarray, lengths: np.ndarray, vocab_size: int) -> None:
+    """Raises a ValueError for tokens of another model, and for padding on the right."""
+    padding = np.arange(prompts.shape[1]) < prompts.shape[1] - lengths[:, None]
+    wrong = ~padding & ((prompts < 0) | (prompts >= vocab_size))
+    if wrong.any():
+        row = np.argwhere(wrong)[0, 0]
+        raise ValueError(
+            f"every token must be one of the model's, in [0, {vocab_size:,}), but prompt "
+            f"{row} has {prompts[wrong][0]}. Use the model's tokenizer."
+        )
+    # Padding is one id over and over: so are then the ends, and the beginnings are not.
+    ends = prompts[padding[:, ::-1]]
+    if padding.any() and (ends == ends[0]).all() and np.ptp(prompts[padding]):
+        raise ValueError(
+            f"prompts must be padded on the left, got prompts that all end with token "
+            f"{ends[0]}, as if they were padded on the right. Move it to their beginnings."
+        )
 
 
 Config, Hyperparams, make = PolicyConfig, PolicyHyperparams, policy_optimization

@@ -69,12 +69,13 @@ def dr_grpo() -> Recipe:
 def dapo() -> Recipe:
     """Returns DAPO: a higher upper clip, all tokens alike, a penalty of length; no reference.
 
-    Give `length_buffer` to use the penalty. Groups of equal rewards are counted, not drawn
-    anew. Yu et al. (2025), https://arxiv.org/abs/2503.14476.
+    Give `length_buffer` to use the penalty. Groups of equal rewards are left out; others
+    are not drawn in their place. Yu et al. (2025), https://arxiv.org/abs/2503.14476.
     """
     method = PolicyMethod(
-        kl="none", baseline="group", scale="group", ratio="token", aggregation="tokens"
-    )
+        kl="none", baseline="group", scale="group", ratio="token",
+        aggregation="tokens", learn_equal_groups=False,
+    )  # fmt: skip
     numbers = PolicyHyperparams(beta=0.0, clip_low=0.2, clip_high=0.28)
     return Recipe(method, numbers)
 

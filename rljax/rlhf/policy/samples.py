@@ -26,6 +26,7 @@ class Samples(struct.PyTreeNode):
         kl: `[N, T]`, the exact divergence of the policy from the reference in the choice
             of each token; None unless it is used.
         values: `[N, T]`, what a critic expected before each token; None without one.
+        vocab_size: all tokens are below it; None where it is not known. Static.
     """
 
     ids: jax.Array
@@ -37,6 +38,7 @@ class Samples(struct.PyTreeNode):
     reference_log_probs: Any = None
     kl: Any = None
     values: Any = None
+    vocab_size: int | None = struct.field(pytree_node=False, default=None)
 
     @property
     def longest(self) -> jax.Array:
@@ -78,6 +80,7 @@ def join_prompts(
     prompt_lengths: jax.Array,
     prompt_index: jax.Array,
     generated: Generated,
+    vocab_size: int | None = None,
 ) -> Samples:
     """Returns prompts `[N, P]`, padded on the left, with their completions.
 
@@ -86,6 +89,7 @@ def join_prompts(
         prompt_lengths: `[N]` int32.
         prompt_index: `[N]` int32, for the samples to keep.
         generated: N completions of at most T tokens; rows have L = P + T.
+        vocab_size: of the language.
     """
     width, num_tokens = prompts.shape[1], generated.ids.shape[1]
     lengths = prompt_lengths + generated.lengths
@@ -102,6 +106,7 @@ def join_prompts(
         prompt_index=prompt_index,
         stopped=generated.stopped,
         log_probs=generated.log_probs,
+        vocab_size=vocab_size,
     )
 
 

@@ -5,9 +5,14 @@ import math
 from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from rljax.numerics.validation import check_positive_integers, check_ranges
+from rljax.numerics.validation import (
+    check_at_least,
+    check_positive_integers,
+    check_ranges,
+)
 from rljax.rlhf.models.trainable import Everything, HeadOnly, Trainable
 from rljax.rlhf.policy.advantages import Baseline, Scale
 from rljax.rlhf.policy.kl import Estimator
@@ -55,6 +60,9 @@ class PolicyMethod:
     starts as the policy's copy (separate)."""
     learn_unstopped: bool = True
     """Whether completions that did not stop are learned from."""
+    learn_equal_groups: bool = True
+    """Whether groups of equal scores, whose advantages are 0, count in the loss's mean. If
+    not, the loss is that of the other groups alone, and so is a divergence in it."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -68,6 +76,13 @@ class PolicyMethod:
             raise ValueError(
                 f"kl={self.kl!r} needs kl_estimator {' or '.join(allowed)}, got "
                 f"{self.kl_estimator!r}: its gradient would not be the divergence's."
+            )
+        by_group = self.critic == "none" and self.baseline in ("group", "leave_one_out")
+        if not self.learn_equal_groups and not by_group:
+            raise ValueError(
+                f"learn_equal_groups=False needs a group's baseline and no critic, got "
+                f"baseline={self.baseline!r} and critic={self.critic!r}, with which equal "
+                f"rewards teach something. Use baseline='group' or 'leave_one_out'."
             )
         by_sequence = self.ratio in ("sequence_mean", "sequence_sum")
         if self.kl == "whole" and by_sequence:
@@ -120,6 +135,14 @@ class PolicyConfig:
             self, "num_prompts", "group_size", "max_new_tokens", "num_epochs",
             "num_minibatches", "num_microbatches",
         )  # fmt: skip
+        of_ids = isinstance(self.stop_ids, tuple) and all(
+            isinstance(token, int | np.integer) for token in self.stop_ids
+        )
+        if not of_ids:
+            raise ValueError(
+                f"stop_ids must be a tuple of token ids, got {self.stop_ids!r}. Write "
+                f"(0,), say."
+            )
         parts = self.num_minibatches * self.num_microbatches
         if self.num_samples % parts:
             raise ValueError(
@@ -155,6 +178,33 @@ class PolicyConfig:
     def batch_size(self) -> int:
         """Completions of an update."""
         return self.num_samples
+
+    def updates(self, total_steps: int) -> int:
+        """The largest number of updates within a budget of completions.
+
+        It makes policy optimization a problem that can be swept, by any number of a run's
+        state, such as the mean reward of other prompts:
+
+            def algorithm(module, config):
+                return policy_optimization(module, config, reward).algorithm
+
+            problem = rljax.sweeps.Problem(
+                algorithm=algorithm,
+                evaluate=evaluate,  # (module, state, task, key) -> scalar
+                network=module,
+                config=config,
+                hyperparams=PolicyHyperparams(learning_rate=1e-4),
+                task=PolicyTask(prompts, prompt_lengths, params, reward_params),
+                total_steps=100 * config.batch_size,
+                check=check_hyperparams,
+            )
+            done = sweep(problem, grid(beta=[0.01, 0.1]), num_seeds=4)
+
+        Raises:
+            ValueError: the budget does not pay for one update.
+        """
+        check_at_least(self.batch_size, total_steps=total_steps)
+        return total_steps // self.batch_size
 
 
 class PolicyHyperparams(struct.PyTreeNode):

@@ -85,6 +85,12 @@ def text_training(
 
     def check(state: PolicyState, task: Any) -> None:
         learner.algorithm.check(state, task)
+        vocab_size = learner.module.config.vocab_size
+        if tokenizer.vocab_size > vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size:,} ids, but the policy embeds "
+                f"only {vocab_size:,}. Use the policy's tokenizer."
+            )
         if len(prompts) != len(task.prompts):
             raise ValueError(
                 f"prompts must be the texts of the task's {len(task.prompts)} prompts, "

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rljax.base import Params
+from rljax.rlhf.models.parameters import check_params
 from rljax.rlhf.models.trainable import Trainable, adapt, join, merge, split
 from rljax.rlhf.models.transformer import Transformer
 
@@ -16,6 +17,8 @@ def with_drawn(params: Params, drawn: Params, *, new_head: bool = False) -> Para
 
     With `new_head`, the head too is the drawn one.
     """
+    if not new_head:
+        check_params(params, drawn, whole=False)
     new, old = flatten_dict(drawn), flatten_dict(params)
     if new_head:
         old = {path: x for path, x in old.items() if not path[0].startswith("head")}

@@ -106,6 +106,7 @@ def test_the_reference_is_the_product_of_the_tokens_probabilities():
         assert found[3, 1] == 0
 
 
+@pytest.mark.slow
 def test_it_prefers_what_is_chosen(trained):
     _, task, start, state = trained
     params = trained_params(MODULE, DirectConfig().trainable, state, task)
@@ -121,6 +122,7 @@ def test_it_prefers_what_is_chosen(trained):
     np.testing.assert_allclose(at_first, 0.0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_first_loss_of_dpo_and_the_metrics_are_what_they_are_called(trained):
     algorithm, task, start, _ = trained
     _, metrics = jax.jit(algorithm.step)(start, task)

@@ -94,6 +94,7 @@ def slopes(f, x, step=1e-6):
     return found
 
 
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_losses_of_pairs_and_their_gradients_are_the_papers(loss):
     margins = (
@@ -200,6 +201,7 @@ def test_robust_losses_are_unbiased_under_flips():
     np.testing.assert_allclose(mean, bradley_terry_loss(ratios), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_losses_far_from_zero_are_finite():
     far = jnp.array([[-500.0, 0.0], [0.0, -500.0], [-1e-9, -1e-9]])
     made = Rankings.of(np.zeros((3, 2, 4)), np.full((3, 2), 4), starts=np.ones((3, 2)))

@@ -113,6 +113,7 @@ def same_until_a_tie(ids, length, want, gaps):
     return same
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_completions_are_those_of_one_row_and_no_cache(name, way):
@@ -134,6 +135,7 @@ def test_completions_are_those_of_one_row_and_no_cache(name, way):
     assert np.unique(got.ids).size > 3  # or it would show nothing
 
 
+@pytest.mark.slow
 def test_a_row_alone_and_with_less_padding_is_the_same():
     module, params = model("gemma2")
     prompts, lengths, keys = prompts_and_keys(64)

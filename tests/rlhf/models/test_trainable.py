@@ -44,7 +44,7 @@ def gradient(module, params, learned, fixed):
     return jax.jit(jax.grad(loss))(learned)
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_parts_are_put_together_again_and_have_the_whole_gradient(choice):
     module = adapt(MODULE, choice)

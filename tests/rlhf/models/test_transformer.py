@@ -32,6 +32,7 @@ GEMMA2 = dataclasses.replace(
 )
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     "config", [LLAMA, GPT2, GEMMA2], ids=["llama", "gpt2", "gemma2"]
 )

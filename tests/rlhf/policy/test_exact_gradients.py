@@ -5,6 +5,7 @@ gradients are added up with the probabilities of these.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +17,36 @@ from rljax.rlhf.policy import PolicyConfig, PolicyHyperparams, PolicyMethod, rec
 from rljax.rlhf.policy.policy_optimization import policy_optimization
 
 BETA = 0.7
-POLICY, REFERENCE = world.model_params(0), world.model_params(1)
-SAMPLES = jax.jit(world.all_samples)(POLICY, REFERENCE)
-PROBS = jnp.exp(SAMPLES.log_probs.sum(axis=1))
 HYPERPARAMS = PolicyHyperparams(
     learning_rate=0.0, critic_learning_rate=0.0, max_grad_norm=np.inf, beta=BETA,
     gae_lambda=1.0,
 )  # fmt: skip
 
 
+def policy():
+    return world.model_params(0)
+
+
+def reference():
+    return world.model_params(1)
+
+
+@functools.cache
+def all_samples():
+    with jax.ensure_compile_time_eval():  # perhaps called while something is traced
+        return jax.jit(world.all_samples)(policy(), reference())
+
+
+def probs():
+    return jnp.exp(all_samples().log_probs.sum(axis=1))
+
+
 @pytest.fixture(scope="module")
 def exact():
     """The gradient of the objective, of its reward alone, and of the divergence alone."""
     gradient = jax.jit(jax.grad(world.objective))
-    whole = gradient(POLICY, REFERENCE, world.REWARDS, BETA)
-    reward = gradient(POLICY, REFERENCE, world.REWARDS, 0.0)
+    whole = gradient(policy(), reference(), world.REWARDS, BETA)
+    reward = gradient(policy(), reference(), world.REWARDS, 0.0)
     divergence = jax.tree.map(lambda a, b: (a - b) / BETA, reward, whole)
     return whole, reward, divergence
 
@@ -42,13 +58,13 @@ def expected_step(method, group_size, rows, rewards, weights, critic=None):
         max_new_tokens=world.T, stop_ids=(world.STOP,),
     )  # fmt: skip
     learner = policy_optimization(world.MODULE, config)
-    task = world.task(REFERENCE)
+    task = world.task(reference())
 
     @jax.jit
     def step():
         state = learner.algorithm.init(jax.random.key(0), HYPERPARAMS, task)
-        state = state.replace(params=POLICY)
-        samples = jax.tree.map(lambda x: x[rows], SAMPLES)
+        state = state.replace(params=policy())
+        samples = jax.tree.map(lambda x: x[rows], all_samples())
         if critic is not None:
             state = state.replace(critic=critic(state.critic))
             values = 0.3 * jnp.arange(3.0)[None] + jnp.zeros(world.MASK.shape)
@@ -65,14 +81,14 @@ def expected_step(method, group_size, rows, rewards, weights, critic=None):
 def alone(method, critic=None):
     """Every completion in a batch of its own."""
     rows = np.arange(world.COUNT)[:, None]
-    return expected_step(method, 1, rows, world.REWARDS[rows], PROBS, critic)
+    return expected_step(method, 1, rows, world.REWARDS[rows], probs(), critic)
 
 
 def in_pairs(method):
     """Every two completions as a group."""
     first, second = np.divmod(np.arange(world.COUNT**2), world.COUNT)
     rows = np.stack([first, second], axis=1)
-    weights = PROBS[first] * PROBS[second]
+    weights = probs()[first] * probs()[second]
     return expected_step(method, 2, rows, world.REWARDS[rows], weights)
 
 
@@ -83,11 +99,12 @@ def plain(**choices):
 def test_reinforce_with_the_divergence_in_the_reward(exact):
     step, metrics = alone(PolicyMethod())
     assert world.distance(exact[0], step) < 1e-5
-    want = np.log(PROBS) - np.asarray(world.completion_log_probs(REFERENCE))
+    want = np.log(probs()) - np.asarray(world.completion_log_probs(reference()))
     np.testing.assert_allclose(metrics["kl"].value, want, rtol=1e-4, atol=1e-5)
     assert metrics["ratio_deviation_first"].value.max() < 1e-5
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("clip", ["two_sided", "truncated"])
 @pytest.mark.parametrize("ratio", ["token", "sequence_sum"])
 def test_on_policy_every_ratio_has_the_gradient_of_none(ratio, clip, exact):
@@ -104,6 +121,7 @@ def test_a_leave_one_out_baseline_has_no_bias(exact):
     assert world.distance(exact[0], in_pairs(recipes.rloo().method)[0]) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_groups_mean_shortens_the_gradient_and_a_constant_divides_it(exact):
     step, _ = in_pairs(recipes.dr_grpo().method)
     # (K - 1) / K of it, K = 2, over the most tokens there may be.
@@ -119,17 +137,18 @@ def test_a_groups_deviation_makes_the_gradient_of_another_objective(exact):
     step, metrics = in_pairs(method)
     apart = world.REWARDS[:, None] - world.REWARDS[None]
     deviation = np.abs(apart) / np.sqrt(2) + 1e-4
-    gains = (apart / 2 / deviation) @ np.asarray(PROBS)
+    gains = (apart / 2 / deviation) @ np.asarray(probs())
 
     def objective(params):
-        return world.objective(params, REFERENCE, gains, BETA)
+        return world.objective(params, reference(), gains, BETA)
 
-    want = jax.jit(jax.grad(objective))(POLICY)
+    want = jax.jit(jax.grad(objective))(policy())
     assert world.distance(want, step) < 1e-5
     assert world.distance(exact[0], step) > 0.1
     assert metrics["equal_groups"].value.sum() == world.COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("critic", ["head", "separate"])
 def test_with_a_critic_and_lambda_1_whatever_it_expects(critic, exact):
     method = PolicyMethod(ratio="token", critic=critic)
@@ -143,25 +162,26 @@ def test_with_a_critic_and_lambda_1_whatever_it_expects(critic, exact):
 def test_the_exact_divergence_can_have_the_whole_gradient(exact):
     step, metrics = alone(PolicyMethod(kl="whole", kl_estimator="exact"))
     assert world.distance(exact[0], step) < 1e-5
-    mean = (metrics["kl"].value * PROBS).sum()
-    log_pi = np.log(np.float64(PROBS))
-    log_ref = np.float64(world.completion_log_probs(REFERENCE))
+    mean = (metrics["kl"].value * probs()).sum()
+    log_pi = np.log(np.float64(probs()))
+    log_ref = np.float64(world.completion_log_probs(reference()))
     assert mean == pytest.approx(
-        (np.float64(PROBS) * (log_pi - log_ref)).sum(), rel=1e-5
+        (np.float64(probs()) * (log_pi - log_ref)).sum(), rel=1e-5
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["k2", "k3", "exact"])
 def test_in_the_loss_a_divergence_leaves_out_which_tokens_come_before(estimator, exact):
     step, _ = alone(PolicyMethod(kl="loss", kl_estimator=estimator))
 
     def given_what_comes_before(params):
         table = world.token_table(params)
-        divergence = jnp.exp(table) * (table - world.token_table(REFERENCE))
+        divergence = jnp.exp(table) * (table - world.token_table(reference()))
         divergence = jnp.where(world.MASK, divergence.sum(axis=-1), 0.0)
-        return (PROBS[:, None] * divergence).sum()
+        return (probs()[:, None] * divergence).sum()
 
-    direct = jax.jit(jax.grad(given_what_comes_before))(POLICY)
+    direct = jax.jit(jax.grad(given_what_comes_before))(policy())
     want = jax.tree.map(lambda a, b: a - BETA * b, exact[1], direct)
     assert world.distance(want, step) < 1e-4
     assert world.distance(exact[2], direct) > 0.1
@@ -175,9 +195,10 @@ def test_penalties_are_subtracted_from_rewards():
 
     want = [0.0, 1.0, 2.0]  # of 1, 2 and 3 tokens, two of them in the buffer
     want = np.array(want)[world.LENGTHS - 1] + 0.5 * ~world.STOPPED
-    np.testing.assert_allclose(penalties(SAMPLES, hyperparams), want)
+    np.testing.assert_allclose(penalties(all_samples(), hyperparams), want)
 
 
+@pytest.mark.slow
 def test_what_did_not_stop_can_be_left_out():
     method = dataclasses.replace(plain(), learn_unstopped=False)
     gains = jnp.where(world.STOPPED, world.REWARDS, 0.0)
@@ -186,4 +207,4 @@ def test_what_did_not_stop_can_be_left_out():
     def objective(params):
         return (jnp.exp(world.completion_log_probs(params)) * gains).sum()
 
-    assert world.distance(jax.jit(jax.grad(objective))(POLICY), step) < 1e-5
+    assert world.distance(jax.jit(jax.grad(objective))(policy()), step) < 1e-5

@@ -15,6 +15,7 @@ from rljax.rlhf.policy import (
     policy_optimization,
     recipes,
 )
+from rljax.rlhf.policy.experience import learn_from
 from rljax.rlhf.training import trained_params
 from rljax.training import checkpoint
 from rljax.training.loop import train
@@ -92,6 +93,7 @@ def test_log_probs_are_those_of_the_policy_and_of_the_reference(drawn):
             np.testing.assert_array_equal(got[i, length:], 0 * places[length:])
 
 
+@pytest.mark.slow
 def test_the_first_ratio_is_1_and_is_reported_if_it_is_not(learner, drawn):
     _, state, samples = drawn
     update = jax.jit(learner.update)
@@ -134,6 +136,7 @@ def test_rewards_rise_and_what_is_saved_goes_on_bit_for_bit(learner, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_microbatches_have_the_gradient_of_the_minibatch(drawn):
     _, state, samples = drawn
     method = PolicyMethod(
@@ -159,6 +162,7 @@ def test_microbatches_have_the_gradient_of_the_minibatch(drawn):
         ), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainable", [LastLayers(1), LoraOnly(Lora(rank=2))])
 def test_a_part_of_the_policy_can_be_trained(trainable):
     config = PolicyConfig(
@@ -178,6 +182,81 @@ def test_a_part_of_the_policy_can_be_trained(trainable):
     assert moved["layers"]["q"]["kernel"]
     with pytest.raises(ValueError, match="got HeadOnly, which has none"):
         PolicyConfig(trainable=HeadOnly())
+
+
+AGGREGATIONS = ("tokens", "sequences", "sums", "constant")
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_groups_of_equal_scores_can_be_left_out(aggregation, drawn):
+    """As if the other groups had been all."""
+    _, state, samples = drawn
+    method = PolicyMethod(
+        kl="loss", kl_estimator="k3", baseline="group", scale="group", ratio="token",
+        aggregation=aggregation, learn_unstopped=False, learn_equal_groups=False,
+    )  # fmt: skip
+    rewards = np.random.default_rng(0).normal(size=16).astype(np.float32)
+    equal = np.repeat([True, False, True, False], 4)
+
+    def batch(rows, rewards):
+        config = PolicyConfig(method=method, num_microbatches=1, **SIZES)
+        given = jax.tree.map(lambda x: x[rows], samples), jnp.asarray(rewards[rows])
+        experience, _ = learn_from(*given, state.hyperparams, state.beta, config)
+        return experience.as_minibatch(method, world.T)
+
+    some = batch(np.arange(16), np.where(equal, 0.3, rewards).astype(np.float32))
+    others = batch(np.flatnonzero(~equal), rewards)
+    assert not some.weights[equal].any()
+    assert (some.weights[~equal] > 0).any()
+    np.testing.assert_allclose(some.weights[~equal], others.weights, rtol=1e-6)
+    np.testing.assert_allclose(some.advantages[~equal], others.advantages, rtol=1e-5)
+    assert not batch(np.arange(16), np.ones(16, np.float32)).weights.any()
+
+
+def test_a_shared_critic_trains_the_policys_layers_too(drawn):
+    samples = drawn[2]
+    method = PolicyMethod(kl="none", critic="shared")
+    learner = policy_optimization(world.MODULE, PolicyConfig(method=method, **SIZES))
+    numbers = PolicyHyperparams(
+        learning_rate=0.0,
+        critic_learning_rate=0.0,
+        max_grad_norm=np.inf,
+        gae_lambda=1.0,
+    )
+    rng = np.random.default_rng(0)
+    head = {"kernel": rng.normal(size=(16, 1)), "bias": np.array([0.3])}
+    head = jax.tree.map(jnp.float32, head)
+    values = jnp.where(samples.mask, jnp.float32(rng.normal(size=(16, world.T))), 0.0)
+    rewards = jnp.float32(rng.normal(size=16))
+
+    @jax.jit
+    def gradient(vf_coef):
+        state = learner.algorithm.init(jax.random.key(0), numbers, TASK)
+        state = state.replace(
+            critic={"head": head},
+            hyperparams=state.hyperparams.replace(vf_coef=vf_coef),
+        )
+        after, _ = learner.update(state, TASK, samples.replace(values=values), rewards)
+        return world.gradient_of(after)
+
+    found = jax.tree.map(jnp.subtract, gradient(1.0), gradient(0.0))
+
+    @jax.jit
+    @jax.grad
+    def want(params):
+        """With lambda = 1 a completion's reward is what every token is to expect."""
+        hidden = world.MODULE.apply({"params": params}, samples.ids)
+        total = 0.0
+        for i in range(16):
+            places = samples.starts[i] - 1 + jnp.arange(world.T)
+            expected = (hidden[i, places] @ head["kernel"])[:, 0] + head["bias"]
+            errors = (expected - rewards[i]) ** 2 / 2
+            total += jnp.where(samples.mask[i], errors, 0.0).sum()
+        return total / samples.mask.sum()
+
+    want = want(PARAMS)
+    del want["lm_head"], found["lm_head"]  # which no hidden state depends on
+    assert world.distance(want, found) < 1e-4
 
 
 def test_beta_follows_the_divergence(learner, drawn):

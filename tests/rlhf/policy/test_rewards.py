@@ -32,6 +32,7 @@ def variables():
     return init(jax.random.split(jax.random.key(0), 3))
 
 
+@pytest.mark.slow
 def test_a_reward_models_scores_are_the_rewards(samples, variables):
     first = jax.tree.map(lambda x: x[0], variables)
     whole = jax.jit(rewards.model_reward(MODULE))(first, samples)

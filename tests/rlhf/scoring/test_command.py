@@ -62,6 +62,7 @@ def test_forms_of_files_and_rows_give_the_numbers_of_the_plain_form(score):
         assert scores == want[: len(scores)], name
 
 
+@pytest.mark.slow
 def test_a_template_of_a_file_and_a_date_that_a_resumed_file_keeps(score):
     template = score.folder / "chat.jinja"
     template.write_text(TEMPLATE)
@@ -100,6 +101,7 @@ def test_where_no_row_is_scored_the_command_fails(score):
     assert score(rows, "--allow-empty", name="other")[1].returncode == 0
 
 
+@pytest.mark.slow
 def test_where_padding_is_eos_the_command_says_so(score):
     folder = shutil.copytree(GOLDEN / "byte_level", score.folder / "model")
     change_config(folder, pad_token_id=2)

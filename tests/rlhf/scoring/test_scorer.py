@@ -188,6 +188,7 @@ def test_the_scale_normalizes():
     np.testing.assert_allclose(ours.score(pairs), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_ensembles_members_score_as_they_do_alone():
     module, variables = model()
     halved = jax.tree.map(lambda p: p / 2, variables["params"])

@@ -64,7 +64,7 @@ def sft_gradients(dtype):
     return loss, params, rows
 
 
-@pytest.mark.some_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [reward_gradients, sft_gradients])
 def test_four_microbatches_have_the_gradient_of_one_batch(problem):
     loss, params, rows = problem(jnp.float32)

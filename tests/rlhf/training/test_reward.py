@@ -128,6 +128,7 @@ def test_a_population_learns_as_its_members_do_alone():
         assert abs(losses["all"][-1][i] - losses[i][-1]) < 1e-3
 
 
+@pytest.mark.slow
 def test_rankings_of_three_and_ratings_have_losses_of_their_own():
     config = RewardConfig(batch_size=8, trainable=HeadOnly(), new_head=False)
     algorithm = reward_training(MODULE, config)

@@ -78,7 +78,7 @@ def weighted_texts(weights: Mapping[TextReward, float]) -> TextReward:
 
     def reward(prompts: list[str], completions: list[str]) -> list[float]:
         columns = [
-            weight * checked_scores(part, prompts, completions, None)
+            weight * _scores(part, prompts, completions)
             for part, weight in weights.items()
         ]
         return [float(total) for total in np.sum(columns, axis=0)]
@@ -104,55 +104,64 @@ def checked_scores(
         RunError: it raised something, or returned what is no list of N finite numbers.
     """
     try:
+        return _scores(reward, prompts, completions)
+    except RewardError as error:
+        kept = "The completions were not kept: give a folder to keep them."
+        if folder is not None:
+            path = folder / f"unscored-{secrets.token_hex(4)}.jsonl"
+            numbers = [None] * len(completions)
+            if error.scores is not None:
+                numbers = error.scores.tolist()
+            rows = zip(prompts, completions, numbers, strict=True)
+            names = ("prompt", "completion", "score")
+            text = "".join(
+                json.dumps(json.loads(dumps(dict(zip(names, row, strict=True))))) + "\n"
+                for row in rows
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text)
+            kept = f"What was sampled is kept in {path}."
+        raise RunError(
+            f"the reward function {error}; it must return one finite number for each "
+            f"completion. {kept} The run goes on from its last checkpoint."
+        ) from error.__cause__
+
+
+class RewardError(Exception):
+    """A reward of texts has failed; `scores` is what it returned, if that was numbers."""
+
+    def __init__(self, reason: str, scores: np.ndarray | None = None):
+        Exception.__init__(self, reason)
+        self.scores = scores
+
+
+def _scores(
+    reward: TextReward, prompts: list[str], completions: list[str]
+) -> np.ndarray:
+    """Returns `[N]` float32 scores; raises a RewardError, which names the function."""
+    name = getattr(reward, "__qualname__", type(reward).__name__)
+    try:
         returned = reward(list(prompts), list(completions))
-    except RunError:
+    except RewardError:  # of a part of it
         raise
     except Exception as error:
-        reason = f"raised {type(error).__name__}: {one_line(error)}"
-        raise _failure(reward, prompts, completions, None, reason, folder) from error
-    scores: Any = None
+        reason = f"{name} raised {type(error).__name__}: {one_line(error)}"
+        raise RewardError(reason) from error
     try:
-        scores = np.asarray(returned, np.float64)
+        with np.errstate(over="ignore"):  # which is infinite, and refused
+            scores = np.asarray(returned, np.float64).astype(np.float32)
     except (TypeError, ValueError):
-        reason = f"returned {type(returned).__name__} that holds no numbers"
-        raise _failure(reward, prompts, completions, None, reason, folder) from None
+        kind = type(returned).__name__
+        raise RewardError(f"{name} returned {kind} that holds no numbers") from None
     if scores.shape != (len(completions),):
-        reason = f"returned the shape {scores.shape} for {len(completions)} completions"
-        raise _failure(reward, prompts, completions, None, reason, folder)
+        shapes = f"the shape {scores.shape} for {len(completions)} completions"
+        raise RewardError(f"{name} returned {shapes}")
     if not np.isfinite(scores).all():
         first = int(np.argmin(np.isfinite(scores)))
-        reason = f"returned {scores[first]} for completion {first}"
-        raise _failure(reward, prompts, completions, scores, reason, folder)
-    return scores.astype(np.float32)
-
-
-def _failure(
-    reward: TextReward,
-    prompts: list[str],
-    completions: list[str],
-    scores: np.ndarray | None,
-    reason: str,
-    folder: Path | None,
-) -> RunError:
-    """Returns the error to raise; writes what was sampled first."""
-    name = getattr(reward, "__qualname__", type(reward).__name__)
-    kept = "The completions were not kept: give a folder to keep them."
-    if folder is not None:
-        path = folder / f"unscored-{secrets.token_hex(4)}.jsonl"
-        numbers = [None] * len(completions) if scores is None else scores.tolist()
-        rows = zip(prompts, completions, numbers, strict=True)
-        names = ("prompt", "completion", "score")
-        text = "".join(
-            json.dumps(json.loads(dumps(dict(zip(names, row, strict=True))))) + "\n"
-            for row in rows
+        raise RewardError(
+            f"{name} returned {returned[first]} for completion {first}", scores
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
-        kept = f"What was sampled is kept in {path}."
-    return RunError(
-        f"the reward function {name} {reason}; it must return one finite number for each "
-        f"completion. {kept} The run goes on from its last checkpoint."
-    )
+    return scores
 
 
 OPERATORS: dict[type, Callable[[Any, Any], Any]] = {

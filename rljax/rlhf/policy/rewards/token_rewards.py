@@ -23,7 +23,8 @@ Reward = Callable[[Any, Samples], jax.Array]
 def model_reward(module: RewardModel, rows_at_once: int | None = None) -> Reward:
     """Returns the reward of a reward model; `params` are the model's variables.
 
-    It reads the policy's tokens: both have one tokenizer.
+    It reads the policy's tokens: both have one tokenizer. Raises a ValueError for samples
+    of tokens that it does not embed, or longer than its context.
 
     Args:
         module: the reward model.
@@ -32,6 +33,8 @@ def model_reward(module: RewardModel, rows_at_once: int | None = None) -> Reward
     apply: Any = module.apply
 
     def reward(variables: Any, samples: Samples) -> jax.Array:
+        _check_readable(module, samples)
+
         def score(ids, lengths):
             return apply(variables, ids, lengths)
 
@@ -77,6 +80,7 @@ def ensemble_reward(
         raise ValueError(f"combine must be mean, worst or lower, got {combine!r}.")
 
     def reward(params: Ensemble, samples: Samples) -> jax.Array:
+        _check_readable(module, samples)
         num_members, score = scores_and_members(module, params.variables)
         if not num_members:
             raise ValueError(
@@ -182,6 +186,21 @@ def unless_stopped(reward: Reward) -> Reward:
         return jnp.where(samples.stopped, found, params.value)
 
     return with_value
+
+
+def _check_readable(module: RewardModel, samples: Samples) -> None:
+    size, longest = module.config.vocab_size, module.config.max_length
+    if samples.vocab_size is not None and samples.vocab_size > size:
+        raise ValueError(
+            f"a reward model must embed the policy's {samples.vocab_size:,} tokens, got "
+            f"one that embeds {size:,}. Use a reward model of the same tokenizer, or score "
+            f"texts with text_training."
+        )
+    if (length := samples.ids.shape[1]) > longest:
+        raise ValueError(
+            f"prompts and completions must fit the reward model's context of {longest:,} "
+            f"tokens, got up to {length:,}. Shorten the prompts, or lower max_new_tokens."
+        )
 
 
 def _right_tokens(targets: Targets, samples: Samples) -> jax.Array:
