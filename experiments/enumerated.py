@@ -138,9 +138,9 @@ class Best(NamedTuple):
         objective: `[B]`, E[r] - beta KL(pi* || pi_ref).
     """
 
-    kl: np.ndarray
-    reward: np.ndarray
-    objective: np.ndarray
+    kl: Any
+    reward: Any
+    objective: Any
 
     @property
     def places(self) -> list[tuple[float, float]]:
