@@ -134,6 +134,7 @@ def test_environment_contract(env, params, key):
     check_environment(env, params, key)
 
 
+@pytest.mark.some_cases(1)
 def test_a_step_keeps_the_types_of_its_state(case):
     state = first_state(case.algorithm)
     after, _ = jax.eval_shape(case.algorithm.step, state, case.task)
@@ -141,6 +142,7 @@ def test_a_step_keeps_the_types_of_its_state(case):
     assert not any(getattr(x, "weak_type", False) for x in jax.tree.leaves(state))
 
 
+@pytest.mark.some_cases(1)
 def test_metrics_are_means_and_finite_or_empty(case):
     _, metrics = jax.jit(case.algorithm.step)(first_state(case.algorithm), case.task)
     for name, mean in metrics.items():
@@ -149,6 +151,7 @@ def test_metrics_are_means_and_finite_or_empty(case):
         assert mean.weight >= 0, name
 
 
+@pytest.mark.some_cases(2)
 def test_training_twice_n_equals_training_n_saving_loading_and_training_n(
     case, tmp_path
 ):
@@ -194,6 +197,7 @@ def test_a_population_member_equals_its_solo_run(case):
         chex.assert_trees_all_close(member.params, solo.params, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.some_cases(1)
 def test_a_step_is_traced_once(case):
     algorithm, _, task = case
     step = jax.jit(chex.assert_max_traces(algorithm.step, n=1))

@@ -44,7 +44,7 @@ def quick(code):
     return code
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     "code", [*OTHERS, *snippets(EXPERIMENTS), ALGORITHM, OWN_NETWORK]
 )
@@ -86,7 +86,7 @@ def test_an_environment_takes_thirty_lines():
 
 
 def test_it_is_a_page():
-    assert len(README.splitlines()) <= 150
+    assert len(README.splitlines()) <= 165
     assert not re.search(r"@[A-Z]+\b", README)  # nothing left to fill in
 
 

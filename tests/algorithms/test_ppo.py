@@ -67,6 +67,7 @@ def test_it_discounts_a_delayed_reward(learned):
     np.testing.assert_allclose(learned(probe, 1.0)[1], [1.0], atol=0.05)
 
 
+@pytest.mark.slow
 def test_it_learns_the_better_action(learned):
     policy, _ = learned(probes.RewardFromAction(), 0.0)
     assert jax.nn.softmax(policy.logits)[0, 1] > 0.95

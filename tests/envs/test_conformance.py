@@ -430,7 +430,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     "env",
     [

@@ -94,6 +94,7 @@ def test_what_is_not_overridden_keeps_its_quick_form():
     assert VectorEnv(Wrapped()).step_size is None
 
 
+@pytest.mark.slow
 def test_a_density_of_another_step_is_refused(key):
     act = jax.jit(
         lambda key: record(key, Bonus(), PARAMS, off, num_episodes=1, max_steps=3)
@@ -115,6 +116,7 @@ def test_a_density_of_another_step_is_refused(key):
     assert np.isfinite(log_prob(Same(), PARAMS, half, one).total)
 
 
+@pytest.mark.slow
 def test_a_hook_that_would_never_be_used_is_pointed_out(key):
     class Quick(rljax.Thermostat):
         def step_from_noise(self, noise, state, action, params):
@@ -146,6 +148,7 @@ class BiasedStep(rljax.Thermostat):
         return state, timestep._replace(reward=timestep.reward * (noise[0] < 0.5))
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     ("env", "what"),
     [(BiasedStart(), "reset draw .*temperature"), (BiasedStep(), "step draw .*reward")],

@@ -101,7 +101,7 @@ def test_the_reward_is_that_of_what_the_policy_saw():
     chex.assert_trees_all_equal(steps._replace(reward=same.reward), same)
 
 
-@pytest.mark.some_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_it_keeps_the_contract(name, key):
     env, params, _, _ = pair(name)

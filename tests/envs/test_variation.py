@@ -35,6 +35,7 @@ def returns(params, num_episodes, index=slice(None)):
     return jax.jit(run)(jax.random.key(0), params=params).returns[index]
 
 
+@pytest.mark.slow
 def test_each_environment_has_its_own_parameters_in_an_evaluation():
     together = returns(EIGHT, 8)
     for i, length in enumerate(LENGTHS):
@@ -165,6 +166,7 @@ def test_rows_that_are_not_said_to_be_are_refused(env, params, words):
         jax.eval_shape(learner.step, state, params)
 
 
+@pytest.mark.slow
 def test_where_one_environment_is_meant_the_first_counts_or_it_is_refused(key):
     rljax.check_environment(ENV, EIGHT, key, num_steps=4)
     assert rljax.make_network(ENV, EIGHT) == rljax.ActorCritic(2)

@@ -215,6 +215,7 @@ def test_a_return_to_stop_at_is_a_number():
         cartpole_ppo.Experiment(stop_at_return=math.nan)
 
 
+@pytest.mark.slow
 def test_it_stops_early_once_every_run_has_the_return_asked_for():
     experiment = cartpole_ppo.Experiment(
         config=TINY, num_seeds=2, total_steps=640, num_evaluations=4, num_episodes=3,
@@ -283,7 +284,7 @@ def test_a_run_that_diverges_is_one_line_and_exit_status_1(launched):
     assert (done.returncode, done.stdout) == (1, "")
     *_, last = done.stderr.splitlines()
     assert last.startswith("error: training diverged: the run has ")
-    assert "found at update 1." in last
+    assert "found at update 1;" in last
 
 
 def test_a_directory_that_cannot_be_made_is_one_line_and_exit_status_1(launched):
@@ -322,6 +323,7 @@ def test_completions_are_scored_and_drawn(tmp_path):
         score_completions.main(dataclasses.replace(experiment, num_pairs=41))
 
 
+@pytest.mark.slow
 def test_pairs_are_judged(tmp_path):
     row = {"prompt": "is it warm", "chosen": "not very", "rejected": "very"}
     (tmp_path / "in.jsonl").write_text(json.dumps(row))

@@ -84,6 +84,7 @@ def test_a_horizon_leaves_the_tolerance():
             horizon(gamma, tolerance)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("disturbance", [0.0, 0.4])
 def test_a_trajectorys_log_probability_is_the_numpy_sum(disturbance, key):
     params = ThermostatParams(disturbance=disturbance, max_steps=30)
@@ -129,6 +130,7 @@ def test_cartpoles_log_probability_is_start_and_policy_alone(key):
     np.testing.assert_array_equal(found.dynamics, 0.0)
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     ("env", "params"),
     [

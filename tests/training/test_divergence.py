@@ -30,6 +30,7 @@ def start(**values):
     return jax.jit(LEARNER.init)(jax.random.key(0), PPOHyperparams(**values), TASK)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_with_the_update():
     with pytest.raises(RunError, match=r"diverged: the run has .*found at update 3"):
         train(LEARNER, start(learning_rate=1e30), TASK, 6, log_every=3)

@@ -158,6 +158,7 @@ def test_losses_of_labels_and_their_gradients_are_the_papers():
     assert float(means["accuracy"].value) == pytest.approx(right.mean())
 
 
+@pytest.mark.slow
 def test_where_the_policy_is_the_reference():
     """TRL 1.16 gives the same numbers."""
     zero, sure = (

@@ -359,6 +359,7 @@ def test_features_of_another_shape_are_refused():
         prepare(np.full((1, 3, 2), np.inf))
 
 
+@pytest.mark.slow
 def test_the_shape_of_a_model_is_kept_but_for_its_blocks():
     module, variables, features, comparisons = scored_texts()
     fitted = fit_heads(prepare(features), comparisons, HeadHyperparams())

@@ -113,7 +113,7 @@ def same_until_a_tie(ids, length, want, gaps):
     return same
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_completions_are_those_of_one_row_and_no_cache(name, way):
@@ -206,6 +206,7 @@ def test_the_loop_ends_when_every_row_has(monkeypatch):
     assert got.stopped.all()
 
 
+@pytest.mark.slow
 def test_a_single_token_is_the_first_of_several():
     module, params = model("llama")
     prompts, lengths, keys = prompts_and_keys()

@@ -52,6 +52,7 @@ def test_rows_that_have_ended_leave_the_batch(generator, completions):
     assert sizes == {2, 8}
 
 
+@pytest.mark.slow
 def test_completions_do_not_depend_on_batch_and_window(folder, completions):
     other = Generator.load(
         folder, max_new_tokens=16, template=False, seed=3, batch_size=3, window=7

@@ -104,6 +104,7 @@ def test_the_first_ratio_is_1_and_is_reported_if_it_is_not(learner, drawn):
     assert float(metrics["ratio_deviation_first"].value) > 0.1
 
 
+@pytest.mark.slow
 def test_a_step_is_sample_reward_and_update(learner):
     state = start(learner)
     stepped, metrics = jax.jit(learner.algorithm.step)(reusable(state), TASK)
@@ -187,6 +188,7 @@ def test_a_part_of_the_policy_can_be_trained(trainable):
 AGGREGATIONS = ("tokens", "sequences", "sums", "constant")
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_groups_of_equal_scores_can_be_left_out(aggregation, drawn):
     """As if the other groups had been all."""
@@ -213,6 +215,7 @@ def test_groups_of_equal_scores_can_be_left_out(aggregation, drawn):
     assert not batch(np.arange(16), np.ones(16, np.float32)).weights.any()
 
 
+@pytest.mark.slow
 def test_a_shared_critic_trains_the_policys_layers_too(drawn):
     samples = drawn[2]
     method = PolicyMethod(kl="none", critic="shared")

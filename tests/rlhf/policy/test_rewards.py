@@ -45,6 +45,7 @@ def test_a_reward_models_scores_are_the_rewards(samples, variables):
     assert rewards.model_reward(MODULE) is rewards.model_reward(MODULE)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_combined_as_the_evaluation_has_it(samples, variables):
     one_by_one = [jax.tree.map(lambda x, i=i: x[i], variables) for i in range(3)]
     score = jax.jit(rewards.model_reward(MODULE))
