@@ -14,8 +14,9 @@ run: .venv/run-installed  ## trains a policy on CartPole; a second time shows th
 	.venv/bin/python experiments/cartpole_ppo.py --out runs/cartpole_ppo
 	@echo "Open runs/cartpole_ppo/replay.html; the learning curve is learning_curve.png beside it" >&2
 
-# Without XLA's newer code generator, which takes twice as long to compile.
-DEFAULT_TESTS := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false .venv/bin/python -m pytest -n 2 --dist loadfile
+# Without XLA's newer code generator, which takes twice as long to compile, and with byte
+# code kept for the processes that tests start.
+DEFAULT_TESTS := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n 2 --dist loadfile
 
 test: .venv/test-installed  ## the default tests
 	$(DEFAULT_TESTS)

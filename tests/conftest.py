@@ -1,5 +1,6 @@
 """Settings under which every test runs; they must precede JAX's start."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def optimize(request):
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(little)))
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+    gc.freeze()  # compiled programs stay, and need not be looked through again
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def first_state(algorithm):
     return jax.jit(algorithm.init)(jax.random.key(0), case.hyperparams, case.task)
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(("env", "params"), ENVIRONMENTS)
 def test_environment_contract(env, params, key):
     check_environment(env, params, key)
@@ -151,7 +151,7 @@ def test_metrics_are_means_and_finite_or_empty(case):
         assert mean.weight >= 0, name
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 def test_training_twice_n_equals_training_n_saving_loading_and_training_n(
     case, tmp_path
 ):
@@ -165,6 +165,7 @@ def test_training_twice_n_equals_training_n_saving_loading_and_training_n(
     chex.assert_trees_all_equal(data(straight), data(train(algorithm, loaded, task, 3)))
 
 
+@pytest.mark.some_cases(1)
 def test_how_a_run_is_cut_into_chunks_changes_no_bit(case):
     algorithm, _, task = case
     whole = train(algorithm, first_state(algorithm), task, 6)
@@ -206,6 +207,7 @@ def test_a_step_is_traced_once(case):
         state, _ = step(state, task)
 
 
+@pytest.mark.some_cases(1)
 def test_no_tracer_leaks_out_of_a_step(case):
     with jax.checking_leaks():
         jax.jit(case.algorithm.step)(first_state(case.algorithm), case.task)

@@ -25,6 +25,7 @@ def floats(tree):
     return {x.dtype for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)}
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("draw", [random.uniforms, random.normals, random.gumbels])
 def test_random_numbers_keep_their_shape_and_bits(draw):
     found = draw(jax.random.key(0), (3,))

@@ -73,6 +73,7 @@ def test_it_learns_the_better_action(learned):
     assert jax.nn.softmax(policy.logits)[0, 1] > 0.95
 
 
+@pytest.mark.slow
 def test_it_learns_an_action_that_depends_on_the_observation(learned):
     probe = probes.RewardFromBoth()
     assert jax.nn.softmax(learned(probe, 1.0)[0].logits)[0, 1] > 0.95
@@ -120,6 +121,7 @@ def test_a_gradient_of_zero_under_a_bound_of_zero_is_no_nan():
     np.testing.assert_array_equal(update, np.zeros(3))
 
 
+@pytest.mark.slow
 def test_the_learning_rate_falls_linearly_to_zero_and_stays_there():
     algorithm = ppo(probes.ConstantReward(), NETWORK, CONFIG)
     hyperparams = FAST.replace(decay_updates=4)

@@ -336,6 +336,7 @@ def test_it_learns_from_numbers_of_any_scale():
     assert learned(Huge(), 100) < 0.9e4
 
 
+@pytest.mark.some_cases(3)
 @pytest.mark.parametrize(
     ("env", "network", "words"),
     [

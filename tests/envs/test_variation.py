@@ -141,6 +141,7 @@ def test_a_sweep_and_the_adapter_give_what_environments_of_their_own_give():
             assert (reward[i], terminated[i]) == (same[1][i], same[2][i])
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize(
     ("env", "params", "words"),
     [

@@ -276,6 +276,7 @@ def test_what_an_experiment_refuses_is_one_message_and_exit_status_2():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_one_line_and_exit_status_1(launched):
     done = launched(
         *("--num-envs", 2, "--num-steps", 8, "--num-minibatches", 1, "--num-seeds", 1),

@@ -22,6 +22,7 @@ ANGLES = {
 }
 
 
+@pytest.mark.some_cases(4)
 @pytest.mark.parametrize("which", ANGLES)
 @pytest.mark.parametrize("compiled", [True, False])
 def test_within_2_units_in_the_last_place(which, compiled):

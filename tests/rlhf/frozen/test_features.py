@@ -100,6 +100,7 @@ def test_the_mean_is_over_a_texts_tokens_before_the_norm():
     np.testing.assert_allclose(reward, found, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_neither_padding_nor_the_batch_nor_devices_matter():
     module, variables = model(LLAMA)
     ids, lengths = rows(7)
@@ -117,6 +118,7 @@ def test_neither_padding_nor_the_batch_nor_devices_matter():
     np.testing.assert_allclose(again, found[:, order], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_an_adapted_model_has_its_low_rank_terms():
     module, _ = model(LLAMA)
     adapted = adapt(module, LoraOnly())

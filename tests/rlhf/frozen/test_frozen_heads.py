@@ -101,6 +101,7 @@ def test_heads_are_at_the_minimum(block_size):
         assert found.loss[i] == pytest.approx(loss, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_head_in_a_population_is_that_head_alone():
     features, comparisons, weights = problem()
     prepared = prepare(features)

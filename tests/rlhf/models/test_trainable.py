@@ -65,6 +65,7 @@ def test_parts_are_put_together_again_and_have_the_whole_gradient(choice):
     )
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing():
     params = start()
     again = MODULE.clone(config=dataclasses.replace(TINY, remat=True))

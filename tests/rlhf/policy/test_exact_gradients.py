@@ -16,6 +16,8 @@ import pytest
 from rljax.rlhf.policy import PolicyConfig, PolicyHyperparams, PolicyMethod, recipes
 from rljax.rlhf.policy.policy_optimization import policy_optimization
 
+pytestmark = pytest.mark.slow
+
 BETA = 0.7
 HYPERPARAMS = PolicyHyperparams(
     learning_rate=0.0, critic_learning_rate=0.0, max_grad_norm=np.inf, beta=BETA,
@@ -104,7 +106,6 @@ def test_reinforce_with_the_divergence_in_the_reward(exact):
     assert metrics["ratio_deviation_first"].value.max() < 1e-5
 
 
-@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("clip", ["two_sided", "truncated"])
 @pytest.mark.parametrize("ratio", ["token", "sequence_sum"])
 def test_on_policy_every_ratio_has_the_gradient_of_none(ratio, clip, exact):
@@ -121,7 +122,6 @@ def test_a_leave_one_out_baseline_has_no_bias(exact):
     assert world.distance(exact[0], in_pairs(recipes.rloo().method)[0]) < 1e-5
 
 
-@pytest.mark.slow
 def test_a_groups_mean_shortens_the_gradient_and_a_constant_divides_it(exact):
     step, _ = in_pairs(recipes.dr_grpo().method)
     # (K - 1) / K of it, K = 2, over the most tokens there may be.
@@ -148,7 +148,6 @@ def test_a_groups_deviation_makes_the_gradient_of_another_objective(exact):
     assert metrics["equal_groups"].value.sum() == world.COUNT
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("critic", ["head", "separate"])
 def test_with_a_critic_and_lambda_1_whatever_it_expects(critic, exact):
     method = PolicyMethod(ratio="token", critic=critic)
@@ -170,7 +169,6 @@ def test_the_exact_divergence_can_have_the_whole_gradient(exact):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["k2", "k3", "exact"])
 def test_in_the_loss_a_divergence_leaves_out_which_tokens_come_before(estimator, exact):
     step, _ = alone(PolicyMethod(kl="loss", kl_estimator=estimator))
@@ -198,7 +196,6 @@ def test_penalties_are_subtracted_from_rewards():
     np.testing.assert_allclose(penalties(all_samples(), hyperparams), want)
 
 
-@pytest.mark.slow
 def test_what_did_not_stop_can_be_left_out():
     method = dataclasses.replace(plain(), learn_unstopped=False)
     gains = jnp.where(world.STOPPED, world.REWARDS, 0.0)

@@ -60,6 +60,7 @@ def drawn(learner):
     return state, after, samples
 
 
+@pytest.mark.slow
 def test_a_row_is_a_prompt_with_its_completion(drawn):
     _, _, samples = drawn
     assert samples.ids.shape == (16, 3 + world.T)

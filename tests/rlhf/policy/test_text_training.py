@@ -61,6 +61,7 @@ def start(learner, task):
     return jax.jit(learner.algorithm.init)(jax.random.key(1), hyperparams, task)
 
 
+@pytest.mark.slow
 def test_training_is_that_with_the_same_reward_of_tokens(task, tmp_path):
     learner = policy_optimization(MODULE, CONFIG)
     seen = []

@@ -83,6 +83,7 @@ def test_members_score_as_they_do_alone(stacked):
     assert detail.members.std(axis=1).min() > 0.01
 
 
+@pytest.mark.slow
 def test_a_single_model_has_no_members():
     module, each, _ = low_rank_members()
     detail = scorer(module, each[1]).detail(PAIRS)

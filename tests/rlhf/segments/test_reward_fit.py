@@ -158,6 +158,7 @@ def test_without_comparisons_nothing_is_learned(world):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(learned))
 
 
+@pytest.mark.slow
 def test_all_segments_compared_with_exact_probabilities_give_the_reward():
     """Of four observations and actions, every segment of two steps; no labels drawn."""
     truth = np.array([[0.0, 1.0], [-0.5, 2.0]])  # reward by observation and action
@@ -183,7 +184,7 @@ def test_all_segments_compared_with_exact_probabilities_give_the_reward():
     np.testing.assert_allclose(found.reshape(2, 2), wanted, atol=0.02)
 
 
-@pytest.mark.some_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("observations", "actions"),
     [

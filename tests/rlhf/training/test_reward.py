@@ -81,6 +81,7 @@ def test_without_the_parameters_that_the_state_has_nothing_changes(trained):
     jax.tree.map(np.testing.assert_array_equal, same.params, state.params)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_saved_goes_on_bit_for_bit(trained, tmp_path):
     algorithm, task, start, state = trained
     half = train(algorithm, start, task, 25)
