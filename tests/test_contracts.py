@@ -174,13 +174,14 @@ def test_how_a_run_is_cut_into_chunks_changes_no_bit(case):
         chex.assert_trees_all_equal(data(whole), data(cut))
 
 
+@pytest.mark.some_cases(1)
 def test_the_same_program_gives_the_same_bits(case):
     once = train(case.algorithm, first_state(case.algorithm), case.task, 3)
     again = train(case.algorithm, first_state(case.algorithm), case.task, 3)
     chex.assert_trees_all_equal(data(once), data(again))
 
 
-@pytest.mark.some_cases(1)
+@pytest.mark.slow
 def test_a_population_member_equals_its_solo_run(case):
     algorithm, hyperparams, task = case
     many = population(algorithm)

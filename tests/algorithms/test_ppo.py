@@ -80,6 +80,7 @@ def test_it_learns_an_action_that_depends_on_the_observation(learned):
     assert jax.nn.softmax(learned(probe, -1.0)[0].logits)[0, 0] > 0.95
 
 
+@pytest.mark.slow
 def test_it_values_what_lies_beyond_a_time_limit(learned):
     _, value = learned(probes.NeverEnding(), 0.0)
     # Taking the clock for the end of the task would give at most

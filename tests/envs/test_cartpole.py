@@ -183,6 +183,7 @@ def test_spaces_are_gymnasiums(gymnasium):
     assert ENV.action_space(PARAMS).n == theirs.action_space.n
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("num_envs", [1, 7])
 def test_an_environment_starts_the_same_however_many_there_are(num_envs):
     few, many = (

@@ -266,6 +266,7 @@ def test_parameters_are_drawn_anew_at_every_reset(key):
     assert changed.any()
 
 
+@pytest.mark.slow
 def test_drawn_parameters_count_in_an_evaluation_and_in_the_adapter():
     def short(key, params):
         return params.replace(length=jnp.float32(0.25))

@@ -59,7 +59,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("mode", AutoresetMode)
 @pytest.mark.parametrize("name", CASES)
 def test_every_step_is_that_of_sync_vector_env(name, mode):

@@ -32,6 +32,7 @@ def world():
     return enumerated.World(params, jax.random.normal(jax.random.key(1), (625,)))
 
 
+@pytest.mark.slow
 def test_the_distance_from_the_best_follows_from_the_objective(world):
     """J* - J is beta KL(pi || pi*): beside a direct sum, in float64."""
     other = jax.tree.map(lambda x: 1.5 * x, world.params)

@@ -48,6 +48,7 @@ class Dying:
             yield window
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("windows", [0, 1, 2])
 def test_killed_in_any_window_it_goes_on_to_the_same_bytes(
     generator, tmp_path, windows

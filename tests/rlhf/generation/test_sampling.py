@@ -68,6 +68,7 @@ def power(wrong, right):
     return scipy.stats.ncx2.sf(critical, len(right) - 1, shift)
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("way", WAYS)
 def test_tokens_are_drawn_as_often_as_they_are_probable(way):
     rules, more = WAYS[way]
@@ -134,6 +135,7 @@ RULES = {
 }
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize("rule", RULES)
 def test_one_token_with_all_the_mass_is_drawn(rule):
     wide = [[0.0, 1e30, -1e30], [-np.inf, 0.0, -np.inf], [-3e38, 3e38, -np.inf]]
@@ -178,6 +180,7 @@ def test_greedy_takes_the_first_of_the_most_probable():
     np.testing.assert_allclose(log_probs, -np.log(2 + np.exp(-1)), rtol=1e-6)
 
 
+@pytest.mark.some_cases(2)
 @pytest.mark.parametrize(
     "rules",
     [

@@ -76,6 +76,7 @@ def test_remat_changes_nothing():
     )
 
 
+@pytest.mark.slow
 def test_low_rank_terms_begin_at_zero_and_are_merged_into_the_weights():
     module = adapt(MODULE, LORA)
     params = with_drawn(start(), start(module, 1))

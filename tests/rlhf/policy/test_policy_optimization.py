@@ -189,7 +189,7 @@ def test_a_part_of_the_policy_can_be_trained(trainable):
 AGGREGATIONS = ("tokens", "sequences", "sums", "constant")
 
 
-@pytest.mark.some_cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_groups_of_equal_scores_can_be_left_out(aggregation, drawn):
     """As if the other groups had been all."""

@@ -15,6 +15,7 @@ from rljax.rlhf.scoring.scorer import Scorer
 GOLDEN = Path(__file__).parents[2] / "golden" / "scoring"
 
 
+@pytest.mark.some_cases(1)
 @pytest.mark.parametrize("kind", ["byte_level", "sentence_piece"])
 def test_tokens_and_scores_are_transformers(kind):
     golden = json.loads((GOLDEN / kind / "golden.json").read_text())

@@ -117,6 +117,7 @@ def fitted(network, weights, pairs, **changes):
     return fit(jax.random.key(1), weights, pairs)
 
 
+@pytest.mark.slow
 def test_a_fit_finds_the_minimum_and_reports_it(world):
     network, weights, pairs = world
     learned, metrics = fitted(network, weights, pairs, num_steps=1500)
