@@ -14,9 +14,10 @@ run: .venv/run-installed  ## trains a policy on CartPole; a second time shows th
 	.venv/bin/python experiments/cartpole_ppo.py --out runs/cartpole_ppo
 	@echo "Open runs/cartpole_ppo/replay.html; the learning curve is learning_curve.png beside it" >&2
 
-# Without XLA's newer code generator, which takes twice as long to compile, and with byte
-# code kept for the processes that tests start.
-DEFAULT_TESTS := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n 2 --dist loadfile
+# Byte code is kept, for the processes that tests start.
+PYTEST := PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n 2 --dist loadfile
+# Without XLA's newer code generator, which takes twice as long to compile.
+DEFAULT_TESTS := XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(PYTEST)
 
 test: .venv/test-installed  ## the default tests
 	$(DEFAULT_TESTS)
@@ -25,7 +26,7 @@ test-x64: .venv/test-installed  ## the default tests with 64-bit types allowed
 	JAX_ENABLE_X64=1 $(DEFAULT_TESTS)
 
 test-slow: .venv/test-installed  ## learning, many processes: minutes
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu"
 
 test-browser: .venv/test-installed  ## the replay page in headless Chromium
 	@command -v chromium >/dev/null || { \

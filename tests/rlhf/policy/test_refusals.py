@@ -1,6 +1,7 @@
 """What cannot be learned from is refused at every door, by a message that says why."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -45,10 +46,20 @@ CONFIG = PolicyConfig(
     max_new_tokens=world.T,
 )  # fmt: skip
 LEARNER = policy_optimization(MODULE, CONFIG, lambda params, samples: params)
-STATE = jax.eval_shape(LEARNER.algorithm.init, KEY, PolicyHyperparams(), TASK)
-STATE = STATE.replace(hyperparams=PolicyHyperparams())
-SAMPLES = jax.eval_shape(LEARNER.sample, STATE, TASK)[1]
 KEYS = jax.random.split(jax.random.key(1), 3)
+
+
+@functools.cache
+def first_state():
+    """Shapes alone, but for the hyperparameters."""
+    state = jax.eval_shape(LEARNER.algorithm.init, KEY, PolicyHyperparams(), TASK)
+    return state.replace(hyperparams=PolicyHyperparams())
+
+
+@functools.cache
+def drawn():
+    """Shapes of samples."""
+    return jax.eval_shape(LEARNER.sample, first_state(), TASK)[1]
 
 
 def resized(module, **sizes):
@@ -70,23 +81,23 @@ def resized(module, **sizes):
     ],
 )
 def test_tasks_of_policy_optimization(changes, message):
-    LEARNER.algorithm.check(STATE, TASK)
+    LEARNER.algorithm.check(first_state(), TASK)
     with pytest.raises(ValueError, match=message):
-        LEARNER.algorithm.check(STATE, TASK.replace(**changes))
+        LEARNER.algorithm.check(first_state(), TASK.replace(**changes))
 
 
 def test_padding_may_be_of_any_id():
     padded = np.array([[9, 9, 1], [9, 1, 0], [2, 0, 1]])
-    LEARNER.algorithm.check(STATE, TASK.replace(prompts=padded))
+    LEARNER.algorithm.check(first_state(), TASK.replace(prompts=padded))
     padded = np.array([[7, 7, 0], [7, 1, 0], [2, 1, 0]])  # all end with one token
-    LEARNER.algorithm.check(STATE, TASK.replace(prompts=padded))
+    LEARNER.algorithm.check(first_state(), TASK.replace(prompts=padded))
 
 
 @pytest.mark.parametrize("beta", [-0.1, np.nan])
 def test_numbers_out_of_range(beta):
     numbers = PolicyHyperparams(beta=beta)
     with pytest.raises(ValueError, match=r"beta must lie in \[0, .*, got"):
-        LEARNER.algorithm.check(STATE.replace(hyperparams=numbers), TASK)
+        LEARNER.algorithm.check(first_state().replace(hyperparams=numbers), TASK)
     with pytest.raises(ValueError, match=r"stop_ids must be a tuple .*, got \[0\]"):
         dataclasses.replace(CONFIG, stop_ids=[0])
     with pytest.raises(ValueError, match="learn_equal_groups=False needs a group's"):
@@ -118,14 +129,16 @@ def test_a_model_that_the_parameters_are_not_of():
 )
 def test_rewards_of_tokens(rewards, message):
     with pytest.raises(ValueError, match=message):
-        LEARNER.update(STATE, TASK, SAMPLES, rewards)
+        LEARNER.update(first_state(), TASK, drawn(), rewards)
 
 
 def test_whole_numbers_are_rewards():
     def learned(samples):
-        return learn_from(samples, samples.lengths, STATE.hyperparams, 0.0, CONFIG)
+        return learn_from(
+            samples, samples.lengths, first_state().hyperparams, 0.0, CONFIG
+        )
 
-    assert jax.eval_shape(learned, SAMPLES)[0].advantages.dtype == jnp.float32
+    assert jax.eval_shape(learned, drawn())[0].advantages.dtype == jnp.float32
 
 
 def test_reward_models_of_other_tokens():
@@ -135,7 +148,7 @@ def test_reward_models_of_other_tokens():
     ):
         reward = model_reward(RewardModel(resized(MODULE, **sizes).config))
         with pytest.raises(ValueError, match=message):
-            reward(None, SAMPLES)
+            reward(None, drawn())
 
 
 def test_tokenizers_of_other_policies():
@@ -143,7 +156,7 @@ def test_tokenizers_of_other_policies():
     with pytest.raises(
         ValueError, match="tokenizer has 258 ids, but the policy embeds"
     ):
-        on_text.algorithm.check(STATE, TASK)
+        on_text.algorithm.check(first_state(), TASK)
 
 
 @pytest.mark.parametrize(
