@@ -13,6 +13,7 @@ import numpy as np
 
 from rljax.rlhf import policy
 from rljax.rlhf.models import Transformer, TransformerConfig
+from rljax.rlhf.models.log_probs import token_log_probs
 from rljax.rlhf.policy.settings import check_hyperparams
 from rljax.sweeps import Problem, Results
 from rljax.sweeps.results import FINISHED
@@ -87,8 +88,7 @@ def log_probs(params: Any, temperature: float = 1.0) -> jax.Array:
     ids = jnp.asarray(ROWS, jnp.int32)
     apply: Any = MODULE.apply
     logits = apply({"params": params}, ids, method="logits")
-    table = jax.nn.log_softmax(logits[:, :-1] / temperature)
-    return jnp.take_along_axis(table, ids[:, 1:, None], axis=-1)[..., 0].sum(axis=1)
+    return token_log_probs(logits, ids, temperature).sum(axis=1)
 
 
 def best_policy(reference: jax.Array, rewards: jax.Array, beta: Any) -> jax.Array:

@@ -15,7 +15,6 @@ from rljax.rlhf.policy.samples import Samples
 from rljax.rlhf.pretrained import load_language_model
 
 GROUP_SIZE, MAX_NEW_TOKENS, TEMPERATURE = 4, 8, 0.8
-GSPO = dict(ratio="sequence_mean", baseline="group", scale="group")
 CASES = {
     "grpo": policy.grpo(),
     "dr_grpo": policy.dr_grpo(),
@@ -35,10 +34,7 @@ CASES = {
         PolicyHyperparams(ratio_max=1.3),
     ),
     "cispo": (policy.cispo().method, PolicyHyperparams(ratio_max=1.1)),
-    "gspo": (
-        PolicyMethod(kl="loss", kl_estimator="k3", aggregation="sequences", **GSPO),
-        policy.gspo().hyperparams.replace(beta=0.1),
-    ),
+    "gspo": policy.gspo(),
     "rloo": policy.rloo(),
     "rloo_whitened": (
         PolicyMethod(

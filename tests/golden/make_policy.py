@@ -34,7 +34,8 @@ CASES = {
     "cispo": {"loss_type": "cispo", "epsilon_high": 1.1},
     "gspo": {
         "loss_type": "grpo", "importance_sampling_level": "sequence",
-        "epsilon": 3e-4, "epsilon_high": 4e-4, "beta": 0.1,
+        "epsilon": 3e-4, "epsilon_high": 4e-4,
+        # No beta: TRL would multiply k3 by the ratio of sequences.
     },
     "rloo": {"beta": 0.05},
     "rloo_whitened": {"beta": 0.3, "normalize_advantages": True},

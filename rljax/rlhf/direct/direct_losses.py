@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from rljax.base import Mean
 from rljax.rlhf.data.rows import LabelledCompletions, Rankings, num_learned
 from rljax.rlhf.direct.reference import reference_of
-from rljax.rlhf.training.losses import bradley_terry_loss, plackett_luce_loss
+from rljax.rlhf.training.losses import bradley_terry_loss, preference_loss
 
 Number = jax.Array | float
 DirectLoss = Literal[
@@ -48,10 +48,8 @@ def ranking_losses(
     if loss in ("simpo", "orpo", "ipo_mean"):
         ratios = ratios / jnp.maximum(num_learned(starts, rows.lengths), 1)
     rewards = beta * ratios
-    if loss == "dpo" and rewards.shape[1] > 2:
-        losses = plackett_luce_loss(rewards, rows.lengths > 0)
-    elif loss == "dpo":
-        losses = bradley_terry_loss(rewards, margins, probs)
+    if loss == "dpo":
+        losses = preference_loss(rewards, rows.lengths > 0, margins, probs)
     elif loss == "robust_dpo":
         probs = robust_probs(rows.probs, hyperparams.label_smoothing)
         losses = bradley_terry_loss(rewards, margins, probs)

@@ -166,9 +166,10 @@ def penalties(samples: Samples, hyperparams: PolicyHyperparams) -> jax.Array:
     For length it is nothing up to T - buffer tokens, `length_penalty` at T, and rises
     linearly between them: Yu et al. (2025), https://arxiv.org/abs/2503.14476, eq. 13.
     """
-    num_tokens = samples.num_learned
-    over = num_tokens - (samples.log_probs.shape[1] - hyperparams.length_buffer)
-    share = jnp.clip(over / jnp.maximum(hyperparams.length_buffer, 1.0), 0.0, 1.0)
+    # Without a buffer it is that of T tokens alone, as with a buffer of one.
+    buffer = jnp.maximum(hyperparams.length_buffer, 1.0)
+    over = samples.num_learned - (samples.log_probs.shape[1] - buffer)
+    share = jnp.clip(over / buffer, 0.0, 1.0)
     unstopped = hyperparams.stop_penalty * ~samples.stopped
     return unstopped + hyperparams.length_penalty * share
 

@@ -7,7 +7,12 @@ from rljax.algorithms.loss_terms import clipped_value_loss
 from rljax.rlhf.policy.experience import Experience
 from rljax.rlhf.policy.forward import Completed
 from rljax.rlhf.policy.kl import estimate_kl, exact_kl
-from rljax.rlhf.policy.policy_losses import is_clipped, log_ratios, policy_losses
+from rljax.rlhf.policy.policy_losses import (
+    MAX_LOG_RATIO,
+    is_clipped,
+    log_ratios,
+    policy_losses,
+)
 from rljax.rlhf.policy.settings import PolicyHyperparams, PolicyMethod
 
 
@@ -57,8 +62,10 @@ def loss_of_rows(
             divergence = estimate_kl(
                 log_probs - samples.reference_log_probs, method.kl_estimator
             )
-            if method.kl_estimator == "k3":
-                divergence = divergence * jnp.exp(log_ratio)
+            if method.kl_estimator == "k3":  # whatever ratio the policy's loss has
+                of_tokens = log_ratios(log_probs, samples.log_probs, mask, "token")
+                bounded = jnp.clip(of_tokens, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+                divergence = divergence * jnp.exp(bounded)
         total += beta * jnp.where(mask, weights * divergence, 0.0).sum()
     if values is not None:
         value_losses = clipped_value_loss(

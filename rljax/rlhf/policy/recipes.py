@@ -67,10 +67,11 @@ def dr_grpo() -> Recipe:
 
 
 def dapo() -> Recipe:
-    """Returns DAPO: a higher upper clip, all tokens alike, a penalty of length; no reference.
+    """Returns DAPO: a higher upper clip, all tokens alike; no reference.
 
-    Give `length_buffer` to use the penalty. Groups of equal rewards are left out; others
-    are not drawn in their place. Yu et al. (2025), https://arxiv.org/abs/2503.14476.
+    The penalty is 0: set `length_penalty` and `length_buffer`, in the paper 1 and a fifth
+    of T. Groups of equal rewards are left out; others are not drawn in their place. Yu et
+    al. (2025), https://arxiv.org/abs/2503.14476.
     """
     method = PolicyMethod(
         kl="none", baseline="group", scale="group", ratio="token",
@@ -120,14 +121,15 @@ def cispo() -> Recipe:
 def ppo() -> Recipe:
     """Returns PPO with a separate critic, whitened advantages, and beta that adapts.
 
-    Usual with `num_epochs=4`. Ziegler et al. (2019), https://arxiv.org/abs/1909.08593,
-    with the details of Huang et al. (2024), https://arxiv.org/abs/2403.17031.
+    Usual with `num_epochs=4`. Ziegler et al. (2019), https://arxiv.org/abs/1909.08593;
+    whitening and clipped values as Huang et al. (2024), https://arxiv.org/abs/2403.17031,
+    whose reward of completions without an end is `rewards.unless_stopped`.
     """
     method = PolicyMethod(
         ratio="token", whiten=True, critic="separate", aggregation="tokens"
     )
     numbers = PolicyHyperparams(
         beta=0.15, kl_target=6.0, gae_lambda=0.95, vf_coef=0.1, vf_clip_eps=0.2,
-        max_grad_norm=math.inf,
+        critic_learning_rate=1e-5, max_grad_norm=math.inf,
     )  # fmt: skip
     return Recipe(method, numbers)

@@ -223,7 +223,8 @@ class PolicyHyperparams(struct.PyTreeNode):
     temperature: float = 1.0
     """Logits are divided by it, in sampling and in every log-probability."""
     beta: float = 0.05
-    """Weight of the divergence from the reference, in the unit of the reward."""
+    """Weight of the divergence from the reference, in the unit of the reward; where the
+    divergence is in the loss and `scale` divides rewards, of their standard deviation."""
     kl_target: float = math.inf
     """Divergence of a completion, in nats, towards which beta is moved; inf: it is not."""
     kl_horizon: float = 10_000.0
@@ -248,7 +249,8 @@ class PolicyHyperparams(struct.PyTreeNode):
     vf_clip_eps: float = math.inf
     """How far a value may move from what it was; by default there is no bound."""
     critic_learning_rate: float = 1e-3
-    """Step size of the critic's parameters, with the policy's warm-up and decay."""
+    """Step size of the critic's parameters, with the policy's warm-up and decay; for a
+    separate critic, a whole model, rather that of the policy."""
 
 
 def check_hyperparams(hyperparams: PolicyHyperparams) -> None:

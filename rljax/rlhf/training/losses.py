@@ -3,6 +3,8 @@
 The caller adds them up and divides by a count, so that parts of a batch add up exactly.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -58,6 +60,29 @@ def plackett_luce_loss(scores: jax.Array, present: jax.Array) -> jax.Array:
     masked = jnp.where(present, scores, lowest)
     rest = jax.lax.cumlogsumexp(masked, axis=masked.ndim - 1, reverse=True)
     return jnp.where(present, rest - scores, 0.0).sum(axis=-1)
+
+
+def preference_loss(
+    scores: jax.Array,
+    present: jax.Array,
+    margins: jax.Array | float = 0.0,
+    probs: jax.Array | float = 1.0,
+    **terms: Any,
+) -> jax.Array:
+    """Returns `[B]`: Bradley and Terry's loss of pairs, Plackett and Luce's of rankings.
+
+    Args:
+        scores: `[B, K]`, from the best to the worst.
+        present: `[B, K]` bool, as `plackett_luce_loss` takes it; a row of two is a pair.
+        margins: `[B]`, of pairs.
+        probs: `[B]`, of pairs.
+        **terms: `label_smoothing` and `centring`, of pairs.
+    """
+    pairs = bradley_terry_loss(scores[:, :2], margins, probs, **terms)
+    if scores.shape[1] == 2:
+        return pairs
+    longer = present.sum(axis=1) > 2
+    return jnp.where(longer, plackett_luce_loss(scores, present), pairs)
 
 
 def regression_loss(scores: jax.Array, ratings: jax.Array) -> jax.Array:

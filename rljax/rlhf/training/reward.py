@@ -22,8 +22,7 @@ from rljax.rlhf.data.rows import Rankings, Ratings
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.models.trainable import Everything, Trainable, adapt
 from rljax.rlhf.training.losses import (
-    bradley_terry_loss,
-    plackett_luce_loss,
+    preference_loss,
     regression_loss,
 )
 from rljax.rlhf.training.microbatches import check_divides, check_rows
@@ -173,16 +172,14 @@ def _losses(
         first = scores[:, 0]
         difference = scores[:, 0] - scores[:, 1]
         sums["accuracy"] = (0.5 * (1 + jnp.sign(difference))).sum()
-        if scores.shape[1] == 2:
-            losses = bradley_terry_loss(
-                scores,
-                rows.margins,
-                rows.probs,
-                label_smoothing=hyperparams.label_smoothing,
-                centring=hyperparams.centring,
-            )
-        else:
-            losses = plackett_luce_loss(scores, rows.lengths > 0)
+        losses = preference_loss(
+            scores,
+            rows.lengths > 0,
+            rows.margins,
+            rows.probs,
+            label_smoothing=hyperparams.label_smoothing,
+            centring=hyperparams.centring,
+        )
     sums |= {"loss": losses.sum(), "score": first.sum()}
     return losses, jax.tree.map(lambda x: x.astype(jnp.float32), sums)
 

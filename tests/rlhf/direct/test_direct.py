@@ -224,7 +224,7 @@ def test_low_rank_terms_learn_without_a_second_model():
     algorithm = direct_alignment(MODULE, config)
     numbers = DirectHyperparams(learning_rate=1e-2, beta=0.3)
     state = jax.jit(algorithm.init)(jax.random.key(1), numbers, task)
-    state = train(algorithm, state, task, 100)
+    state = train(algorithm, state, task, 200)
     merged = trained_params(MODULE, config.trainable, state, task)
     test = with_reference(MODULE, params, pairs(256, seed=1))
     rewards = implicit_rewards(MODULE, merged, test, beta=0.3)

@@ -35,8 +35,7 @@ def reference():
 
 @functools.cache
 def all_samples():
-    with jax.ensure_compile_time_eval():  # perhaps called while something is traced
-        return jax.jit(world.all_samples)(policy(), reference())
+    return jax.jit(world.all_samples)(policy(), reference())
 
 
 def probs():
@@ -60,13 +59,13 @@ def expected_step(method, group_size, rows, rewards, weights, critic=None):
         max_new_tokens=world.T, stop_ids=(world.STOP,),
     )  # fmt: skip
     learner = policy_optimization(world.MODULE, config)
-    task = world.task(reference())
+    task, params, every = world.task(reference()), policy(), all_samples()
 
     @jax.jit
     def step():
         state = learner.algorithm.init(jax.random.key(0), HYPERPARAMS, task)
-        state = state.replace(params=policy())
-        samples = jax.tree.map(lambda x: x[rows], all_samples())
+        state = state.replace(params=params)
+        samples = jax.tree.map(lambda x: x[rows], every)
         if critic is not None:
             state = state.replace(critic=critic(state.critic))
             values = 0.3 * jnp.arange(3.0)[None] + jnp.zeros(world.MASK.shape)
@@ -169,17 +168,34 @@ def test_the_exact_divergence_can_have_the_whole_gradient(exact):
     )
 
 
-@pytest.mark.parametrize("estimator", ["k2", "k3", "exact"])
-def test_in_the_loss_a_divergence_leaves_out_which_tokens_come_before(estimator, exact):
-    step, _ = alone(PolicyMethod(kl="loss", kl_estimator=estimator))
+@pytest.fixture(scope="module")
+def direct():
+    """The gradient of each token's divergence, given the tokens before it."""
+    weights, of_reference = probs()[:, None], world.token_table(reference())
 
     def given_what_comes_before(params):
         table = world.token_table(params)
-        divergence = jnp.exp(table) * (table - world.token_table(reference()))
+        divergence = jnp.exp(table) * (table - of_reference)
         divergence = jnp.where(world.MASK, divergence.sum(axis=-1), 0.0)
-        return (probs()[:, None] * divergence).sum()
+        return (weights * divergence).sum()
 
-    direct = jax.jit(jax.grad(given_what_comes_before))(policy())
+    return jax.jit(jax.grad(given_what_comes_before))(policy())
+
+
+@pytest.mark.parametrize("ratio", ["none", "token", "sequence_mean", "sequence_sum"])
+def test_k3_in_the_loss_is_of_tokens_whatever_the_ratio(ratio, direct):
+    method = PolicyMethod(kl="loss", kl_estimator="k3", ratio=ratio)
+    rows = np.arange(world.COUNT)[:, None]
+    step, _ = expected_step(method, 1, rows, jnp.zeros(rows.shape), probs())
+    want = jax.tree.map(lambda x: -BETA * x, direct)
+    assert world.distance(want, step) < 1e-4
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3", "exact"])
+def test_in_the_loss_a_divergence_leaves_out_which_tokens_come_before(
+    estimator, exact, direct
+):
+    step, _ = alone(PolicyMethod(kl="loss", kl_estimator=estimator))
     want = jax.tree.map(lambda a, b: a - BETA * b, exact[1], direct)
     assert world.distance(want, step) < 1e-4
     assert world.distance(exact[2], direct) > 0.1
@@ -193,6 +209,9 @@ def test_penalties_are_subtracted_from_rewards():
 
     want = [0.0, 1.0, 2.0]  # of 1, 2 and 3 tokens, two of them in the buffer
     want = np.array(want)[world.LENGTHS - 1] + 0.5 * ~world.STOPPED
+    np.testing.assert_allclose(penalties(all_samples(), hyperparams), want)
+    want = 2.0 * (world.LENGTHS == world.T) + 0.5 * ~world.STOPPED
+    hyperparams = hyperparams.replace(length_buffer=0.0)
     np.testing.assert_allclose(penalties(all_samples(), hyperparams), want)
 
 

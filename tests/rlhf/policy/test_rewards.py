@@ -121,9 +121,10 @@ def test_texts_end_before_the_stop_token(samples):
 
 def test_arithmetic():
     prompts = ["1 + 2 * 3 = ", "Let (4 - 6) * 5 be", "first 8, then 17 // 5 ="]
-    assert rewards.arithmetic(prompts, ["7", " -10 it is", "3.5"]) == [1.0, 1.0, 1.0]
-    assert rewards.arithmetic(prompts, ["9", "10", "x3"]) == [0.0, 0.0, 0.0]
-    for prompt in ("nothing", "1 / 2", "2 ** 99999", "1 // 0"):
+    assert rewards.arithmetic(prompts, ["7", " -10 it is", "3."]) == [1.0, 1.0, 1.0]
+    assert rewards.arithmetic(prompts, ["9", "10", "3.5"]) == [0.0, 0.0, 0.0]
+    assert rewards.arithmetic(["What is -(2 + 3)?", "-4 * 2"], ["-5", "-8"]) == [1, 1]
+    for prompt in ("nothing", "1 / 2", "2 ** 99999", "1 // 0", "1,000 + 1", "2.5"):
         with pytest.raises(ValueError, match="prompt"):
             rewards.arithmetic([prompt], ["1"])
 

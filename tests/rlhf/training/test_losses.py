@@ -10,6 +10,7 @@ from rljax.rlhf.training.losses import (
     bradley_terry_loss,
     completion_loss,
     plackett_luce_loss,
+    preference_loss,
     regression_loss,
 )
 
@@ -70,6 +71,18 @@ def test_of_two_plackett_luce_is_bradley_terry_and_absent_ones_do_not_count():
     )
     assert not gradient[:, 2:].any()
     assert jnp.isfinite(gradient).all()
+
+
+def test_a_pair_among_rankings_keeps_its_margin_and_probability():
+    scores = jnp.array([[0.3, -1.2, 0.0], [2.0, 0.5, -3.0]])
+    present = jnp.array([[True, True, False], [True, True, True]])
+    margins, probs = jnp.array([0.5, 0.0]), jnp.array([0.8, 1.0])
+    found = preference_loss(scores, present, margins, probs, label_smoothing=0.1)
+    pair = bradley_terry_loss(
+        scores[:1, :2], margins[:1], probs[:1], label_smoothing=0.1
+    )
+    ranking = plackett_luce_loss(scores[1:], present[1:])
+    np.testing.assert_allclose(found, jnp.concatenate([pair, ranking]), rtol=1e-6)
 
 
 def test_the_other_losses():

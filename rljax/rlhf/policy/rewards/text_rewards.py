@@ -175,7 +175,11 @@ OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 def _value(prompt: str) -> int:
     """Returns the value of the last expression in a text."""
-    found = re.findall(r"\(*-?\d[\d\s+\-*/%()]*", prompt)
+    if re.search(r"\d[.,]\d", prompt):
+        raise ValueError(
+            f"numbers must be whole, without separators, got the prompt {prompt!r}"
+        )
+    found = re.findall(r"(?:[-(][-(\s]*)?\d[\d\s+\-*/%()]*", prompt)
     if not found:
         raise ValueError(f"there is no expression in the prompt {prompt!r}")
     text = found[-1].strip()
@@ -196,5 +200,5 @@ def _evaluate(node: ast.expr) -> int:
 
 
 def _first_integer(text: str) -> int | None:
-    found = re.match(r"\s*(-?\d+)", text)
+    found = re.match(r"\s*(-?\d+)(?!\d|[.,]\d)", text)
     return None if found is None else int(found[1])
