@@ -12,7 +12,7 @@ import numpy as np
 
 from rljax.base import Params
 from rljax.commands.fetch import download
-from rljax.rlhf.data.rows import Completions
+from rljax.rlhf.data.rows import Completions, left_padded
 from rljax.rlhf.generation import generate
 from rljax.rlhf.models import Transformer
 from rljax.rlhf.policy.rewards import Targets
@@ -60,10 +60,7 @@ def split_words(text: str, num_shown: int, num_held_out: int) -> Words:
 
 def prompts(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Returns ids `[N, P]` int32, padded on the left, and lengths `[N]` of questions."""
-    ids = np.zeros((len(words), PROMPT_LENGTH), np.int32)
-    for row, word in zip(ids, words, strict=True):
-        row[-len(word) - 1 :] = list(f"{word}>".encode())
-    return ids, np.array([len(word) + 1 for word in words], np.int32)
+    return left_padded([f"{word}>".encode() for word in words], PROMPT_LENGTH)
 
 
 def targets(words: Sequence[str]) -> Targets:

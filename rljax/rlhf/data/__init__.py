@@ -38,6 +38,7 @@ from rljax.rlhf.data.rows import (
     LabelledCompletions,
     Rankings,
     Ratings,
+    left_padded,
 )
 from rljax.rlhf.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 from rljax.rlhf.data.training_sets import (
@@ -54,7 +55,8 @@ __all__ = [
     "EncodingConfig", "EncodingError", "FormError", "Labelled", "LabelledCompletions",
     "Labels", "Pair", "Preference", "Rankings", "Rated", "RatedPairs", "Ratings",
     "Records", "TokenPair", "Tokenizer", "Tokens", "TrainingSet", "Transcript",
-    "encode_pair", "encode_pairs", "encoding_config", "load_tokenizer", "pairs_by_gap",
+    "encode_pair", "encode_pairs", "encoding_config", "left_padded", "load_tokenizer",
+    "pairs_by_gap",
     "pairs_by_raters", "read_completions", "read_form", "read_labelled",
     "read_preferences", "read_prompts", "read_ratings", "resident_bytes",
     "split_places", "tokenize_completions", "tokenize_labelled", "tokenize_rankings",

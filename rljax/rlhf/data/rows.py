@@ -4,9 +4,26 @@ N rows, of at most L tokens, padded on the right; what stands in the padding doe
 matter. Each record can be cut to fewer tokens, so that short rows cost less.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+
+
+def left_padded(
+    rows: Sequence[Sequence[int]], width: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids `[N, P]` int32 of prompts, padded on the left, and lengths `[N]` int32.
+
+    P is `width`, or else the longest prompt's length.
+    """
+    lengths = np.array([len(row) for row in rows], np.int32)
+    ids = np.zeros((len(rows), width or lengths.max(initial=1)), np.int32)
+    for i, row in enumerate(rows):
+        ids[i, ids.shape[1] - len(row) :] = row
+    return ids, lengths
 
 
 class Rankings(struct.PyTreeNode):

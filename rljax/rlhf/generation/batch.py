@@ -9,6 +9,7 @@ import numpy as np
 
 from rljax.base import Params
 from rljax.numerics.compiler import Stopwatch, compiler_options
+from rljax.rlhf.data.rows import left_padded
 from rljax.rlhf.generation.decoding import (
     Decoding,
     Sampling,
@@ -117,11 +118,7 @@ class BatchCompleter:
         counts: Counts,
     ) -> Decoding:
         count, size = len(prompts), self._size(len(prompts))
-        ids = np.zeros((size, width), np.int32)
-        lengths = np.ones(size, np.int32)
-        for i, prompt in enumerate(prompts):
-            ids[i, width - len(prompt) :] = prompt
-            lengths[i] = len(prompt)
+        ids, lengths = left_padded([*prompts, *[[0]] * (size - count)], width)
         every = np.zeros((2, size), np.uint32)
         every[:, :count] = numbers
         keys = _keys(jax.random.key(self._seed), *every)

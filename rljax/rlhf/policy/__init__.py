@@ -1,6 +1,6 @@
 """Policy optimization: a language model learns to give completions of high reward.
 
-    from rljax.rlhf import policy
+    from rljax.rlhf import policy, trained_params
     from rljax.training import train
 
     method, hyperparams = policy.rloo()  # or grpo, dr_grpo, dapo, gspo, cispo, ppo, ...
@@ -33,6 +33,7 @@ called one after another:
 
 `text_training` makes of that what `train` takes, with its logs and checkpoints:
 
+    task = policy.text_task(tokenizer, texts, params)
     on_text = policy.text_training(learner, tokenizer, texts, reward)
     state = train(on_text.algorithm, state, task, 100, take_updates=on_text.take_updates)
 
@@ -41,7 +42,7 @@ Metrics are `rljax.base.Mean`s: `metrics["reward"].value`. May import `rljax.rlh
 `models`, `pretrained`, `scoring`, `generation` and `training`.
 """
 
-from rljax.rlhf.policy.bandit import PromptBandit
+from rljax.rlhf.policy.bandit import BanditParams, PromptBandit
 from rljax.rlhf.policy.policy_optimization import (
     Learner,
     PolicyState,
@@ -61,12 +62,17 @@ from rljax.rlhf.policy.recipes import (
     rloo,
 )
 from rljax.rlhf.policy.samples import Samples
-from rljax.rlhf.policy.settings import PolicyConfig, PolicyHyperparams, PolicyMethod
-from rljax.rlhf.policy.text_training import TextTraining, text_training
+from rljax.rlhf.policy.settings import (
+    PolicyConfig,
+    PolicyHyperparams,
+    PolicyMethod,
+    check_hyperparams,
+)
+from rljax.rlhf.policy.text_training import TextTraining, text_task, text_training
 
 __all__ = [
-    "Learner", "PolicyConfig", "PolicyHyperparams", "PolicyMethod", "PolicyState",
-    "PolicyTask", "PromptBandit", "Recipe", "Samples", "TextTraining", "bnpo", "cispo",
+    "BanditParams", "Learner", "PolicyConfig", "PolicyHyperparams", "PolicyMethod", "PolicyState",
+    "PolicyTask", "PromptBandit", "Recipe", "Samples", "TextTraining", "bnpo", "check_hyperparams", "cispo",
     "dapo", "dr_grpo", "grpo", "gspo", "policy_optimization", "ppo", "reinforce", "rloo",
-    "text_training",
+    "text_task", "text_training",
 ]  # fmt: skip

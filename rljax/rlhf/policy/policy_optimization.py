@@ -336,7 +336,7 @@ def _check_prompts(task: PolicyTask, module: Transformer, config: PolicyConfig) 
     if lengths.shape != (num_prompts,):
         raise ValueError(
             f"prompt_lengths must be one number for each of {num_prompts} prompts, got "
-            f"the shape {lengths.shape}."
+            f"the shape {lengths.shape}. Give both as `text_task` makes them."
         )
     if num_prompts < config.num_prompts:
         raise ValueError(

@@ -152,7 +152,8 @@ class PolicyConfig:
             )
         if isinstance(self.trainable, HeadOnly):
             raise ValueError(
-                "trainable must be a part of the policy, got HeadOnly, which has none."
+                "trainable must be a part of the policy, got HeadOnly, which has none. Choose "
+                "LastLayers, LoraOnly or Everything."
             )
         method = self.method
         by_group = method.baseline in ("group", "leave_one_out")

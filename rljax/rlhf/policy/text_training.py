@@ -1,5 +1,6 @@
 """Training with rewards of texts: sample, decode and score on the host, then update.
 
+    task = text_task(tokenizer, texts, params)
     learner = policy_optimization(module, config)
     on_text = text_training(learner, tokenizer, texts, reward, keep_in=folder)
     state = train(on_text.algorithm, state, task, 100, take_updates=on_text.take_updates)
@@ -16,13 +17,55 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.base import Algorithm
+from rljax.base import Algorithm, Params
 from rljax.numerics.compiler import compiler_options
-from rljax.rlhf.data.tokenizer import Tokenizer
-from rljax.rlhf.policy.policy_optimization import Learner, PolicyState
+from rljax.rlhf.data.encoding import (
+    EncodingError,
+    encode_prompts,
+    encoding_config,
+)
+from rljax.rlhf.data.pairs import Messages, Pair
+from rljax.rlhf.data.rows import left_padded
+from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer
+from rljax.rlhf.policy.policy_optimization import Learner, PolicyState, PolicyTask
 from rljax.rlhf.policy.rewards.text_rewards import TextReward, checked_scores
 from rljax.rlhf.policy.samples import Samples
 from rljax.training.loop import PooledMetrics, add_metrics
+
+
+def text_task(
+    tokenizer: Tokenizer,
+    prompts: Sequence[str | Messages],
+    params: Params,
+    *,
+    template: bool | ChatTemplate = True,
+    bos: bool | None = None,
+    reward: Any = None,
+) -> PolicyTask:
+    """Returns the task of prompts that are texts or chats.
+
+    Args:
+        tokenizer: the policy's.
+        prompts: a text is a user's message to a chat template.
+        params: of the policy before training.
+        template: as for `rljax.rlhf.encoding_config`, and so is `bos`.
+        bos: see there.
+        reward: what a reward of tokens reads.
+
+    Raises:
+        ValueError: there is no prompt, one has no tokens, or the template refuses it.
+    """
+    if not prompts:
+        raise ValueError("a task needs at least one prompt, got none. Give some.")
+    encoding = encoding_config(tokenizer, max_length=2**30, template=template, bos=bos)
+    pairs = [Pair(prompt, "") for prompt in prompts]
+    rows: list[list[int]] = []
+    for i, row in enumerate(encode_prompts(tokenizer, pairs, encoding)):
+        if isinstance(row, EncodingError):
+            raise ValueError(f"prompt {i} cannot be encoded: {row}")
+        rows.append(row)
+    ids, lengths = map(jnp.asarray, left_padded(rows))
+    return PolicyTask(ids, lengths, params, reward)
 
 
 class TextTraining(NamedTuple):

@@ -10,11 +10,10 @@ from rljax.rlhf.models import Transformer, TransformerConfig
 from rljax.rlhf.policy import (
     PolicyConfig,
     PolicyHyperparams,
-    PolicyTask,
     policy_optimization,
     rloo,
 )
-from rljax.rlhf.policy.text_training import text_training
+from rljax.rlhf.policy.text_training import text_task, text_training
 from rljax.training import checkpoint
 from rljax.training.files import RunError
 from rljax.training.loop import train
@@ -41,9 +40,11 @@ CONFIG = PolicyConfig(
 def task():
     ids = jnp.zeros((1, 1), jnp.int32)
     init = jax.jit(lambda key: MODULE.init(key, ids, method="logits"))
-    prompts = jnp.array([[97, 98], [0, 99], [100, 101]], jnp.int32)
-    lengths = jnp.array([2, 1, 2], jnp.int32)
-    return PolicyTask(prompts, lengths, init(jax.random.key(0))["params"])
+    params = init(jax.random.key(0))["params"]
+    made = text_task(ByteTokenizer(), TEXTS, params, bos=False)
+    assert made.prompts.tolist() == [[97, 98], [0, 99], [100, 101]]
+    assert made.prompt_lengths.tolist() == [2, 1, 2]
+    return made
 
 
 def letters(prompts, completions):
@@ -128,3 +129,12 @@ def test_texts_are_those_of_the_tasks_prompts(task):
             on_text.algorithm, start(learner, task), task, 1,
             take_updates=on_text.take_updates,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [([], "at least one prompt, got none"), (["a", ""], "prompt 1 cannot be encoded")],
+)
+def test_texts_that_are_no_prompts_are_refused(texts, message):
+    with pytest.raises(ValueError, match=message):
+        text_task(ByteTokenizer(), texts, {}, bos=False)
