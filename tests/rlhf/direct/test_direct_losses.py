@@ -182,12 +182,16 @@ def test_rankings_have_plackett_and_luces_loss():
     made = made.replace(reference=jnp.float32(reference))
     log_probs = RNG.normal(size=(2, 3))
     losses, _ = ranking_losses("dpo", jnp.float32(log_probs), made, NUMBERS)
-    for i, size in enumerate((3, 2)):
-        rewards = (0.7 * (log_probs - reference))[i, :size]
-        want = 0.0
-        for k in range(size):
-            want -= math.log(math.exp(rewards[k]) / np.exp(rewards[k:]).sum())
-        assert float(losses[i]) == pytest.approx(want, rel=1e-5)
+    ranking, pair = 0.7 * (log_probs - reference)
+    want = 0.0
+    for k in range(3):
+        want -= math.log(math.exp(ranking[k]) / np.exp(ranking[k:]).sum())
+    assert float(losses[0]) == pytest.approx(want, rel=1e-5)
+    # A pair among them is what it is elsewhere, with its smoothing.
+    chosen = 1 / (1 + math.exp(pair[1] - pair[0]))
+    e = NUMBERS.label_smoothing
+    want = -(1 - e) * math.log(chosen) - e * math.log(1 - chosen)
+    assert float(losses[1]) == pytest.approx(want, rel=1e-5)
 
 
 def test_robust_losses_are_unbiased_under_flips():
