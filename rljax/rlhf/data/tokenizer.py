@@ -64,6 +64,17 @@ class Tokenizer(Protocol):
         """Returns the messages as text, written by a template."""
 
 
+def check_tokenizer(
+    tokenizer: Tokenizer, vocab_size: int, model: str = "model"
+) -> None:
+    """Raises a ValueError for a tokenizer of more ids than a model embeds."""
+    if tokenizer.vocab_size > vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size:,} ids, but the {model} embeds only "
+            f"{vocab_size:,}. Use the {model}'s own tokenizer."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class ByteEncoding:
     """The bytes of a text as tokens."""

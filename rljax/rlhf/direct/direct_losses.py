@@ -18,7 +18,11 @@ import jax.numpy as jnp
 from rljax.base import Mean
 from rljax.rlhf.data.rows import LabelledCompletions, Rankings, num_learned
 from rljax.rlhf.direct.reference import reference_of
-from rljax.rlhf.training.losses import bradley_terry_loss, preference_loss
+from rljax.rlhf.training.losses import (
+    bradley_terry_loss,
+    preference_loss,
+    smoothed_probs,
+)
 
 Number = jax.Array | float
 DirectLoss = Literal[
@@ -102,15 +106,6 @@ def label_losses(
     return losses, means
 
 
-def smoothed_probs(probs: Number, label_smoothing: Number) -> Number:
-    """Returns the probability of a label of which a share `label_smoothing` is wrong.
-
-    Conservative DPO: Mitchell (2023), "A note on DPO with noisy preferences & relationship
-    to IPO", https://ericmitchell.ai/cdpo.pdf.
-    """
-    return (1 - label_smoothing) * probs + label_smoothing * (1 - probs)
-
-
 def robust_probs(probs: Number, label_smoothing: Number) -> Number:
     """Returns what to take for the probability so that flipped labels change no gradient.
 
@@ -179,9 +174,7 @@ def orpo_loss(
     # Of a completion that is certain, the odds would be infinite.
     means = jnp.minimum(mean_log_probs, -1e-6)
     log_odds = means - jnp.log(-jnp.expm1(means))
-    difference = log_odds[..., 0] - log_odds[..., 1]
-    loss = -probs * jax.nn.log_sigmoid(difference)
-    loss -= (1 - probs) * jax.nn.log_sigmoid(-difference)
+    loss = bradley_terry_loss(log_odds, probs=probs)
     learned = probs * mean_log_probs[..., 0] + (1 - probs) * mean_log_probs[..., 1]
     return weight * loss - learned
 

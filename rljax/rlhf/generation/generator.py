@@ -23,7 +23,12 @@ from rljax.rlhf.data.encoding import (
     not_embedded,
 )
 from rljax.rlhf.data.pairs import Messages, Pair
-from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
+from rljax.rlhf.data.tokenizer import (
+    ChatTemplate,
+    Tokenizer,
+    check_tokenizer,
+    load_tokenizer,
+)
 from rljax.rlhf.generation.batch import BatchCompleter, Written
 from rljax.rlhf.generation.decoding import Sampling
 from rljax.rlhf.generation.generate import check
@@ -94,11 +99,7 @@ class Generator:
         counts = {"batch_size": batch_size, "window": window}
         check_at_least(1, **{k: n for k, n in counts.items() if n is not None})
         check(module, 1, max_new_tokens, sampling.stop_ids, sampling.temperature)
-        if tokenizer.vocab_size > config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size} ids, but the model embeds "
-                f"only {config.vocab_size}. Use the model's own tokenizer."
-            )
+        check_tokenizer(tokenizer, config.vocab_size)
         check_language_model(module, params)
         self._module, self._tokenizer, self._encoding = module, tokenizer, encoding
         self._params, self._sampling = params, sampling

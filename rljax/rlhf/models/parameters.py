@@ -20,9 +20,14 @@ def check_language_model(module: Transformer, params: Any) -> None:
         module: the model.
         params: what its variables have under "params"; shapes are enough.
     """
+    check_params(params, _shapes(module))
+
+
+@functools.cache  # `train` checks at every call, and tracing takes a tenth of a second
+def _shapes(module: Transformer) -> Params:
     init = functools.partial(module.init, method="logits")
     first = jnp.zeros((1, 1), jnp.int32)
-    check_params(params, jax.eval_shape(init, jax.random.key(0), first)["params"])
+    return jax.eval_shape(init, jax.random.key(0), first)["params"]
 
 
 def check_params(params: Any, like: Params, *, whole: bool = True) -> None:

@@ -26,7 +26,7 @@ from rljax.rlhf.data.encoding import (
 )
 from rljax.rlhf.data.pairs import Messages, Pair
 from rljax.rlhf.data.rows import left_padded
-from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer
+from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer, check_tokenizer
 from rljax.rlhf.policy.policy_optimization import Learner, PolicyState, PolicyTask
 from rljax.rlhf.policy.rewards.text_rewards import TextReward, checked_scores
 from rljax.rlhf.policy.samples import Samples
@@ -128,12 +128,7 @@ def text_training(
 
     def check(state: PolicyState, task: Any) -> None:
         learner.algorithm.check(state, task)
-        vocab_size = learner.module.config.vocab_size
-        if tokenizer.vocab_size > vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size:,} ids, but the policy embeds "
-                f"only {vocab_size:,}. Use the policy's tokenizer."
-            )
+        check_tokenizer(tokenizer, learner.module.config.vocab_size, "policy")
         if len(prompts) != len(task.prompts):
             raise ValueError(
                 f"prompts must be the texts of the task's {len(task.prompts)} prompts, "

@@ -34,7 +34,12 @@ from rljax.rlhf.data.encoding import (
     not_embedded,
 )
 from rljax.rlhf.data.pairs import Example, Pair
-from rljax.rlhf.data.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
+from rljax.rlhf.data.tokenizer import (
+    ChatTemplate,
+    Tokenizer,
+    check_tokenizer,
+    load_tokenizer,
+)
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.pretrained.weights import load_reward_model
 from rljax.rlhf.row_files import Counts, batching, model_fingerprint
@@ -97,11 +102,7 @@ class Scorer:
                 f"max_length must be at most the model's context, {config.max_length} "
                 f"tokens, got {encoding.max_length}. Lower it."
             )
-        if tokenizer.vocab_size > config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size} ids, but the model embeds "
-                f"only {config.vocab_size}. Use the model's own tokenizer."
-            )
+        check_tokenizer(tokenizer, config.vocab_size)
         self._module, self._tokenizer, self._encoding = module, tokenizer, encoding
         self._check_encoding()
         devices = jax.devices() if devices is None else list(devices)

@@ -3,8 +3,6 @@
 The caller adds them up and divides by a count, so that parts of a batch add up exactly.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -37,10 +35,21 @@ def bradley_terry_loss(
     """
     chosen, rejected = scores[..., 0], scores[..., 1]
     difference = chosen - rejected - margins
-    p = (1 - label_smoothing) * probs + label_smoothing * (1 - probs)
+    p = smoothed_probs(probs, label_smoothing)
     loss = -p * jax.nn.log_sigmoid(difference)
     loss -= (1 - p) * jax.nn.log_sigmoid(-difference)
     return loss + centring * (chosen + rejected) ** 2
+
+
+def smoothed_probs(
+    probs: jax.Array | float, label_smoothing: jax.Array | float
+) -> jax.Array | float:
+    """Returns the probability of a label of which a share `label_smoothing` is wrong.
+
+    Conservative DPO: Mitchell (2023), "A note on DPO with noisy preferences & relationship
+    to IPO", https://ericmitchell.ai/cdpo.pdf.
+    """
+    return (1 - label_smoothing) * probs + label_smoothing * (1 - probs)
 
 
 def plackett_luce_loss(scores: jax.Array, present: jax.Array) -> jax.Array:
@@ -67,18 +76,27 @@ def preference_loss(
     present: jax.Array,
     margins: jax.Array | float = 0.0,
     probs: jax.Array | float = 1.0,
-    **terms: Any,
+    *,
+    label_smoothing: jax.Array | float = 0.0,
+    centring: jax.Array | float = 0.0,
 ) -> jax.Array:
     """Returns `[B]`: Bradley and Terry's loss of pairs, Plackett and Luce's of rankings.
 
     Args:
         scores: `[B, K]`, from the best to the worst.
         present: `[B, K]` bool, as `plackett_luce_loss` takes it; a row of two is a pair.
-        margins: `[B]`, of pairs.
-        probs: `[B]`, of pairs.
-        **terms: `label_smoothing` and `centring`, of pairs.
+        margins: `[B]`, of pairs, as are the others.
+        probs: `[B]`.
+        label_smoothing: the share of labels that are wrong.
+        centring: the weight of the term that keeps scores near 0.
     """
-    pairs = bradley_terry_loss(scores[:, :2], margins, probs, **terms)
+    pairs = bradley_terry_loss(
+        scores[:, :2],
+        margins,
+        probs,
+        label_smoothing=label_smoothing,
+        centring=centring,
+    )
     if scores.shape[1] == 2:
         return pairs
     longer = present.sum(axis=1) > 2
