@@ -26,10 +26,12 @@ from rljax.rlhf.evaluation.proportions import (
     proportion,
     wilson_interval,
 )
+from rljax.rlhf.evaluation.texts import distinct_n, repetition
 
 __all__ = [
     "Bin", "Calibration", "Comparisons", "Evaluation", "LengthOnly", "Proportion",
-    "accuracy_by", "calibration", "choose_length_rule", "ensemble_lower", "ensemble_mean",
-    "ensemble_min", "evaluate_scores", "fit_temperature", "k_folds", "member_centres",
-    "most_wrong", "negative_log_likelihood", "proportion", "wilson_interval",
+    "accuracy_by", "calibration", "choose_length_rule", "distinct_n", "ensemble_lower",
+    "ensemble_mean", "ensemble_min", "evaluate_scores", "fit_temperature", "k_folds",
+    "member_centres", "most_wrong", "negative_log_likelihood", "proportion", "repetition",
+    "wilson_interval",
 ]  # fmt: skip
