@@ -89,7 +89,7 @@ def save_report(
         "names": list(results.configurations[0]),
         "num_seeds": len(results.seeds),
         "rows": _rows(results),
-        "trade_off": trade_off and _trade_off(trade_off, results),
+        "trade_off": trade_off and trade_off_data(trade_off, results),
         "target": target,
         "xlabel": xlabel,
         "ylabel": ylabel,
@@ -127,21 +127,24 @@ def _rows(results: Results) -> list[dict[str, Any]]:
                 ],  # JSON has no infinity
                 "iqm": row["return_iqm"],
                 "interval": row["return_ci95"],
-                "better": better and list(map(_short, better)),
+                "better": better and list(map(short, better)),
                 "steps": results.env_steps[index],
                 "taken": row["env_steps"],
-                "means": list(map(_short, means)),
-                "bands": [ends and list(map(_short, ends)) for ends in bands],
-                "lost": [[i, _short(x[i])] for i, x in zip(last, seen, strict=True)],
+                "means": list(map(short, means)),
+                "bands": [ends and list(map(short, ends)) for ends in bands],
+                "lost": [[i, short(x[i])] for i, x in zip(last, seen, strict=True)],
             }
         )
     return rows
 
 
-def _trade_off(chart: TradeOff, results: Results) -> dict[str, Any]:
-    """The chart's labels and line, and the ends of runs in the order of the table.
+def trade_off_data(chart: TradeOff, results: Results) -> dict[str, Any]:
+    """Returns the data of `web/trade_off.js`: labels, line, and the ends of runs.
 
-    Of each finished run: its seed, x and y.
+    Of each configuration, the best first, of each finished run: its seed, x and y.
+
+    Raises:
+        ValueError: the trade-off does not fit the results.
     """
     for name in (chart.x, chart.y):
         check_name(name, list(results.metrics), "the sweep's training")
@@ -163,7 +166,7 @@ def _trade_off(chart: TradeOff, results: Results) -> dict[str, Any]:
         x, y = (results.metrics[name][index, :, last] for name in (chart.x, chart.y))
         kept = np.isfinite(x + y) & (results.status[index] == FINISHED)
         runs = zip(results.seeds, x, y, kept, strict=True)
-        ends.append([[s, _short(x), _short(y)] for s, x, y, keep in runs if keep])
+        ends.append([[s, short(x), short(y)] for s, x, y, keep in runs if keep])
     return {
         "xlabel": chart.xlabel,
         "ylabel": chart.ylabel,
@@ -174,6 +177,6 @@ def _trade_off(chart: TradeOff, results: Results) -> dict[str, Any]:
     }
 
 
-def _short(x: float) -> float:
-    """Rounds to five digits, so that 256 curves stay a small page."""
+def short(x: float) -> float:
+    """Returns a number of five digits, so that 256 curves stay a small page."""
     return float(f"{x:.5g}")

@@ -1,4 +1,4 @@
-// What the charts of a sweep's page share: numbers, axes, the key, and what the pointer is on.
+// What charts share: numbers, axes, the key, and what the pointer is on.
 
 const grouped = (x, options) => x.toLocaleString("en", options);
 const brief = x => grouped(x, Math.abs(x) < 1e4
@@ -42,6 +42,15 @@ function frame(chart, [start, end], [low, high], xlabel, ylabel, whole = false) 
   chart.querySelector("svg")?.remove();
   chart.prepend(picture);
   return { width, left, right, top, bottom, x, y, line, picture };
+}
+
+// Lines through the points of each run of neighbours that are not null.
+function path(points) {
+  let d = "";
+  points.forEach((point, i) => {
+    if (point) d += (i && points[i - 1] ? "L" : "M") + point + (points[i + 1] ? "" : "h0");
+  });
+  return d;
 }
 
 // Shows what a chart has at a place.

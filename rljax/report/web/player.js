@@ -1,20 +1,5 @@
 // The player of replays, in the elements of player.html.
-
-function html(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const key in attributes) node.setAttribute(key, attributes[key]);
-  node.append(...children);
-  return node;
-}
-
-function svg(name, attributes = {}, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const key in attributes) node.setAttribute(key, attributes[key]);
-  node.append(...children);
-  return node;
-}
-
-// Plays what rljax.report.replay.table gives; keys pressed within `keys` steer it.
+// Plays what rljax.report.replay.player_data gives; keys pressed within `keys` steer it.
 function player(data, keys) {
   const horizon = Math.max(...data.replays.map(replay => replay.rewards.length));
   const [low, high] = data.rewards;
