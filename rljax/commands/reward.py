@@ -2,16 +2,15 @@
 
 import dataclasses
 import datetime
-import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, arg
 
 from rljax.commands.launch import check_counts, check_seed, use_compile_cache
-from rljax.training.files import FolderError, RunError, file_sha256
+from rljax.commands.training import Train, files_sha256, folder_sha256
+from rljax.training.files import FolderError, RunError
 from rljax.training.run_folder import RunFolder, RunOptions
 
 _TODAY = arg(metavar="YYYY-MM-DD", help_behavior_hint="(default: today)")
@@ -35,7 +34,7 @@ class Reward:
     """Preferences to learn from: JSON lines (.gz too), a JSON array or Parquet."""
     eval: Annotated[Path | None, _HELD_OUT] = None
     """Preferences to judge the model by."""
-    train: Literal["all", "last", "lora", "head"] = "all"
+    train: Train = "all"
     """Train all of the model, its last blocks, low-rank terms, or the head alone."""
     last_layers: int = 4
     """Blocks that --train last trains."""
@@ -103,9 +102,9 @@ def reward(command: Reward) -> dict[str, Any]:
     try:
         settings = _Settings(
             command,
-            _sha256(sorted(p for p in command.model.iterdir() if p.is_file())),
-            _sha256([command.data]),
-            _sha256([command.eval]) if command.eval else None,
+            folder_sha256(command.model),
+            files_sha256([command.data]),
+            files_sha256([command.eval]) if command.eval else None,
         )
     except OSError as error:
         raise RunError(
@@ -124,11 +123,3 @@ def reward(command: Reward) -> dict[str, Any]:
             return train_and_judge(command, folder)
         except (FolderError, EncodingError) as error:
             raise RunError(str(error)) from error
-
-
-def _sha256(paths: Sequence[Path]) -> str:
-    """Returns the hash of what is in some files, and of their names."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(f"{path.name} {file_sha256(path)}\n".encode())
-    return total.hexdigest()

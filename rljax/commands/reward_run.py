@@ -1,7 +1,6 @@
 """What the command `rljax reward` does: read, train, save, judge."""
 
 import dataclasses
-import datetime
 import itertools
 import shlex
 import sys
@@ -15,6 +14,7 @@ import numpy as np
 
 from rljax.commands.reward import Reward
 from rljax.commands.template import read_template
+from rljax.commands.training import choose_trainable, date_of_run
 from rljax.report.reward_page import save_reward_page
 from rljax.rlhf.data.datasets import Preference, read_preferences
 from rljax.rlhf.data.encoding import encoding_config
@@ -28,8 +28,6 @@ from rljax.rlhf.evaluation import (
     choose_length_rule,
     evaluate_scores,
 )
-from rljax.rlhf.models import Everything, HeadOnly, LastLayers, Lora, LoraOnly
-from rljax.rlhf.models.trainable import Trainable
 from rljax.rlhf.pretrained import load_for_training, save_reward_model
 from rljax.rlhf.scoring.scorer import Scorer
 from rljax.rlhf.training import (
@@ -42,7 +40,7 @@ from rljax.rlhf.training import (
     trained_params,
     usual_lengths,
 )
-from rljax.training.files import RunError, read_json
+from rljax.training.files import RunError
 from rljax.training.loggers import LogEntry, log_line
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder
@@ -57,11 +55,10 @@ def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
     tokenizer = load_tokenizer(command.model)
     if module.pad_id is None:
         module = module.clone(pad_id=tokenizer.pad_id)
-    begun = read_json(out / "manifest.json")["started"][:10]
     how: dict[str, Any] = {
         "max_length": command.max_length or min(module.config.max_length, 1024),
         "template": read_template(command.template),
-        "date": command.date or datetime.date.fromisoformat(begun),
+        "date": date_of_run(command.date, out),
         "truncate": command.truncate,
     }
     encoding = encoding_config(tokenizer, pad_id=module.pad_id, **how)
@@ -81,7 +78,9 @@ def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
         batch_size=command.batch_size,
         num_microbatches=command.num_microbatches,
         lengths=usual_lengths(data.rows.ids.shape[-1]),
-        trainable=_trainable(command),
+        trainable=choose_trainable(
+            command.train, command.last_layers, command.lora_rank
+        ),
         new_head=not has_head,
     )
     algorithm = reward_training(learner, config)
@@ -186,16 +185,6 @@ def _evaluate(
         ),
         length_rule=rule,
     )
-
-
-def _trainable(command: Reward) -> Trainable:
-    choices: dict[str, Trainable] = {
-        "all": Everything(),
-        "last": LastLayers(command.last_layers),
-        "lora": LoraOnly(Lora(rank=command.lora_rank, alpha=2.0 * command.lora_rank)),
-        "head": HeadOnly(),
-    }
-    return choices[command.train]
 
 
 def _hyperparams(command: Reward, width: int, num_updates: int) -> RewardHyperparams:
