@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = "extras base < numerics < envs < rollouts < algorithms < training < sweeps rlhf < report < interop commands"
-RLHF = "data < row_files models < pretrained < scoring generation < training < policy direct frozen selection evaluation segments"
+RLHF = "data < row_files models < pretrained < scoring generation < training < policy direct frozen selection evaluation segments < recipes"
 MODULES = sorted((ROOT / "rljax").rglob("*.py"))
 
 

@@ -1,8 +1,8 @@
 """Reinforcement learning from human feedback: text, models, scores, and reward learning.
 
 Sub-packages import downward: `data` < `row_files`, `models` < `pretrained` < `scoring`,
-`generation` < `training` < `policy`, `direct`, `frozen`, `selection`, `evaluation`;
-`segments`, of preferences for behaviour, stands by itself. They may import
+`generation` < `training` < `policy`, `direct`, `frozen`, `selection`, `evaluation` <
+`recipes`; `segments`, of preferences for behaviour, stands by itself. They may import
 `rljax.training` and what lies below it; `sweeps` and the packages for control never import
 this one. What is here is what a program usually needs; `policy` and `selection` are used
 as modules: `policy.grpo()`, `selection.best_of_n(...)`.
