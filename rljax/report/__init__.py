@@ -9,9 +9,11 @@ from rljax.report.plots import learning_curve
 from rljax.report.policy_replay import play_policies, require_pictures, save_replay
 from rljax.report.replay import Replay, save_html
 from rljax.report.reward_page import WrongPair, save_reward_page
+from rljax.report.rlhf_page import ShownCompletion, save_rlhf_page
 
 __all__ = [
     "Replay",
+    "ShownCompletion",
     "WrongPair",
     "frame",
     "learning_curve",
@@ -21,4 +23,5 @@ __all__ = [
     "save_html",
     "save_replay",
     "save_reward_page",
+    "save_rlhf_page",
 ]
