@@ -176,6 +176,18 @@ class Stages:
         """Adds a stage that only measures, such as the model that a recipe begins with."""
         self.compute(stage, lambda: ({}, evaluate()))
 
+    def compare(self, name: str, measure: str, stage: str, other: str) -> None:
+        """Adds a row of what one stage has of a measure more than another stage.
+
+        Args:
+            name: of the row.
+            measure: of both stages.
+            stage: the one that is expected to have more.
+            other: the other.
+        """
+        figures = _improved(self.measured[stage], measure, self.measured[other])
+        self.table.append({"stage": name} | figures)
+
     def _folder(self, stage: str) -> RunFolder:
         if stage in self.measured:
             raise ValueError(
@@ -207,16 +219,26 @@ def _figures(
     means = {name: float(np.mean(x, dtype=np.float64)) for name, x in measured.items()}
     if improves is None:
         return means
-    for name, found in (("evaluate", measured), ("before", before or {})):
+    return _improved(measured, improves, before or {}) | means
+
+
+def _improved(after: Measures, improves: str, before: Measures) -> dict[str, Any]:
+    """Returns the difference in one measure, as a row of the table has it."""
+    for name, found in (("after", after), ("before", before)):
         if improves not in found:
             raise ValueError(
-                f"{name} must have the measure {improves!r}, which the stage is to "
-                f"improve, got {', '.join(found) or 'none'}. Measure it, too."
+                f"measures {name} a stage must have {improves!r}, which it is to improve, "
+                f"got {', '.join(found) or 'none'}. Let evaluate return it."
             )
-    difference = paired_difference(measured[improves], (before or {})[improves])
-    of_stage = difference._asdict() | {"interval": list(difference.interval)}
-    of_stage["difference"] = of_stage.pop("mean")
-    return {"improves": improves} | of_stage | means
+    found = paired_difference(after[improves], before[improves])
+    return {
+        "improves": improves,
+        "before": found.before,
+        "after": found.after,
+        "difference": found.mean,
+        "interval": list(found.interval),
+        "is_gain": found.is_gain,
+    }
 
 
 def _trained_state(folder: RunFolder, like: Any) -> Any:

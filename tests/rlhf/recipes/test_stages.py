@@ -191,7 +191,7 @@ def test_one_name_for_two_stages_is_refused():
 def test_a_measure_that_is_missing_is_named():
     stages = Stages("walk", Settings(), RunOptions())
     task = {"params": jnp.zeros(8), "wanted": jnp.asarray(WANTED)}
-    with pytest.raises(ValueError, match="before must have the measure 'near'"):
+    with pytest.raises(ValueError, match="measures before a stage must have 'near'"):
         stages.train(
             "out", walk([]), task, jnp.float32(0.5), key=jax.random.key(0),
             num_updates=1, rows_per_update=4, params_of=lambda state: state.params,
