@@ -156,6 +156,30 @@ class Transformer(nn.Module):
         x, _ = self._block(final, x, positions, visible, lengths[:, None] - 1)
         return self.norm(x)[:, 0]
 
+    def trunk(self, ids: jax.Array) -> jax.Array:
+        """Returns the residual stream `[B, L, D]` after the first `fixed_layers` blocks.
+
+        Args:
+            ids: `[B, L]` int32, padded on the right.
+        """
+        fixed = self.config.fixed_layers
+        x, positions = self._embed_from_start(ids)
+        layers = jax.tree.map(lambda p: p[:fixed], self.layers)
+        return self._run_causal(jax.lax.stop_gradient(layers), x, positions)
+
+    def after_trunk(self, x: jax.Array) -> jax.Array:
+        """Returns hidden states as `self(ids)` does, of what `trunk` has computed.
+
+        Args:
+            x: `[B, L, D]`.
+        """
+        fixed = self.config.fixed_layers
+        positions = jnp.broadcast_to(
+            jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2]
+        )
+        layers = jax.tree.map(lambda p: p[fixed:], self.layers)
+        return self.norm(self._run_causal(layers, x, positions, fixed))
+
     def logits(self, ids: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Returns logits of each next token, `[B, L, V]` float32, as `__call__` does."""
         return self.unembed(self(ids, mask))
@@ -187,11 +211,18 @@ class Transformer(nn.Module):
             x = x + self.position_embed(positions)
         return x.astype(self.config.dtype)
 
-    def _run(self, layers, x, positions, visible, cache, places, place=0):
+    def _run_causal(self, layers, x, positions, first=0):
+        length = x.shape[1]
+        visible = jnp.tri(length, dtype=bool)[None]
+        places = jnp.arange(length)[None]
+        return self._run(layers, x, positions, visible, None, places, first=first)[0]
+
+    def _run(self, layers, x, positions, visible, cache, places, place=0, first=0):
+        """Runs some blocks, of which `first` is the number of the first one."""
         one_by_one = isinstance(layers, tuple)
         count = len(layers) if one_by_one else jax.tree.leaves(layers)[0].shape[0]
-        windows = self._windows(places.shape[1])[:count]
-        fixed = min(self.config.fixed_layers, count)
+        windows = self._windows(places.shape[1])[first : first + count]
+        fixed = min(max(self.config.fixed_layers - first, 0), count)
         if windows:
             distances = positions[..., None] - places[:, None]
 

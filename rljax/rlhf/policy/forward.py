@@ -45,24 +45,56 @@ def complete(module: Transformer, params: Params, rows: Any) -> Completed:
     Args:
         module: the model.
         params: its parameters.
-        rows: `Samples`, or what has their `ids`, `starts` and `log_probs`.
+        rows: `Samples`, or what has their `ids`, `starts`, `log_probs` and `trunk`. Of
+            those with a trunk the module's blocks after its fixed ones are run.
     """
     apply: Any = module.apply
-    hidden = at_completions(apply({"params": params}, rows.ids), rows)
+    if rows.trunk is None:
+        states = apply({"params": params}, rows.ids)
+    else:
+        states = apply({"params": params}, rows.trunk, method="after_trunk")
+    hidden = at_completions(states, rows)
     logits = apply({"params": params}, hidden, method="unembed")
     return Completed(at_completions(rows.ids, rows), hidden, logits)
+
+
+def run_trunk(
+    module: Transformer, params: Params, rows: Any, question: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """Returns states `[n, L, D]` after a module's fixed blocks, and `[n, D]` the last ones.
+
+    Those are at the end of the question, which follows each row's end.
+
+    Args:
+        module: the model, whose first `fixed_layers` blocks are run.
+        params: its parameters.
+        rows: with `ids` `[n, L]` and `lengths`.
+        question: tokens; () to take each row's last token.
+    """
+    width, count = rows.ids.shape[1], len(question)
+    ids, last = rows.ids, rows.lengths - 1
+    if count:
+        after = jnp.arange(width + count)[None] - rows.lengths[:, None]
+        asked = jnp.array(question, jnp.int32)[jnp.clip(after, 0, count - 1)]
+        ids = jnp.pad(ids, ((0, 0), (0, count)))
+        ids = jnp.where((after >= 0) & (after < count), asked, ids)
+    apply: Any = module.apply
+    states = apply({"params": params}, ids, method="trunk")
+    at_end = jnp.take_along_axis(states, (last + count)[:, None, None], axis=1)
+    return states[:, :width], at_end[:, 0]
 
 
 def in_parts(
     function: Callable[[Any], Any], rows: Any, num_parts: int, lengths: tuple[int, ...]
 ) -> Any:
-    """Returns a function's results, `[N, T]` each, computed from some rows at a time.
+    """Returns a function's results, `[N, ...]` each, computed from some rows at a time.
 
     Rows of like length are together, and cut, as in
     `rljax.rlhf.training.microbatches.gradients`.
 
     Args:
-        function: `(rows) -> results`, leaves `[n, T']` of rows cut to T' tokens.
+        function: `(rows) -> results`, leaves `[n, ...]`; of rows that are cut they may be
+            shorter, and are padded with 0.
         rows: N, with `log_probs` of `[N, T]`, `longest` and `cut`.
         num_parts: of equally many rows; divides N.
         lengths: tokens that a part may be cut to, ascending, the last enough for all.
@@ -70,12 +102,14 @@ def in_parts(
     if num_parts == 1 and lengths[0] >= rows.ids.shape[1]:
         return function(rows)
     parts, order = parts_by_length(rows, num_parts)
-    num_tokens = rows.log_probs.shape[1]
+    whole = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
 
     def padded(part: Any) -> Any:
-        return jax.tree.map(
-            lambda x: jnp.pad(x, ((0, 0), (0, num_tokens - x.shape[1]))), function(part)
-        )
+        def pad(x: jax.Array, like: Any) -> jax.Array:
+            lacking = zip(x.shape, like.shape, strict=True)
+            return jnp.pad(x, [(0, wanted - size) for size, wanted in lacking])
+
+        return jax.tree.map(pad, function(part), whole)
 
     found = jax.lax.map(cut_to_fit(padded, lengths), parts)
     places = jnp.argsort(order)

@@ -29,7 +29,7 @@ from rljax.rlhf.models.trainable import adapt, join, merge, split
 from rljax.rlhf.models.transformer import Transformer
 from rljax.rlhf.policy.critics import start_critic, token_values
 from rljax.rlhf.policy.experience import Experience, learn_from
-from rljax.rlhf.policy.forward import complete, in_parts
+from rljax.rlhf.policy.forward import complete, in_parts, run_trunk
 from rljax.rlhf.policy.kl import adapt_beta, exact_kl
 from rljax.rlhf.policy.loss import loss_of_rows
 from rljax.rlhf.policy.rewards.token_rewards import Reward
@@ -121,6 +121,8 @@ def policy_optimization(
     method, plain = config.method, module
     module = adapt(module, config.trainable)
     fixed_layers = module.config.fixed_layers
+    shares_trunk = config.shares_trunk and fixed_layers > 0
+    reader = module if shares_trunk else plain  # of what is not trained
 
     def init(
         key: jax.Array, hyperparams: PolicyHyperparams, task: PolicyTask
@@ -172,20 +174,27 @@ def policy_optimization(
 
         def look(rows: Samples) -> dict[str, jax.Array]:
             found, temperature = {}, state.hyperparams.temperature
+            kept = {}
+            if shares_trunk:
+                trunk = run_trunk(reader, task.params, rows, config.question)
+                kept = dict(zip(("trunk", "trunk_last"), trunk, strict=True))
+                rows = rows.replace(**kept)
             is_exact = method.kl != "none" and method.kl_estimator == "exact"
             if method.critic != "none" or is_exact:
-                policy = complete(whole, params, rows)
+                policy = complete(module if shares_trunk else whole, params, rows)
             if method.critic != "none":
                 found["values"] = token_values(
                     method.critic, plain, state.critic, policy.hidden, rows
                 )
             if method.kl != "none":
-                reference = complete(plain, task.params, rows)
+                reference = complete(reader, task.params, rows)
                 found["reference_log_probs"] = reference.log_probs(temperature)
             if is_exact:
                 logits = policy.logits[:, :-1], reference.logits[:, :-1]
                 found["kl"] = exact_kl(*logits, temperature)
-            return {name: jnp.where(rows.mask, x, 0.0) for name, x in found.items()}
+            return kept | {
+                name: jnp.where(rows.mask, x, 0.0) for name, x in found.items()
+            }
 
         num_parts = config.num_minibatches * config.num_microbatches
         found = in_parts(look, samples, num_parts, _lengths(config, samples))
@@ -270,7 +279,7 @@ def policy_optimization(
         reference = values = None
         if method.kl in ("loss", "whole") and method.kl_estimator == "exact":
             fixed = jax.lax.stop_gradient(task.params)
-            reference = complete(plain, fixed, samples)
+            reference = complete(reader, fixed, samples)
         if method.critic != "none":
             values = token_values(
                 method.critic, plain, learned["critic"], policy.hidden, samples
@@ -308,11 +317,13 @@ def _lengths(config: PolicyConfig, samples: Samples) -> tuple[int, ...]:
 
 def _check_model(module: Transformer, config: PolicyConfig) -> None:
     vocab_size, longest = module.config.vocab_size, module.config.max_length
-    if not all(0 <= token < vocab_size for token in config.stop_ids):
-        raise ValueError(
-            f"stop_ids must be ids of the model, in [0, {vocab_size}), got "
-            f"{config.stop_ids}. Use the tokenizer's."
-        )
+    for name in ("stop_ids", "question"):
+        ids = getattr(config, name)
+        if not all(0 <= token < vocab_size for token in ids):
+            raise ValueError(
+                f"{name} must be ids of the model, in [0, {vocab_size}), got {ids}. Use "
+                f"the tokenizer's."
+            )
     if config.max_new_tokens >= longest:
         raise ValueError(
             f"max_new_tokens must leave room for a prompt in the model's {longest} tokens, "
@@ -351,10 +362,12 @@ def _check_prompts(task: PolicyTask, module: Transformer, config: PolicyConfig) 
         )
     _check_ids(np.asarray(prompts), lengths, module.config.vocab_size)
     most, longest = module.config.max_length, width + config.max_new_tokens
-    if longest > most:
+    asked = len(config.question)
+    if longest + asked > most:
+        question = f" + {asked} of the question" if asked else ""
         raise ValueError(
             f"a prompt and its completion must fit into the model's {most} tokens, got "
-            f"{width} + {config.max_new_tokens}. Shorten the prompts, or lower "
+            f"{width} + {config.max_new_tokens}{question}. Shorten the prompts, or lower "
             f"max_new_tokens."
         )
     check_lengths(config.lengths, longest)

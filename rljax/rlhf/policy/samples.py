@@ -26,6 +26,10 @@ class Samples(struct.PyTreeNode):
         kl: `[N, T]`, the exact divergence of the policy from the reference in the choice
             of each token; None unless it is used.
         values: `[N, T]`, what a critic expected before each token; None without one.
+        trunk: `[N, L, D]`, states after the blocks that policy and reference share; None
+            where they share none.
+        trunk_last: `[N, D]`, that state at each row's last token, or at the end of the
+            question that was put after it; likewise.
         vocab_size: all tokens are below it; None where it is not known. Static.
     """
 
@@ -38,6 +42,8 @@ class Samples(struct.PyTreeNode):
     reference_log_probs: Any = None
     kl: Any = None
     values: Any = None
+    trunk: Any = None
+    trunk_last: Any = None
     vocab_size: int | None = struct.field(pytree_node=False, default=None)
 
     @property
@@ -72,6 +78,7 @@ class Samples(struct.PyTreeNode):
             reference_log_probs=cut_tokens(self.reference_log_probs, tokens),
             kl=cut_tokens(self.kl, tokens),
             values=cut_tokens(self.values, tokens),
+            trunk=cut_tokens(self.trunk, length),
         )
 
 
@@ -111,5 +118,5 @@ def join_prompts(
 
 
 def cut_tokens(x: jax.Array | None, count: int) -> jax.Array | None:
-    """Returns the first places of something `[N, T]`; None of None."""
+    """Returns the first places of something `[N, T, ...]`; None of None."""
     return None if x is None else x[:, :count]

@@ -13,7 +13,7 @@ from rljax.numerics.validation import (
     check_positive_integers,
     check_ranges,
 )
-from rljax.rlhf.models.trainable import Everything, HeadOnly, Trainable
+from rljax.rlhf.models.trainable import Everything, HeadOnly, LastLayers, Trainable
 from rljax.rlhf.policy.advantages import Baseline, Scale
 from rljax.rlhf.policy.kl import Estimator
 from rljax.rlhf.policy.policy_losses import Aggregation, Clip, Ratio
@@ -129,19 +129,32 @@ class PolicyConfig:
     """Tokens that a microbatch may be cut to, each a program; () compiles one."""
     trainable: Trainable = dataclasses.field(default_factory=Everything)
     """What of the policy is trained."""
+    share_trunk: bool = True
+    """Whether blocks that are not trained, of `LastLayers`, are computed once an update for
+    policy, reference and reward, and their states `[N, L, D]` kept for all its passes."""
+    question: tuple[int, ...] = ()
+    """Tokens to put after each completion, at whose end `rewards.trunk_reward` reads the
+    shared trunk; () reads it at the completion's end."""
 
     def __post_init__(self):
         check_positive_integers(
             self, "num_prompts", "group_size", "max_new_tokens", "num_epochs",
             "num_minibatches", "num_microbatches",
         )  # fmt: skip
-        of_ids = isinstance(self.stop_ids, tuple) and all(
-            isinstance(token, int | np.integer) for token in self.stop_ids
-        )
-        if not of_ids:
+        for name in ("stop_ids", "question"):
+            ids = getattr(self, name)
+            of_ids = isinstance(ids, tuple) and all(
+                isinstance(token, int | np.integer) for token in ids
+            )
+            if not of_ids:
+                raise ValueError(
+                    f"{name} must be a tuple of token ids, got {ids!r}. Write (0,), say."
+                )
+        if self.question and not self.shares_trunk:
             raise ValueError(
-                f"stop_ids must be a tuple of token ids, got {self.stop_ids!r}. Write "
-                f"(0,), say."
+                f"question needs a trunk that policy and reward share, got "
+                f"trainable={self.trainable} and share_trunk={self.share_trunk}. Choose "
+                f"LastLayers, or leave the question to another reward."
             )
         parts = self.num_minibatches * self.num_microbatches
         if self.num_samples % parts:
@@ -169,6 +182,11 @@ class PolicyConfig:
                 "num_prompts * group_size must be at least 2 where advantages are compared "
                 "within the batch, got 1. Raise either."
             )
+
+    @property
+    def shares_trunk(self) -> bool:
+        """Whether there is a trunk that policy and reference share, computed once."""
+        return self.share_trunk and isinstance(self.trainable, LastLayers)
 
     @property
     def num_samples(self) -> int:

@@ -15,18 +15,21 @@ from rljax.rlhf.policy.rewards.token_rewards import (
     IfUnstopped,
     Reward,
     Targets,
+    TrunkHeads,
     Weighted,
     ensemble_reward,
     equals_target,
     model_reward,
     share_of_target,
+    trunk_reward,
     unless_stopped,
     weighted_sum,
 )
 
 __all__ = [
-    "Ensemble", "IfUnstopped", "Reward", "Targets", "TextReward", "Weighted",
+    "Ensemble", "IfUnstopped", "Reward", "Targets", "TextReward", "TrunkHeads",
+    "Weighted",
     "arithmetic", "ensemble_reward", "equals_target", "exact_match", "matches",
-    "model_reward", "share_of_target", "unless_stopped", "weighted_sum",
-    "weighted_texts",
+    "model_reward", "share_of_target", "trunk_reward", "unless_stopped",
+    "weighted_sum", "weighted_texts",
 ]  # fmt: skip

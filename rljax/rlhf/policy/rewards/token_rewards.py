@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from rljax.rlhf.models.block import make_norm
 from rljax.rlhf.models.reward_model import RewardModel
+from rljax.rlhf.models.transformer import Transformer
 from rljax.rlhf.policy.samples import Samples
 from rljax.rlhf.scoring.ensembles import scores_and_members
 
@@ -96,6 +98,52 @@ def ensemble_reward(
             return scores.mean(axis=1)
         if combine == "worst":
             return scores.min(axis=1)
+        return scores.mean(axis=1) - params.coef * scores.std(axis=1)
+
+    return reward
+
+
+class TrunkHeads(struct.PyTreeNode):
+    """Linear heads on what the trunk that a policy shares has made of its completions.
+
+    Attributes:
+        norm: parameters of the norm that the heads' features come after, as a language
+            model has them.
+        kernels: `[M, D]`, of M heads.
+        biases: `[M]`.
+        coef: weight of the heads' standard deviation, which is subtracted from their mean.
+    """
+
+    norm: Any
+    kernels: jax.Array
+    biases: jax.Array
+    coef: jax.Array | float = 0.0
+
+
+@functools.cache
+def trunk_reward(module: Transformer) -> Reward:
+    """Returns the reward of heads on a policy's shared trunk; `params` are `TrunkHeads`.
+
+    It costs no pass of its own: the states are `Samples.trunk_last`, at the end of
+    `PolicyConfig.question`. Raises a ValueError for samples without them.
+
+    Args:
+        module: the policy, for its norm.
+    """
+    normalize: Any = make_norm(module.config).apply
+
+    def reward(params: TrunkHeads, samples: Samples) -> jax.Array:
+        if samples.trunk_last is None:
+            raise ValueError(
+                "trunk_reward needs blocks that the policy does not train, got none. Train "
+                "LastLayers, with share_trunk."
+            )
+        features = normalize({"params": params.norm}, samples.trunk_last)
+        # What a policy is trained on must not hang on how a product is rounded.
+        scores = jnp.matmul(
+            features, params.kernels.T, precision=jax.lax.Precision.HIGHEST
+        )
+        scores = scores + params.biases[None]
         return scores.mean(axis=1) - params.coef * scores.std(axis=1)
 
     return reward
