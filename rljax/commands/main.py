@@ -5,6 +5,7 @@ import tyro
 from rljax.commands.generate import Generate, generate
 from rljax.commands.launch import exit_on_errors
 from rljax.commands.reward import Reward, reward
+from rljax.commands.rlhf import Rlhf, rlhf
 from rljax.commands.score import Score, score
 from rljax.training.files import dumps
 
@@ -15,6 +16,7 @@ def main() -> None:
     app.command(Score, name="score")  # type: ignore[call-overload]
     app.command(Generate, name="generate")  # type: ignore[call-overload]
     app.command(Reward, name="reward")  # type: ignore[call-overload]
+    app.command(Rlhf, name="rlhf")  # type: ignore[call-overload]
     with exit_on_errors(
         disk="Make room, or make it writable; the same command goes on.",
         memory="Lower --max-tokens or --batch-size, or raise --num-microbatches; the same "
@@ -28,8 +30,10 @@ def main() -> None:
                 result = score(command)
             case Generate():
                 result = generate(command)
-            case _:
+            case Reward():
                 result = reward(command)
+            case _:
+                result = rlhf(command)
         print(dumps(result), flush=True)  # noqa: T201
 
 
