@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,6 +120,18 @@ class ByteTokenizer:
     ) -> str:
         """Raises a ValueError: bytes have no tokens for the parts of a chat."""
         raise ValueError("bytes write no chats. Give text, or use another tokenizer.")
+
+
+def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """Returns the text that each token adds; a character stands at its last token.
+
+    Example:
+        >>> token_texts(ByteTokenizer(), list("né!".encode()))
+        ['n', '', 'é', '!']
+    """
+    texts = [tokenizer.decode(ids[:i]).rstrip("\ufffd") for i in range(len(ids))]
+    texts.append(tokenizer.decode(ids))
+    return [after[len(before) :] for before, after in itertools.pairwise(texts)]
 
 
 @dataclasses.dataclass(frozen=True)
