@@ -94,7 +94,8 @@ class Stages:
             unit: the plural of what is counted, such as completions.
             headline: the metric that the progress bar shows.
             take_updates: as for `rljax.training.loop.train`.
-            log_every: updates between two rows of `metrics.jsonl`.
+            log_every: updates between two rows of `metrics.jsonl`, where a stage can be
+                stopped, too; by default there are about 50.
             on_log_evaluate: `(params) -> numbers` for these rows.
 
         Raises:
@@ -128,7 +129,7 @@ class Stages:
                 run.start(algorithm.init, key, hyperparams, task),
                 task,
                 run.updates_left,
-                log_every=log_every,
+                log_every=log_every or max(1, num_updates // 50),
                 on_log=on_log,
                 take_updates=take_updates,
             )
@@ -201,14 +202,12 @@ class Stages:
     def _add(
         self, stage: str, folder: RunFolder, measured: dict[str, np.ndarray]
     ) -> None:
-        figures = dict(folder.result or {})
-        seconds = figures.pop("seconds_run") + figures.pop("seconds_compile")
         kept = {
             name: x
-            for name, x in figures.items()
+            for name, x in (folder.result or {}).items()
             if name != "device" and not name.endswith("_per_second")
         }
-        self.table.append({"stage": stage} | kept | {"seconds": seconds})
+        self.table.append({"stage": stage} | kept)
         self.measured[stage] = measured
 
 
@@ -230,14 +229,14 @@ def _improved(after: Measures, improves: str, before: Measures) -> dict[str, Any
                 f"measures {name} a stage must have {improves!r}, which it is to improve, "
                 f"got {', '.join(found) or 'none'}. Let evaluate return it."
             )
-    found = paired_difference(after[improves], before[improves])
+    change = paired_difference(after[improves], before[improves])
     return {
         "improves": improves,
-        "before": found.before,
-        "after": found.after,
-        "difference": found.mean,
-        "interval": list(found.interval),
-        "is_gain": found.is_gain,
+        "before": change.before,
+        "after": change.after,
+        "difference": change.mean,
+        "interval": list(change.interval),
+        "is_gain": change.is_gain,
     }
 
 
