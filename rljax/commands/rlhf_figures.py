@@ -71,14 +71,12 @@ def save_page(
 ) -> None:
     """Writes curves, figures, and the completions of a few prompts before and after."""
     before, after = (_shown(one, held_out, tokenizer) for one in judged)
-    low, high = figures["win_rate_ci95"]
-    shown = figures | {"win_rate_ci95": f"{low:.3f} to {high:.3f}"}
     save_rlhf_page(
         Path(str(folder.path)) / "rlhf.html",
         title=f"{command.policy.name} by {command.recipe}",
         command=shlex.join(["rljax", *sys.argv[1:]]),
         versions=folder.manifest["versions"],
-        figures=shown,
+        figures=figures,
         curves={command.recipe: rows},
         unit="completions",
         before=before,
