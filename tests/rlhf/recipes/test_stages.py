@@ -91,7 +91,10 @@ def recipe(folder, *, calls=None, fail=None, settings=Settings()):
 
 
 def without_times(table):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in table]
+    return [
+        {name: x for name, x in row.items() if not name.startswith("seconds")}
+        for row in table
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,227 @@
+"""The recipes of InstructGPT, Tülu 3 and R1, stage by stage, on a tiny language model.
+
+    python experiments/recipes.py --recipe tulu3 --num-seeds 3 --out runs/tulu3
+
+It begins with the model of `pretrain_tiny.py`, which it makes first; the problems are words
+to be written backwards. Each stage is measured on the same held-out words as the one before
+it. The last line has the table, which is in `table.md`, too.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import pretrain_tiny
+import recipes_report
+import recipes_words as words
+from recipes_words import Texts
+from word_problems import ANSWER_LENGTH, END
+
+from rljax.base import Params
+from rljax.commands.launch import check_counts, check_seed, launch
+from rljax.report.plots import require_matplotlib
+from rljax.rlhf import (
+    DirectConfig,
+    DirectHyperparams,
+    RewardConfig,
+    RewardHyperparams,
+    SFTConfig,
+    SFTHyperparams,
+    Transformer,
+    load_language_model,
+    policy,
+)
+from rljax.rlhf.recipes import (
+    InstructGPTSettings,
+    R1Settings,
+    Stages,
+    Training,
+    Tulu3Settings,
+    instructgpt,
+    r1,
+    tulu3,
+)
+from rljax.training.run_folder import RunFolder, RunOptions
+
+RECIPES = ("instructgpt", "tulu3", "r1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What the command line can change."""
+
+    recipe: str = "tulu3"
+    """Which one: instructgpt, tulu3 or r1."""
+    seed: int = 0
+    """Seeds everything after pretraining; run i of several depends on it and i only."""
+    num_seeds: int = 3
+    """Independent runs of the recipe, one after another."""
+    sft_updates: int = 60
+    """Updates of each fine-tuning, of 64 rows; a cold start has a quarter of them."""
+    pair_updates: int = 60
+    """Updates of DPO and of reward training, of 32 pairs."""
+    rl_updates: int = 60
+    """Updates of each policy optimization, of 16 prompts with 8 completions."""
+    num_sampled: int = 600
+    """Prompts of which four completions are judged or verified."""
+    num_held_out: int = 600
+    """Words to measure by."""
+    pretraining_updates: int = 300
+    """Updates that the model to begin with is pretrained for."""
+    run: RunOptions = dataclasses.field(
+        default_factory=RunOptions, metadata={"setting": False}
+    )
+
+    def __post_init__(self):
+        check_seed(self.seed)
+        check_counts(
+            self, "num_seeds", "sft_updates", "pair_updates", "rl_updates", "num_sampled",
+            "pretraining_updates",
+        )  # fmt: skip
+        check_counts(self, "num_held_out", least=4)
+        if self.recipe not in RECIPES:
+            raise ValueError(
+                f"recipe must be one of {', '.join(RECIPES)}, got {self.recipe!r}."
+            )
+
+
+def main(experiment: Experiment) -> dict[str, Any]:
+    """Runs a recipe, or goes on, and returns the table of its stages."""
+    out = experiment.run.out
+    if out is None:
+        raise ValueError("the runs need a folder, got out=None. Name one with --out.")
+    with RunFolder("recipes", experiment, experiment.run) as folder:
+        if folder.result is not None:
+            return folder.result
+        require_matplotlib()
+        pretrained = pretrain_tiny.main(
+            pretrain_tiny.Experiment(
+                num_updates=experiment.pretraining_updates,
+                num_shown=words.NUM_SHOWN,
+                run=dataclasses.replace(experiment.run, out=out / "pretrained"),
+            )
+        )
+        module, variables = load_language_model(out / "pretrained" / "model")
+        texts = words.read_texts(experiment.num_held_out)
+        rows: list[dict[str, Any]] = []
+        for i in range(experiment.num_seeds):
+            table = learn(experiment, module, variables["params"], texts, i)
+            rows += [{"seed": i} | row for row in table]
+        recipes_report.write(out / "table.md", rows)
+        recipes_report.draw(out / "stages.png", {experiment.recipe: rows})
+        totals = {
+            name: sum(row.get(name, 0) for row in rows)
+            for name in ("seconds_run", "seconds_compile", "completions")
+        }
+        figures = {"recipe": experiment.recipe, "table": rows}
+        figures["seconds_pretraining"] = pretrained["seconds_run"]
+        figures |= recipes_report.gains(rows)
+        return folder.finish(figures, totals, unit="completions")
+
+
+def learn(
+    experiment: Experiment,
+    module: Transformer,
+    params: Params,
+    texts: Texts,
+    index: int,
+) -> list[dict[str, Any]]:
+    """Returns the table of one run of the recipe, which it takes, or goes on with."""
+    out, num_sampled = Path(str(experiment.run.out)), experiment.num_sampled
+    options = dataclasses.replace(experiment.run, out=out / f"seed_{index}")
+    stages = Stages(f"{experiment.recipe} run {index}", experiment, options)
+    key, test_key = jax.random.split(
+        jax.random.fold_in(jax.random.key(experiment.seed), index)
+    )
+    with_verse = experiment.recipe == "r1"
+    evaluate = words.measures(module, texts, test_key, with_verse=with_verse)
+    if experiment.recipe == "tulu3":
+        tulu3(
+            module, params, words.tulu3_data(texts, num_sampled),
+            Tulu3Settings(
+                sft=sft(experiment.sft_updates), dpo=dpo(experiment.pair_updates),
+                rlvr=rl(policy.grpo(), experiment.rl_updates, "exact_match"),
+            ),
+            stages, evaluate, key,
+        )  # fmt: skip
+    elif experiment.recipe == "r1":
+        r1(
+            module, params, words.r1_data(texts, num_sampled),
+            R1Settings(
+                cold_start=sft(max(1, experiment.sft_updates // 4)),
+                reasoning=rl(policy.grpo(), experiment.rl_updates, "exact_match"),
+                sft=sft(experiment.sft_updates),
+                mixed=rl(policy.grpo(), experiment.rl_updates, "mixed"),
+            ),
+            stages, evaluate, key,
+        )  # fmt: skip
+    else:
+        instructgpt(
+            module, params, words.instructgpt_data(texts, num_sampled),
+            InstructGPTSettings(
+                sft=sft(experiment.sft_updates), reward=reward(experiment.pair_updates),
+                rl=rl(policy.rloo(), experiment.rl_updates, "judge"),
+            ),
+            stages, evaluate, key,
+        )  # fmt: skip
+    return stages.table
+
+
+def sft(num_updates: int) -> Training:
+    """Returns the sizes of a fine-tuning."""
+    return Training(
+        config=SFTConfig(batch_size=64),
+        hyperparams=SFTHyperparams(
+            learning_rate=1e-3, warmup_updates=3.0, decay_updates=num_updates
+        ),
+        num_updates=num_updates,
+        improves="exact_match",
+    )
+
+
+def dpo(num_updates: int) -> Training:
+    """Returns the sizes of DPO."""
+    return Training(
+        config=DirectConfig(batch_size=32),
+        hyperparams=DirectHyperparams(
+            learning_rate=2e-4, warmup_updates=5.0, decay_updates=num_updates
+        ),
+        num_updates=num_updates,
+        improves="judge",
+    )
+
+
+def reward(num_updates: int) -> Training:
+    """Returns the sizes of reward training."""
+    return Training(
+        config=RewardConfig(batch_size=32),
+        hyperparams=RewardHyperparams(
+            learning_rate=5e-4, warmup_updates=5.0, decay_updates=num_updates
+        ),
+        num_updates=num_updates,
+        improves="accuracy",
+    )
+
+
+def rl(recipe: policy.Recipe, num_updates: int, improves: str) -> Training:
+    """Returns the sizes of a policy optimization."""
+    config = policy.PolicyConfig(
+        method=recipe.method,
+        num_prompts=16,
+        group_size=8,
+        max_new_tokens=ANSWER_LENGTH,
+        stop_ids=(END,),
+        num_minibatches=4,
+    )
+    hyperparams = recipe.hyperparams.replace(
+        learning_rate=5e-4, warmup_updates=5.0, decay_updates=num_updates, beta=0.01
+    )
+    return Training(
+        config=config, hyperparams=hyperparams, num_updates=num_updates,
+        improves=improves,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    launch(main, Experiment, __doc__)
