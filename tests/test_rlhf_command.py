@@ -32,7 +32,7 @@ from rljax.rlhf import (
 )
 from rljax.rlhf.data.encoding import encode_prompts
 from rljax.rlhf.data.rows import left_padded
-from rljax.rlhf.policy import Samples, text_training
+from rljax.rlhf.policy import Samples
 from rljax.training.files import RunError
 from rljax.training.run_folder import RunOptions, UsageError
 
@@ -233,27 +233,33 @@ def test_texts_are_scored_where_tokens_would_be_read_otherwise(made, tmp_path):
 def test_metrics_have_what_rljax_score_gives(made, tmp_path, monkeypatch, reward):
     """The samples of each update, as text, through the other command."""
     seen = []
-    checked = text_training.checked_scores
+    load = rljax.commands.rlhf_run.load_judge
 
-    def keep(reward, prompts, completions, folder):
-        seen.append(
-            [
-                {"prompt": pair.prompt, "completion": text}
-                for pair, text in zip(prompts, completions, strict=True)
-            ]
-        )
-        return checked(reward, prompts, completions, folder)
+    def load_and_watch(*where):
+        judge = load(*where)
 
-    monkeypatch.setattr(text_training, "checked_scores", keep)
+        def of_texts(prompts, completions):
+            pairs = zip(prompts, completions, strict=True)
+            rows = [{"prompt": one.prompt, "completion": text} for one, text in pairs]
+            seen.append(rows)
+            return judge.of_texts(prompts, completions)
+
+        return judge._replace(of_texts=of_texts)
+
+    monkeypatch.setattr(rljax.commands.rlhf_run, "load_judge", load_and_watch)
     if reward == "judge":  # which would read tokens
-        refuse = lambda *_: "it is tested"  # noqa: E731
+
+        def refuse(*_):
+            return "this is a test"
+
         monkeypatch.setattr(rljax.commands.rlhf_run, "closing_tokens", refuse)
     out = tmp_path / "out"
     result = rlhf(command(made, out, reward=made / reward))
     assert result["reward_reads"] == "texts"
     rows = read_rows(out / "metrics.jsonl")
-    assert len(seen) == len(rows) == 3
-    for row, samples in zip(rows, seen, strict=True):
+    updates = [samples for samples in seen if len(samples) == 8]  # of two prompts
+    assert len(updates) == len(rows) == 3
+    for row, samples in zip(rows, updates, strict=True):
         file = tmp_path / "samples.jsonl"
         file.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
         scored = tmp_path / f"scored-{row['step']}.jsonl"
