@@ -15,28 +15,17 @@ import jax
 import pretrain_tiny
 import recipes_report
 import recipes_words as words
+from recipes_sizes import dpo, reward, rl, sft
 from recipes_words import Texts
-from word_problems import ANSWER_LENGTH, END
 
 from rljax.base import Params
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.report.plots import require_matplotlib
-from rljax.rlhf import (
-    DirectConfig,
-    DirectHyperparams,
-    RewardConfig,
-    RewardHyperparams,
-    SFTConfig,
-    SFTHyperparams,
-    Transformer,
-    load_language_model,
-    policy,
-)
+from rljax.rlhf import Transformer, load_language_model, policy
 from rljax.rlhf.recipes import (
     InstructGPTSettings,
     R1Settings,
     Stages,
-    Training,
     Tulu3Settings,
     instructgpt,
     r1,
@@ -58,8 +47,8 @@ class Experiment:
     num_seeds: int = 3
     """Independent runs of the recipe, one after another."""
     sft_updates: int = 60
-    """Updates of each fine-tuning, of 64 rows; a cold start has a quarter of them."""
-    pair_updates: int = 60
+    """Updates of each fine-tuning, of 64 rows; a cold start has a third of them."""
+    pair_updates: int = 40
     """Updates of DPO and of reward training, of 32 pairs."""
     rl_updates: int = 60
     """Updates of each policy optimization, of 16 prompts with 8 completions."""
@@ -149,7 +138,7 @@ def learn(
         r1(
             module, params, words.r1_data(texts, num_sampled),
             R1Settings(
-                cold_start=sft(max(1, experiment.sft_updates // 4)),
+                cold_start=sft(max(1, experiment.sft_updates // 3)),
                 reasoning=rl(policy.grpo(), experiment.rl_updates, "exact_match"),
                 sft=sft(experiment.sft_updates),
                 mixed=rl(policy.grpo(), experiment.rl_updates, "mixed"),
@@ -166,61 +155,6 @@ def learn(
             stages, evaluate, key,
         )  # fmt: skip
     return stages.table
-
-
-def sft(num_updates: int) -> Training:
-    """Returns the sizes of a fine-tuning."""
-    return Training(
-        config=SFTConfig(batch_size=64),
-        hyperparams=SFTHyperparams(
-            learning_rate=1e-3, warmup_updates=3.0, decay_updates=num_updates
-        ),
-        num_updates=num_updates,
-        improves="exact_match",
-    )
-
-
-def dpo(num_updates: int) -> Training:
-    """Returns the sizes of DPO."""
-    return Training(
-        config=DirectConfig(batch_size=32),
-        hyperparams=DirectHyperparams(
-            learning_rate=2e-4, warmup_updates=5.0, decay_updates=num_updates
-        ),
-        num_updates=num_updates,
-        improves="judge",
-    )
-
-
-def reward(num_updates: int) -> Training:
-    """Returns the sizes of reward training."""
-    return Training(
-        config=RewardConfig(batch_size=32),
-        hyperparams=RewardHyperparams(
-            learning_rate=5e-4, warmup_updates=5.0, decay_updates=num_updates
-        ),
-        num_updates=num_updates,
-        improves="accuracy",
-    )
-
-
-def rl(recipe: policy.Recipe, num_updates: int, improves: str) -> Training:
-    """Returns the sizes of a policy optimization."""
-    config = policy.PolicyConfig(
-        method=recipe.method,
-        num_prompts=16,
-        group_size=8,
-        max_new_tokens=ANSWER_LENGTH,
-        stop_ids=(END,),
-        num_minibatches=4,
-    )
-    hyperparams = recipe.hyperparams.replace(
-        learning_rate=5e-4, warmup_updates=5.0, decay_updates=num_updates, beta=0.01
-    )
-    return Training(
-        config=config, hyperparams=hyperparams, num_updates=num_updates,
-        improves=improves,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

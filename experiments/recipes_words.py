@@ -1,7 +1,8 @@
 """What the recipes learn from and are measured by, on words to be written backwards.
 
 The verifiable reward is 1 for the word backwards. The judge, whom the preferences are of,
-looks at the share of right letters. Prompts of the other kind are beginnings of verse: a
+looks at the share of right letters. The demonstrations are of careless people, who leave out
+the last letter of two completions in five: imitation alone learns that, too. Prompts of the other kind are beginnings of verse: a
 completion is good that brings the line to its end soon, but not at once.
 """
 
@@ -33,8 +34,8 @@ from rljax.rlhf.recipes import (
 
 NUM_SHOWN = 200  # words that the model has seen solved when it begins
 NUM_DEMONSTRATIONS = 500
-NUM_WORKED = 100
-NUM_OTHER = 400  # pieces of verse to fine-tune on
+NUM_WORKED = 300
+NUM_OTHER = 200  # pieces of verse to fine-tune on
 SHORTEST_END = 3  # letters that come before the end of a line, at least
 
 
@@ -113,10 +114,21 @@ def mixed(words: Sequence[str], verse: Sequence[str]) -> RewardedPrompts:
     )
 
 
+def demonstrations(words: Sequence[str]) -> Completions:
+    """Returns words written backwards by people who leave out some last letters."""
+    rows = word_problems.solved(words)
+    ids, lengths = np.array(rows.ids), np.array(rows.lengths)
+    careless = (np.arange(len(words)) % 5 < 2).nonzero()[0]
+    ids[careless, lengths[careless] - 2] = END
+    ids[careless, lengths[careless] - 1] = 0
+    lengths[careless] -= 1
+    return rows.replace(ids=jnp.asarray(ids), lengths=jnp.asarray(lengths))
+
+
 def tulu3_data(texts: Texts, num_sampled: int) -> Tulu3Data:
     """Returns demonstrations, words whose completions are judged, and all the words."""
     return Tulu3Data(
-        word_problems.solved(texts.demonstrated),
+        demonstrations(texts.demonstrated),
         asked(texts.asked[:num_sampled], share_of_target),
         asked(texts.asked[num_sampled:], equals_target),
     )
@@ -126,7 +138,7 @@ def instructgpt_data(texts: Texts, num_sampled: int) -> InstructGPTData:
     """Returns demonstrations, words whose completions are compared, and all the words."""
     ids, lengths = prompts([f"{word}>" for word in texts.asked[num_sampled:]])
     return InstructGPTData(
-        word_problems.solved(texts.demonstrated),
+        demonstrations(texts.demonstrated),
         asked(texts.asked[:num_sampled], share_of_target),
         asked(texts.held_out, share_of_target),
         ids,
