@@ -1,6 +1,5 @@
 """The command `rljax rlhf`, from its files to a folder that others read."""
 
-import dataclasses
 import datetime
 import json
 
@@ -10,13 +9,19 @@ import numpy as np
 import pytest
 import tokenizer_folders
 from model_folders import change_config
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import rljax.commands.main
 import rljax.commands.rlhf_run
 from rljax.commands.rlhf import Rlhf, rlhf
 from rljax.commands.rlhf_figures import pieces
 from rljax.commands.rlhf_prompts import read_and_split
-from rljax.commands.rlhf_reward import closed_reward, closing_tokens, load_judge
+from rljax.commands.rlhf_reward import (
+    closed_reward,
+    closing_tokens,
+    load_judge,
+    num_read_otherwise,
+)
 from rljax.commands.score import Score, score
 from rljax.rlhf import (
     Generator,
@@ -26,6 +31,7 @@ from rljax.rlhf import (
     Transformer,
     TransformerConfig,
     load_language_model,
+    load_reward_model,
     load_tokenizer,
     save_language_model,
     save_reward_model,
@@ -37,24 +43,40 @@ from rljax.training.files import RunError
 from rljax.training.run_folder import RunOptions, UsageError
 
 SHAPE = TransformerConfig(
-    vocab_size=400, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=2,
+    vocab_size=430, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=2,
     num_kv_heads=1, head_dim=8, max_length=64,
 )  # fmt: skip
+BYTES = tokenizer_folders.write_byte_level
 DATE = datetime.date(2026, 1, 1)
 WORDS = ["warm", "cold", "the room", "a heater", "seventy", "below", "above", "since"]
 
 
-def write_policy(
-    folder, write_tokenizer=tokenizer_folders.write_byte_level, **settings
-):
+def write_words(folder, **settings):
+    """Words as tokens: whatever is sampled has the same tokens as text, if not special."""
+    specials = ["<unk>", "<s>", "</s>", "<pad>"]
+    words = [*specials, "?", *" ".join(["Is it and or", *WORDS]).split()]
+    words += [f"w{i}" for i in range(400)]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(specials)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = ("unk_token", "bos_token", "eos_token", "pad_token")
+    named = dict(zip(names, specials, strict=True))
+    named["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / "tokenizer_config.json").write_text(json.dumps(named | settings))
+    return folder
+
+
+def write_policy(folder, write_tokenizer=write_words, **settings):
     module, first = Transformer(SHAPE), jnp.zeros((1, 1), jnp.int32)
     init = jax.jit(lambda key: module.init(key, first, method="logits"))
     save_language_model(folder, module, init(jax.random.key(0)))
     return write_tokenizer(folder, **settings)
 
 
-def write_judge(folder, write_tokenizer=tokenizer_folders.write_byte_level, **settings):
-    module = RewardModel(dataclasses.replace(SHAPE, vocab_size=430), pad_id=3)
+def write_judge(folder, write_tokenizer=write_words, **settings):
+    module = RewardModel(SHAPE, pad_id=3)
     row = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
     save_reward_model(folder, module, jax.jit(module.init)(jax.random.key(1), *row))
     return write_tokenizer(folder, **settings)
@@ -100,7 +122,7 @@ def test_a_folder_and_its_figures_are_what_comes_out(made, whole):
     assert [row["completions"] for row in rows] == [8, 16, 24]
     assert rows[-1]["held_out"] == pytest.approx(result["proxy_after"], abs=1e-6)
     assert (result["prompts"], result["held_out_prompts"]) == (7, 1)
-    assert result["reward_reads"] == "tokens"
+    assert (result["reward_reads"], result["read_otherwise"]) == ("tokens", 0.0)
     assert 0 <= result["win_rate_ci95"][0] <= result["win_rate"] <= 1
     assert json.loads((out / "result.json").read_text()) == result
     page = (out / "rlhf.html").read_text()
@@ -175,7 +197,7 @@ TEMPLATE = (
 @pytest.mark.some_cases(2)
 def test_tokens_are_scored_as_their_texts_are(tmp_path, template, pad_id):
     """What stopped, what did not, what is empty: as `rljax score` scores texts."""
-    write_judge(tmp_path, chat_template=template)
+    write_judge(tmp_path, BYTES, chat_template=template)
     change_config(tmp_path, pad_token_id=pad_id)
     judge = load_judge(tmp_path, None, DATE)
     policy = judge.reader
@@ -204,15 +226,17 @@ def test_tokens_are_scored_as_their_texts_are(tmp_path, template, pad_id):
     scorer = Scorer.load(tmp_path, allow_empty=True)
     wanted = scorer.score([(pair.prompt, text) for text in texts])
     np.testing.assert_allclose(by_tokens, wanted, atol=1e-5)
+    other = wanted + np.array([0.0, 1.0, 0.0, 0.0])
+    assert num_read_otherwise(judge, closing, samples, other) == 1
 
 
 def test_texts_are_scored_where_tokens_would_be_read_otherwise(made, tmp_path):
     trims = TEMPLATE.replace("m.content", "m.content | trim")
     folders = {
-        "bare": made / "judge",
+        "bare": write_judge(tmp_path / "bare", BYTES),
         "other": made / "other",
-        "chat": write_judge(tmp_path / "chat", chat_template=TEMPLATE),
-        "trims": write_judge(tmp_path / "trims", chat_template=trims),
+        "chat": write_judge(tmp_path / "chat", BYTES, chat_template=TEMPLATE),
+        "trims": write_judge(tmp_path / "trims", BYTES, chat_template=trims),
     }
     judges = {name: load_judge(path, None, DATE) for name, path in folders.items()}
 
@@ -247,14 +271,8 @@ def test_metrics_have_what_rljax_score_gives(made, tmp_path, monkeypatch, reward
         return judge._replace(of_texts=of_texts)
 
     monkeypatch.setattr(rljax.commands.rlhf_run, "load_judge", load_and_watch)
-    if reward == "judge":  # which would read tokens
-
-        def refuse(*_):
-            return "this is a test"
-
-        monkeypatch.setattr(rljax.commands.rlhf_run, "closing_tokens", refuse)
     out = tmp_path / "out"
-    result = rlhf(command(made, out, reward=made / reward))
+    result = rlhf(command(made, out, reward=made / reward, score_texts=True))
     assert result["reward_reads"] == "texts"
     rows = read_rows(out / "metrics.jsonl")
     updates = [samples for samples in seen if len(samples) == 8]  # of two prompts
@@ -314,10 +332,30 @@ def test_every_recipe_runs(made, tmp_path, recipe):
 @pytest.mark.slow
 def test_what_is_rewarded_is_learned(made, tmp_path):
     """The reward rises, also on prompts that are held out."""
-    more = {"updates": 150, "num_prompts": 4, "group_size": 8, "beta": 0.0}
-    result = rlhf(command(made, tmp_path, **more))
-    assert result["proxy_after"] > result["proxy_before"] + 0.1
-    assert result["kl"] > 0.1
+    write_judge(tmp_path / "judge")
+    module, variables = load_reward_model(tmp_path / "judge")
+    # It reads the mean of a row's tokens; as drawn, it hardly looks beyond the row's end.
+    layers = variables["params"]["trunk"]["layers"]
+    for name, factor in (
+        ("q", 0.0),
+        ("k", 0.0),
+        ("down", 0.0),
+        ("v", 20.0),
+        ("o", 20.0),
+    ):
+        layers[name]["kernel"] = factor * layers[name]["kernel"]
+    save_reward_model(tmp_path / "judge", module, variables)
+    files = {"reward": tmp_path / "judge"}
+    for name, word in (("prompts", "and"), ("eval", "or")):
+        rows = [{"prompt": f"Is it {a} {word} {b}?"} for a in WORDS for b in WORDS]
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = {"updates": 100, "num_prompts": 4, "group_size": 8, "max_new_tokens": 3}
+    flags = files | more | {"beta": 0.0, "stop_penalty": 0.0, "learning_rate": 0.01}
+    result = rlhf(command(made, tmp_path / "out", **flags))
+    assert result["proxy_after"] > result["proxy_before"] + 0.2
+    assert result["win_rate_ci95"][0] > 0.5
+    assert result["kl"] > 1.0
 
 
 def test_other_files_or_flags_are_refused(made, whole):
@@ -353,7 +391,7 @@ def test_prompts_that_cannot_be_learned_from_are_named(made, tmp_path):
     assert "must hold prompts, got none" in refused("empty", "")
     row = json.dumps({"completion": "Very."}) + "\n"
     assert "line 1 of" in refused("completions", row)
-    long = json.dumps({"prompt": "Is it 71.5 F? " * 20}) + "\n"
+    long = json.dumps({"prompt": "Is it warm? " * 20}) + "\n"
     assert "Shorten it, or lower --max-new-tokens" in refused("long", long)
     assert "line 1" in refused("file", "{")
     two = json.dumps({"prompt": "Is it?"}) + "\n"
@@ -409,8 +447,8 @@ def test_bad_prompts_are_passed_over_if_asked(made, capsys):
     assert "2 prompts passed over" in capsys.readouterr().err
 
 
-def test_pieces_of_a_text_are_its_tokens(made):
-    tokenizer = load_tokenizer(made / "judge")
+def test_pieces_of_a_text_are_its_tokens(tmp_path):
+    tokenizer = load_tokenizer(BYTES(tmp_path))
     text = " warm 🔥 é <b>"
     ids = [*tokenizer.encode([text])[0].ids, 2]
     found = pieces(tokenizer, ids)

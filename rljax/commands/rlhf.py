@@ -81,6 +81,9 @@ class Rlhf:
     """What the column of prompts is called."""
     label: Annotated[str | None, _ONE] = None
     """Which score to take of a reward model that gives several, by name or number."""
+    score_texts: bool = False
+    """Score texts also where the reward model could read the policy's tokens, which is
+    faster, but not the same where a token has no text."""
     bfloat16: bool = False
     """Multiply the policy's matrices in bfloat16; parameters stay float32."""
     remat: bool = False

@@ -1,8 +1,10 @@
 """How a reward model reads completions: the policy's tokens, or else their texts.
 
 What it gives is what `rljax score` gives of the same texts. Tokens are read within the
-compiled update, and spare a policy and a reward model of one tokenizer the way over text.
-Where a text would get other tokens than were sampled, those that were sampled are read.
+compiled update, which spares a policy and a reward model of one tokenizer the way over
+text. That is the same only where a completion's text has the tokens that were sampled: a
+special token, say, or half of a character, is lost in text, and a policy could learn to
+please the reward model with those alone.
 """
 
 import datetime
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -180,6 +183,22 @@ def closed(samples: Samples, closing: tuple[int, ...], pad_id: int | None) -> Sa
         kept &= ids != pad_id
     lengths = jnp.where(kept, places + 1, 1).max(axis=1)
     return samples.replace(ids=ids, lengths=lengths)
+
+
+def num_read_otherwise(
+    judge: Judge, closing: tuple[int, ...], samples: Samples, scores: np.ndarray
+) -> int:
+    """Returns of how many completions the tokens have another score than the text.
+
+    Args:
+        judge: the reward model.
+        closing: as `closing_tokens` returns them.
+        samples: N completions.
+        scores: `[N]`, of their texts.
+    """
+    reward = jax.jit(closed_reward(judge.module, closing, rows_at_once=1))
+    by_tokens = np.asarray(reward(judge.variables, samples))
+    return int((~np.isclose(by_tokens, scores, rtol=1e-3, atol=1e-3)).sum())
 
 
 def _text_after(reader: Reader, pair: Pair) -> str | None:

@@ -20,6 +20,7 @@ from rljax.commands.rlhf_reward import (
     closed_reward,
     closing_tokens,
     load_judge,
+    num_read_otherwise,
 )
 from rljax.commands.template import read_template
 from rljax.commands.training import date_of_run
@@ -76,18 +77,22 @@ def train_and_compare(command: Rlhf, folder: RunFolder) -> dict[str, Any]:
     judge = load_judge(command.reward, command.label, date)
     learned_from, held_out = read_and_split(command, policy.reader, judge.reader)
     config, hyperparams = _method(command, policy, learned_from)
-    closing = _closing(policy, judge, learned_from, config)
+    train_key, test_key = jax.random.split(jax.random.key(command.seed))
+
+    def compare(params: Params) -> Judged:
+        return _judged(command, policy, judge, held_out, params, test_key)
+
+    before = compare(policy.params)
+    closing = _closing(command, policy, judge, learned_from, before)
     algorithm, take_updates = _learner(
         command, policy, judge, learned_from, config, closing
     )
-    reads_tokens = isinstance(closing, tuple)
     task = PolicyTask(
         jnp.asarray(learned_from.ids),
         jnp.asarray(learned_from.lengths),
         policy.params,
-        judge.variables if reads_tokens else None,
+        judge.variables if isinstance(closing, tuple) else None,
     )
-    train_key, test_key = jax.random.split(jax.random.key(command.seed))
     run = RunLogger(
         folder,
         num_updates=command.updates,
@@ -100,9 +105,6 @@ def train_and_compare(command: Rlhf, folder: RunFolder) -> dict[str, Any]:
 
     def learned(state: PolicyState) -> Params:
         return trained_params(policy.module, config.trainable, state, task)
-
-    def compare(params: Params) -> Judged:
-        return _judged(command, policy, judge, held_out, params, test_key)
 
     def on_log(state: Any, entry: LogEntry) -> bool:
         if entry.step % (10 * every) == 0 or entry.step == command.updates:
@@ -122,13 +124,13 @@ def train_and_compare(command: Rlhf, folder: RunFolder) -> dict[str, Any]:
     run.check_finished()
     params = learned(state)
     _save_model(command, policy, params, out / "model")
-    judged = compare(policy.params), compare(params)
-    figures = figures_of(*judged) | {
+    after = compare(params)
+    figures = figures_of(before, after) | {
         "model": str(out / "model"),
         "prompts": len(learned_from.pairs),
-        "reward_reads": "tokens" if reads_tokens else "texts",
+        **_reading(judge, closing, after),
     }
-    tokenizer = policy.reader.tokenizer
+    tokenizer, judged = policy.reader.tokenizer, (before, after)
     save_page(command, folder, run.rows, figures, judged, held_out, tokenizer)
     return run.finish(figures)
 
@@ -187,21 +189,44 @@ def _method(
 
 
 def _closing(
-    policy: Policy, judge: Judge, prompts: Prompts, config: PolicyConfig
+    command: Rlhf, policy: Policy, judge: Judge, prompts: Prompts, before: Judged
 ) -> Closing:
     """Returns the tokens that close what the reward model reads; or why it reads texts."""
-    closing = closing_tokens(
-        policy.reader,
-        judge,
-        config.stop_ids,
-        prompts.pairs[:8],
-        prompts.ids.shape[1] + config.max_new_tokens,
-    )
+    closing: Closing = "as was asked for"
+    if not command.score_texts:
+        closing = closing_tokens(
+            policy.reader,
+            judge,
+            policy.stop_ids,
+            prompts.pairs[:8],
+            prompts.ids.shape[1] + command.max_new_tokens,
+        )
+    if isinstance(closing, tuple):
+        count = num_read_otherwise(judge, closing, before.samples, before.scores)
+        if count:
+            total = len(before.scores)
+            closing = f"of {total:,} completions {count:,} have other tokens as text"
     if isinstance(closing, str):
         log_line(f"the reward model reads texts, on the host: {closing}")
     else:
         log_line("the reward model reads the policy's tokens, in the compiled update")
     return closing
+
+
+def _reading(judge: Judge, closing: Closing, after: Judged) -> dict[str, Any]:
+    """Returns how the reward model read, and the share of texts that it reads otherwise."""
+    if isinstance(closing, str):
+        return {"reward_reads": "texts"}
+    count, total = (
+        num_read_otherwise(judge, closing, after.samples, after.scores),
+        len(after.scores),
+    )
+    if count:
+        log_line(
+            f"warning: of {total:,} completions {count:,} have another score as text than "
+            f"as the tokens that were rewarded. Train with --score-texts."
+        )
+    return {"reward_reads": "tokens", "read_otherwise": count / total}
 
 
 def _learner(
