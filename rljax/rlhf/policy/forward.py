@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from rljax.base import Params
 from rljax.rlhf.models.log_probs import token_log_probs
 from rljax.rlhf.models.transformer import Transformer
+from rljax.rlhf.policy.samples import followed_by
 from rljax.rlhf.training.microbatches import cut_to_fit, parts_by_length
 
 
@@ -71,17 +72,12 @@ def run_trunk(
         rows: with `ids` `[n, L]` and `lengths`.
         question: tokens; () to take each row's last token.
     """
-    width, count = rows.ids.shape[1], len(question)
-    ids, last = rows.ids, rows.lengths - 1
-    if count:
-        after = jnp.arange(width + count)[None] - rows.lengths[:, None]
-        asked = jnp.array(question, jnp.int32)[jnp.clip(after, 0, count - 1)]
-        ids = jnp.pad(ids, ((0, 0), (0, count)))
-        ids = jnp.where((after >= 0) & (after < count), asked, ids)
+    ids = followed_by(rows.ids, rows.lengths, question)
     apply: Any = module.apply
     states = apply({"params": params}, ids, method="trunk")
-    at_end = jnp.take_along_axis(states, (last + count)[:, None, None], axis=1)
-    return states[:, :width], at_end[:, 0]
+    last = rows.lengths - 1 + len(question)
+    at_end = jnp.take_along_axis(states, last[:, None, None], axis=1)
+    return states[:, : rows.ids.shape[1]], at_end[:, 0]
 
 
 def in_parts(

@@ -117,6 +117,25 @@ def join_prompts(
     )
 
 
+def followed_by(
+    ids: jax.Array, lengths: jax.Array, tokens: tuple[int, ...]
+) -> jax.Array:
+    """Returns rows `[N, L + S]` with S tokens after each one's end.
+
+    Args:
+        ids: `[N, L]` int32, padded on the right.
+        lengths: `[N]` int32.
+        tokens: S of them.
+    """
+    count = len(tokens)
+    ids = jnp.pad(ids, ((0, 0), (0, count)))
+    if not count:
+        return ids
+    after = jnp.arange(ids.shape[1])[None] - lengths[:, None]
+    put = jnp.array(tokens, ids.dtype)[jnp.clip(after, 0, count - 1)]
+    return jnp.where((after >= 0) & (after < count), put, ids)
+
+
 def cut_tokens(x: jax.Array | None, count: int) -> jax.Array | None:
     """Returns the first places of something `[N, T, ...]`; None of None."""
     return None if x is None else x[:, :count]

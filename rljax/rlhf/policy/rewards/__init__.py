@@ -24,6 +24,7 @@ from rljax.rlhf.policy.rewards.token_rewards import (
     trunk_reward,
     unless_stopped,
     weighted_sum,
+    with_question,
 )
 
 __all__ = [
@@ -31,5 +32,5 @@ __all__ = [
     "Weighted",
     "arithmetic", "ensemble_reward", "equals_target", "exact_match", "matches",
     "model_reward", "share_of_target", "trunk_reward", "unless_stopped",
-    "weighted_sum", "weighted_texts",
+    "weighted_sum", "weighted_texts", "with_question",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from flax import struct
 from rljax.rlhf.models.block import make_norm
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.models.transformer import Transformer
-from rljax.rlhf.policy.samples import Samples
+from rljax.rlhf.policy.samples import Samples, followed_by
 from rljax.rlhf.scoring.ensembles import scores_and_members
 
 Reward = Callable[[Any, Samples], jax.Array]
@@ -101,6 +101,24 @@ def ensemble_reward(
         return scores.mean(axis=1) - params.coef * scores.std(axis=1)
 
     return reward
+
+
+@functools.cache
+def with_question(reward: Reward, question: tuple[int, ...]) -> Reward:
+    """Returns a reward that reads tokens after each completion, such as a question.
+
+    Args:
+        reward: that of a reward model, or of an ensemble; `params` are what it reads.
+        question: the tokens.
+    """
+
+    def asked(params: Any, samples: Samples) -> jax.Array:
+        ids = followed_by(samples.ids, samples.lengths, question)
+        return reward(
+            params, samples.replace(ids=ids, lengths=samples.lengths + len(question))
+        )
+
+    return asked
 
 
 class TrunkHeads(struct.PyTreeNode):
