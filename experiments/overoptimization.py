@@ -21,7 +21,6 @@ from overoptimization_learning import (
     keys,
     make_world,
     optimize,
-    reward_module,
     train_proxy,
 )
 from overoptimization_report import report
@@ -33,7 +32,7 @@ from rljax.base import Params
 from rljax.commands.launch import launch
 from rljax.numerics.compiler import Stopwatch
 from rljax.report.plots import require_matplotlib
-from rljax.rlhf import selection
+from rljax.rlhf import RewardModel, selection
 from rljax.rlhf.models.reward_model import stack_ensemble
 from rljax.rlhf.policy.rewards import Ensemble, ensemble_reward
 from rljax.training.files import dumps, read_json, write_atomically
@@ -58,10 +57,10 @@ def main(experiment: Experiment) -> dict[str, Any]:
         pool = draw_pool(experiment, world)
         seconds = [seconds_of(stopwatch)]
         proxies = {
-            f"{count} pairs": train_proxies(experiment, count, learned)
+            f"{count} pairs": train_proxies(experiment, world, count, learned)
             for count in experiment.num_preferences
         }
-        proxies["ensemble"] = make_ensemble(experiment, pool, proxies)
+        proxies["ensemble"] = make_ensemble(experiment, world, pool, proxies)
         accuracy = {"gold": tested.accuracy(tested.gold.ravel())} | {
             name: [tested.accuracy(score(one, tested.samples)) for one in some]
             for name, some in proxies.items()
@@ -70,7 +69,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         for name, some in proxies.items():
             log_line(f"{name}: agrees with the judge {accuracy[name]}")
             for seed, proxy in enumerate(some[: experiment.num_seeds]):
-                scores = score(proxy, pool.drawn.samples)
+                scores = experiment.temperature * score(proxy, pool.drawn.samples)
                 about = {"proxy": name, "seed": seed}
                 chosen = best_of_n(experiment, pool, scores)
                 curves.append({"method": "best_of_n", **about, "points": chosen})
@@ -92,23 +91,25 @@ def seconds_of(stopwatch: Stopwatch) -> dict[str, float]:
     return {name: getattr(stopwatch, name) for name in names}
 
 
-def train_proxies(experiment: Experiment, count: int, pairs: Pairs) -> list[Proxy]:
+def train_proxies(
+    experiment: Experiment, world: World, count: int, pairs: Pairs
+) -> list[Proxy]:
     """Returns proxies that learn from so many pairs each, and from other judgements."""
     judges = keys(experiment, "judges", experiment.num_members)
     return [
-        train_proxy(experiment, f"proxy_{count}_{i}", pairs.judged(key, count))
+        train_proxy(experiment, world, f"proxy_{count}_{i}", pairs.judged(key, count))
         for i, key in enumerate(judges)
     ]
 
 
 def make_ensemble(
-    experiment: Experiment, pool: Pool, proxies: dict[str, list[Proxy]]
+    experiment: Experiment, world: World, pool: Pool, proxies: dict[str, list[Proxy]]
 ) -> list[Proxy]:
     """Returns, for each seed, the same ensemble, of the middle number of pairs."""
     count = experiment.num_preferences[len(experiment.num_preferences) // 2]
     members = proxies[f"{count} pairs"]
     centres = [score(member, pool.drawn.samples).mean() for member in members]
-    reward = ensemble_reward(reward_module(experiment), "lower")
+    reward = ensemble_reward(RewardModel(world.module.config), "lower")
     variables = stack_ensemble([member.params for member in members])
     params = Ensemble(variables, jnp.array(centres), experiment.penalty)
     return [Proxy(reward, params)] * experiment.num_seeds
@@ -166,7 +167,8 @@ def optimized(
     def measure(params: Params, updates: int) -> dict[str, float]:
         drawn = draw(world, params, world.corpus.held_out, key)
         texts = world.corpus.texts(drawn.samples.completions)
-        gold, found = gold_reward(texts), score(proxy, drawn.samples)
+        gold = gold_reward(texts)
+        found = experiment.temperature * score(proxy, drawn.samples)  # in gold's points
         prompts = world.corpus.texts(world.corpus.held_out)
         columns = prompts, texts, gold.tolist(), (found - scores.mean()).tolist()
         shown = list(zip(*(column[:NUM_SHOWN] for column in columns), strict=True))

@@ -70,26 +70,26 @@ def pretrain(
     return state.params
 
 
-def train_proxy(experiment: Experiment, name: str, rows: Rankings) -> Proxy:
-    """Returns the reward of a model that has learned from preferences."""
-    module = reward_module(experiment)
+def train_proxy(
+    experiment: Experiment, world: World, name: str, rows: Rankings
+) -> Proxy:
+    """Returns the reward of a model that has learned from preferences.
+
+    It begins with the policy's trunk, as usual, and with a head at random.
+    """
+    module = RewardModel(world.module.config)
     start_key, key = keys(experiment, name, 2)
     ids, lengths = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
     variables = module.init(start_key, ids, lengths)
-    num_updates = experiment.reward_updates
+    params = {**variables["params"], "trunk": world.reference}
+    num_updates = experiment.num_epochs * (len(rows.lengths) // BATCH_SIZE)
     hyperparams = RewardHyperparams(
         learning_rate=experiment.reward_learning_rate, decay_updates=num_updates
     )
     algorithm = reward_training(module, RewardConfig(batch_size=BATCH_SIZE))
-    start = key, hyperparams, RewardTask(rows, variables["params"])
+    start = key, hyperparams, RewardTask(rows, params)
     state, _ = learn(experiment, name, algorithm, start, num_updates, BATCH_SIZE)
     return Proxy(model_reward(module), {**variables, "params": state.params})
-
-
-def reward_module(experiment: Experiment) -> RewardModel:
-    """Returns the reward model, without its parameters."""
-    shape = tiny_prose.shape(experiment.vocab_size, experiment.proxy_width, 1)
-    return RewardModel(shape)
 
 
 def optimize(

@@ -18,15 +18,18 @@ class Pairs(NamedTuple):
     Attributes:
         samples: 2 N completions, the two of a prompt one after another.
         gold: `[N, 2]`.
+        temperature: of the judge: how far rewards must differ to decide a preference.
     """
 
     samples: Samples
     gold: np.ndarray
+    temperature: float
 
     @property
     def probs(self) -> np.ndarray:
         """`[N]`: the probability that the first is preferred, by Bradley and Terry."""
-        return 1 / (1 + np.exp(self.gold[:, 1] - self.gold[:, 0]))
+        above = (self.gold[:, 0] - self.gold[:, 1]) / self.temperature
+        return 1 / (1 + np.exp(-above))
 
     def judged(self, key: jax.Array, count: int) -> Rankings:
         """Returns some of the pairs, the preferred completion first, as a judge draws it."""
@@ -65,10 +68,10 @@ def draw_pairs(experiment: Experiment, world: World) -> tuple[Pairs, Pairs]:
     prompts = np.repeat(world.corpus.prompts[np.asarray(index)], 2, axis=0)
     samples = draw(world, world.reference, prompts, key).samples
     gold = gold_reward(world.corpus.texts(samples.completions)).reshape(-1, 2)
-    size = counts[0]
+    size, temperature = counts[0], experiment.temperature
     return (
-        Pairs(jax.tree.map(lambda x: x[: 2 * size], samples), gold[:size]),
-        Pairs(jax.tree.map(lambda x: x[2 * size :], samples), gold[size:]),
+        Pairs(jax.tree.map(lambda x: x[: 2 * size], samples), gold[:size], temperature),
+        Pairs(jax.tree.map(lambda x: x[2 * size :], samples), gold[size:], temperature),
     )
 
 

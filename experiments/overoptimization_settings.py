@@ -18,22 +18,22 @@ class Experiment:
     data: Path | None = dataclasses.field(default=None, metadata={"setting": False})
     """Rated texts; by default the movies of fetch_ratings.py, which are fetched."""
     vocab_size: int = 1024
-    """Tokens of the language, bytes among them."""
+    """Tokens of the language, its most frequent words."""
     width: int = 64
     """Of the policy and of the judge of perplexity, which have two blocks."""
     pretraining_updates: int = 1000
     """Updates of each of these two, of 32 sentences."""
-    proxy_width: int = 32
-    """Of the reward models, which have one block."""
-    num_preferences: tuple[int, ...] = (250, 1000, 4000)
+    num_preferences: tuple[int, ...] = (500, 2000, 8000)
     """Pairs of completions that reward models learn from, ascending."""
-    num_members: int = 4
+    temperature: float = 0.5
+    """The judge prefers one to another with probability sigmoid(difference / this)."""
+    num_members: int = 3
     """Reward models of each number of pairs; those of the middle one are the ensemble."""
     penalty: float = 2.0
     """Weight of the standard deviation of an ensemble's members."""
-    reward_updates: int = 300
-    """Updates of each reward model, of 32 pairs."""
-    reward_learning_rate: float = 3e-3
+    num_epochs: int = 3
+    """Times that a reward model learns from each pair, 32 in an update."""
+    reward_learning_rate: float = 2e-3
     """AdamW's, which falls to 0."""
     num_tested: int = 500
     """Pairs of completions that its accuracy is measured on."""
@@ -41,7 +41,7 @@ class Experiment:
     """Prompts that no model has learned from, on which everything is measured."""
     best_of: int = 64
     """Completions of each of them, of which proxies choose the best."""
-    num_updates: int = 90
+    num_updates: int = 80
     """Updates of each policy."""
     num_samples: int = 64
     """Completions of an update, eight of each prompt."""
@@ -49,7 +49,7 @@ class Experiment:
     """AdamW's for the policy, which is constant."""
     beta: float = 0.0
     """Weight of the divergence from the reference in the reward."""
-    num_evaluations: int = 15
+    num_evaluations: int = 12
     """Times that a policy is measured."""
     run: RunOptions = dataclasses.field(
         default_factory=RunOptions, metadata={"setting": False}
@@ -58,17 +58,21 @@ class Experiment:
     def __post_init__(self):
         check_seed(self.seed)
         check_counts(
-            self, "num_seeds", "width", "pretraining_updates", "proxy_width",
-            "reward_updates", "num_tested", "num_prompts", "num_updates",
+            self, "num_seeds", "width", "pretraining_updates", "num_epochs",
+            "num_tested", "num_prompts", "num_updates",
             "num_evaluations",
         )  # fmt: skip
         check_counts(self, "num_members", least=max(2, self.num_seeds))
         check_counts(self, "best_of", least=2)
-        check_counts(self, "vocab_size", least=300)
+        check_counts(self, "vocab_size", least=2)
         if self.num_samples < 1 or self.num_samples % GROUP_SIZE:
             raise ValueError(
                 f"num_samples must be a multiple of {GROUP_SIZE}, got {self.num_samples}. "
                 f"Change it."
+            )
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature must be above 0, got {self.temperature}. Raise it."
             )
         counts = self.num_preferences
         if not counts or list(counts) != sorted(set(counts)) or counts[0] < BATCH_SIZE:

@@ -1,6 +1,7 @@
-"""A tiny language: sentences from movie reviews, in the tokens of a small vocabulary."""
+"""A tiny language: sentences from movie reviews, without all but their frequent words."""
 
-from collections.abc import Sequence
+import collections
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,34 +10,34 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rljax.extras import require
 from rljax.rlhf import TransformerConfig, read_ratings
 from rljax.rlhf.data.rows import Completions
 
 END = 0  # begins and ends a sentence
-PROMPT_LENGTH = 4  # END, and the first tokens of a sentence
-COMPLETION_LENGTH = 24
+PROMPT_LENGTH = 4  # END, and the first words of a sentence
+COMPLETION_LENGTH = 16
 LENGTH = PROMPT_LENGTH + COMPLETION_LENGTH
 
 
 class Corpus(NamedTuple):
-    """Sentences as tokens, and their beginnings.
+    """Sentences as tokens, each of which is a word, and their beginnings.
 
     Attributes:
-        tokenizer: turns ids into text.
+        words: `[V]`, the tokens' texts; that of END is empty.
         rows: sentences to learn from, each cut to LENGTH tokens.
         prompts: `[M, P]` int32, how they begin.
         held_out: `[H, P]` int32, how other sentences begin.
     """
 
-    tokenizer: Any
+    words: list[str]
     rows: Completions
     prompts: np.ndarray
     held_out: np.ndarray
 
     def texts(self, completions: ArrayLike) -> list[str]:
         """Returns the texts of completions `[N, T]`, 0 after their end."""
-        return self.tokenizer.decode_batch(np.asarray(completions).tolist())
+        rows = np.asarray(completions).tolist()
+        return [" ".join(self.words[i] for i in row if i != END) for row in rows]
 
 
 def read_corpus(path: Path | None, *, vocab_size: int, num_held_out: int) -> Corpus:
@@ -44,17 +45,20 @@ def read_corpus(path: Path | None, *, vocab_size: int, num_held_out: int) -> Cor
 
     Args:
         path: of the file; None fetches movie reviews (`fetch_ratings.py`).
-        vocab_size: tokens, of which 257 are END and the bytes.
+        vocab_size: tokens: END, and the most frequent words. Others are left out.
         num_held_out: sentences of which only the beginnings are kept.
     """
     if path is None:
         fetched = fetch_ratings.main(fetch_ratings.Experiment())
         path = Path(fetched["folder"]) / "movies.jsonl"
     examples: list[Any] = [rated.example for rated in read_ratings(path)]
-    texts = sorted({example.text for example in examples})
-    tokenizer = make_tokenizer(texts, vocab_size)
-    rows = [encoded.ids for encoded in tokenizer.encode_batch(texts)]
-    rows = [[END, *row, END] for row in rows if len(row) >= PROMPT_LENGTH]
+    texts = sorted({example.text.lower() for example in examples})
+    split = [re.findall(r"\w+(?:['-]\w+)*|[.,!?]", text) for text in texts]
+    counts = collections.Counter(word for words in split for word in words)
+    words = ["", *(word for word, _ in counts.most_common(vocab_size - 1))]
+    number = {word: i for i, word in enumerate(words)}
+    rows = [[number[word] for word in words if word in number] for words in split]
+    rows = [[END, *row, END] for row in rows if len(row) > PROMPT_LENGTH]
     order = np.random.default_rng(0).permutation(len(rows))
     ids, lengths = np.zeros((len(rows), LENGTH), np.int32), []
     for place, i in enumerate(order):
@@ -65,32 +69,11 @@ def read_corpus(path: Path | None, *, vocab_size: int, num_held_out: int) -> Cor
     learned = jnp.array(lengths[kept], jnp.int32)
     prompts = ids[:, :PROMPT_LENGTH]
     return Corpus(
-        tokenizer,
+        words,
         Completions(jnp.asarray(ids[kept]), learned, jnp.zeros_like(learned)),
         prompts[kept],
         prompts[:num_held_out],
     )
-
-
-def make_tokenizer(texts: Sequence[str], vocab_size: int) -> Any:
-    """Returns a tokenizer of bytes and of their pairs that are frequent in the texts.
-
-    References:
-        Sennrich et al. (2016), https://arxiv.org/abs/1508.07909.
-    """
-    tokenizers = require("tokenizers", "a vocabulary needs", "lm")
-    byte_level = tokenizers.pre_tokenizers.ByteLevel
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = byte_level(add_prefix_space=True)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=["<|end|>"],  # the first id, END
-        initial_alphabet=byte_level.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
 
 
 def shape(vocab_size: int, width: int, num_layers: int) -> TransformerConfig:

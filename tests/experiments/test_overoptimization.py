@@ -101,7 +101,7 @@ def test_parts_are_those_of_the_whole():
 
 def test_pairs_are_judged_by_bradley_and_terry():
     pairs = overoptimization_samples.Pairs(
-        made_samples(1000), np.tile([[1.0, 0.0]], (500, 1))
+        made_samples(1000), np.tile([[2.0, 0.0]], (500, 1)), 2.0
     )
     rows = pairs.judged(jax.random.key(0), 400)
     assert rows.ids.shape == (400, 2, 3)
@@ -129,9 +129,9 @@ def test_settings_are_checked():
 def test_the_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     write_reviews(tmp_path / "reviews.jsonl")
     toy = Experiment(
-        num_seeds=2, num_members=2, data=tmp_path / "reviews.jsonl", vocab_size=300,
-        width=8, pretraining_updates=6, proxy_width=4, num_preferences=(32, 40),
-        num_tested=32, reward_updates=3, num_prompts=20, best_of=8, num_updates=4,
+        num_seeds=2, num_members=2, data=tmp_path / "reviews.jsonl", vocab_size=13,
+        width=8, pretraining_updates=6, num_epochs=1, num_preferences=(32, 64),
+        num_tested=32, num_prompts=20, best_of=8, num_updates=4,
         num_samples=16, num_evaluations=2,
     )  # fmt: skip
     whole = dataclasses.replace(toy, run=RunOptions(out=tmp_path / "whole"))
@@ -149,7 +149,7 @@ def test_the_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
             assert [point["step"] for point in points] == [0, 2, 4]
             assert points[0]["distance"] < 1e-3 < points[-1]["distance"]
     for method in ("best_of_n", "optimization"):
-        assert set(result[method]) == {"32 pairs", "40 pairs", "ensemble"}
+        assert set(result[method]) == {"32 pairs", "64 pairs", "ensemble"}
     assert (tmp_path / "whole" / "overoptimization.png").stat().st_size > 10_000
     page = (tmp_path / "whole" / "samples.md").read_text()
     assert page.count("at the end") == 3
@@ -175,7 +175,7 @@ def test_the_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_corpus_keeps_held_out_sentences_apart(tmp_path):
     write_reviews(tmp_path / "reviews.jsonl")
     corpus = tiny_prose.read_corpus(
-        tmp_path / "reviews.jsonl", vocab_size=300, num_held_out=20
+        tmp_path / "reviews.jsonl", vocab_size=13, num_held_out=20
     )
     ids = np.asarray(corpus.rows.ids)
     assert ids.shape == (len(corpus.prompts), tiny_prose.LENGTH)
