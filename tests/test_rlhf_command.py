@@ -30,6 +30,7 @@ from rljax.rlhf import (
     Scorer,
     Transformer,
     TransformerConfig,
+    generate,
     load_language_model,
     load_reward_model,
     load_tokenizer,
@@ -306,7 +307,16 @@ def test_texts_too_go_on_bit_for_bit(made, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("train", ["last", "lora"])
-def test_a_part_is_trained_and_merged(made, tmp_path, train):
+def test_a_part_is_trained_and_merged(made, tmp_path, monkeypatch, train):
+    """The folder completes greedily as the parameters do that were learned."""
+    learned = []
+    save = rljax.commands.rlhf_run._save_model
+
+    def save_and_keep(command, policy, params, folder):
+        learned.append((policy, params))
+        save(command, policy, params, folder)
+
+    monkeypatch.setattr(rljax.commands.rlhf_run, "_save_model", save_and_keep)
     rlhf(command(made, tmp_path, train=train, last_layers=1, lora_rank=2))
     before = load_language_model(made / "policy")[1]["params"]
     after = load_language_model(tmp_path / "model")[1]["params"]
@@ -314,10 +324,20 @@ def test_a_part_is_trained_and_merged(made, tmp_path, train):
     assert not changed["embed"]["embedding"]
     kernels = jax.tree_util.tree_leaves_with_path(changed["layers"])
     assert all(x for path, x in kernels if path[-1].key == "kernel")
-    (found,) = Generator.load(
-        tmp_path / "model", max_new_tokens=6, greedy=True
-    ).generate(["Is it warm?"])
-    assert found.error is None
+    folder = Generator.load(tmp_path / "model", max_new_tokens=6, greedy=True)
+    (found,) = folder.generate(["Is it warm?"])
+    ((policy, params),) = learned
+    wanted = generate(
+        policy.module,
+        params,
+        jnp.array([found.prompt_ids]),
+        jnp.array([len(found.prompt_ids)]),
+        jax.random.split(jax.random.key(0), 1),
+        max_new_tokens=6,
+        stop_ids=policy.stop_ids,
+        greedy=True,
+    )
+    assert wanted.ids[0, : wanted.lengths[0]].tolist() == found.ids
 
 
 @pytest.mark.slow
