@@ -14,7 +14,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 import rljax.commands.main
 import rljax.commands.rlhf_run
 from rljax.commands.rlhf import Rlhf, rlhf
-from rljax.commands.rlhf_figures import pieces
 from rljax.commands.rlhf_prompts import read_and_split
 from rljax.commands.rlhf_reward import (
     closed_reward,
@@ -39,6 +38,7 @@ from rljax.rlhf import (
 )
 from rljax.rlhf.data.encoding import encode_prompts
 from rljax.rlhf.data.rows import left_padded
+from rljax.rlhf.data.tokenizer import token_texts
 from rljax.rlhf.policy import Samples
 from rljax.training.files import RunError
 from rljax.training.run_folder import RunOptions, UsageError
@@ -132,6 +132,7 @@ def test_a_folder_and_its_figures_are_what_comes_out(made, whole):
     assert rlhf(command(made, out)) == result  # finished: repeated
 
 
+@pytest.mark.slow
 def test_the_folder_completes_as_the_learned_policy_does(made, whole):
     out, _ = whole
     folder = Generator.load(out / "model", max_new_tokens=6, greedy=True)
@@ -195,7 +196,7 @@ TEMPLATE = (
 @pytest.mark.filterwarnings("ignore:rows end with token 2")
 @pytest.mark.parametrize("template", [None, TEMPLATE], ids=["bare", "chat"])
 @pytest.mark.parametrize("pad_id", [None, 2, 3])
-@pytest.mark.some_cases(2)
+@pytest.mark.some_cases(1)
 def test_tokens_are_scored_as_their_texts_are(tmp_path, template, pad_id):
     """What stopped, what did not, what is empty: as `rljax score` scores texts."""
     write_judge(tmp_path, BYTES, chat_template=template)
@@ -231,6 +232,7 @@ def test_tokens_are_scored_as_their_texts_are(tmp_path, template, pad_id):
     assert num_read_otherwise(judge, closing, samples, other) == 1
 
 
+@pytest.mark.slow
 def test_texts_are_scored_where_tokens_would_be_read_otherwise(made, tmp_path):
     trims = TEMPLATE.replace("m.content", "m.content | trim")
     folders = {
@@ -471,7 +473,7 @@ def test_pieces_of_a_text_are_its_tokens(tmp_path):
     tokenizer = load_tokenizer(BYTES(tmp_path))
     text = " warm 🔥 é <b>"
     ids = [*tokenizer.encode([text])[0].ids, 2]
-    found = pieces(tokenizer, ids)
+    found = token_texts(tokenizer, ids)
     assert len(found) == len(ids)
     assert "".join(found) == text
     assert found[-1] == ""

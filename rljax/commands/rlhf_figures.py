@@ -1,6 +1,5 @@
 """What the command `rljax rlhf` reports: two policies on the same held-out prompts."""
 
-import itertools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from rljax.commands.rlhf import Rlhf
 from rljax.commands.rlhf_prompts import Prompts
 from rljax.report.rlhf_page import ShownCompletion, save_rlhf_page
-from rljax.rlhf.data.tokenizer import Tokenizer
+from rljax.rlhf.data.tokenizer import Tokenizer, token_texts
 from rljax.rlhf.evaluation import proportion
 from rljax.rlhf.evaluation.comparisons import credits
 from rljax.rlhf.policy import Samples
@@ -96,19 +95,12 @@ def _shown(
         shown.append(
             ShownCompletion(
                 prompt=_prompt_text(pair.prompt),
-                tokens=pieces(tokenizer, completions[i, :count].tolist()),
+                tokens=token_texts(tokenizer, completions[i, :count].tolist()),
                 log_ratios=ratios[i, :count].tolist(),
                 figures={"reward": float(judged.scores[i]), "tokens": count},
             )
         )
     return shown
-
-
-def pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    """Returns the text that each token adds; a character stands at its last token."""
-    texts = [tokenizer.decode(ids[:i]).rstrip("\ufffd") for i in range(len(ids))]
-    texts.append(tokenizer.decode(ids))
-    return [after[len(before) :] for before, after in itertools.pairwise(texts)]
 
 
 def _prompt_text(prompt: Any) -> str:

@@ -24,6 +24,7 @@ from rljax.rlhf.data.tokenizer import Tokenizer, load_tokenizer
 from rljax.rlhf.models import RewardModel
 from rljax.rlhf.policy import Samples
 from rljax.rlhf.policy.rewards import Reward, TextReward, model_reward
+from rljax.rlhf.policy.samples import followed_by
 from rljax.rlhf.pretrained import load_reward_model
 from rljax.rlhf.scoring import Scorer
 from rljax.training.files import FolderError, RunError
@@ -173,12 +174,10 @@ def closed(samples: Samples, closing: tuple[int, ...], pad_id: int | None) -> Sa
             rows then have L + K.
         pad_id: tokens of this id at a row's end are left out, as `EncodingConfig` has it.
     """
-    ends = (samples.lengths - samples.stopped)[:, None]  # of the completions' texts
-    ids = jnp.pad(samples.ids, ((0, 0), (0, len(closing))))
+    ends = samples.lengths - samples.stopped  # of the completions' texts
+    ids = followed_by(samples.ids, ends, closing)
     places = jnp.arange(ids.shape[1])[None]
-    for i, token in enumerate(closing):
-        ids = jnp.where(places == ends + i, token, ids)
-    kept = places < ends + len(closing)
+    kept = places < ends[:, None] + len(closing)
     if pad_id is not None:
         kept &= ids != pad_id
     lengths = jnp.where(kept, places + 1, 1).max(axis=1)
