@@ -49,11 +49,12 @@ class Experiment:
     sft_updates: int = 60
     """Updates of each fine-tuning, of 64 rows; a cold start has a third of them."""
     pair_updates: int = 40
-    """Updates of DPO and of reward training, of 32 pairs."""
+    """Updates of DPO, of 32 pairs; reward training has three times as many."""
     rl_updates: int = 60
     """Updates of each policy optimization, of 16 prompts with 8 completions."""
     num_sampled: int = 600
-    """Prompts of which four completions are judged or verified."""
+    """Prompts of which four completions are judged or verified; for a reward model three
+    times as many."""
     num_held_out: int = 600
     """Words to measure by."""
     pretraining_updates: int = 300
@@ -147,10 +148,14 @@ def learn(
         )  # fmt: skip
     else:
         instructgpt(
-            module, params, words.instructgpt_data(texts, num_sampled),
+            module, params, words.instructgpt_data(texts, 3 * num_sampled),
             InstructGPTSettings(
-                sft=sft(experiment.sft_updates), reward=reward(experiment.pair_updates),
-                rl=rl(policy.rloo(), experiment.rl_updates, "judge"),
+                sft=sft(experiment.sft_updates),
+                reward=reward(3 * experiment.pair_updates),
+                rl=rl(
+                    policy.rloo(), experiment.rl_updates, "judge", learning_rate=5e-5,
+                    beta=0.2,
+                ),
             ),
             stages, evaluate, key,
         )  # fmt: skip

@@ -50,7 +50,14 @@ def reward(num_updates: int) -> Training:
     )
 
 
-def rl(recipe: policy.Recipe, num_updates: int, improves: str) -> Training:
+def rl(
+    recipe: policy.Recipe,
+    num_updates: int,
+    improves: str,
+    *,
+    learning_rate: float = 1.5e-4,
+    beta: float = 0.04,
+) -> Training:
     """Returns the sizes of a policy optimization."""
     config = policy.PolicyConfig(
         method=recipe.method,
@@ -61,7 +68,10 @@ def rl(recipe: policy.Recipe, num_updates: int, improves: str) -> Training:
         num_minibatches=2,
     )
     hyperparams = recipe.hyperparams.replace(
-        learning_rate=1.5e-4, warmup_updates=5.0, decay_updates=num_updates
+        learning_rate=learning_rate,
+        warmup_updates=5.0,
+        decay_updates=num_updates,
+        beta=beta,
     )
     return Training(
         config=config, hyperparams=hyperparams, num_updates=num_updates,
