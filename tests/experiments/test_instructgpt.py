@@ -162,7 +162,7 @@ def test_stopped_in_any_stage_it_ends_with_the_same_figures(
 ):
     monkeypatch.setattr(review_reward, "cache_folder", lambda: made / "cache")
     whole = instructgpt.main(experiment(made, tmp_path / "whole"))
-    for after in (1, 3, 6, 8):
+    for after in (0, 1, 4):  # in the first training, and in the second
         settings = experiment(made, tmp_path / f"stopped_{after}")
         asked = itertools.count()
 
