@@ -85,14 +85,14 @@ def draw_picture(path: Path, groups: dict[str, Any]) -> None:
 
     rewards(axes[0, 0], "best of n", for_n, counts)
     rewards(axes[0, 1], "REINFORCE", learned, counts)
-    title = f"REINFORCE: one proxy, and {ensemble} with a penalty"
+    title = "REINFORCE: without, and with a penalty"
     rewards(axes[0, 2], title, learned, [middle, ensemble])
     for name, found in learned.items():
         draw_curve(axes[0, 3], found, "gold", colors[name], label=name)
         draw_fit(axes[0, 3], found, colors[name])
         draw_curve(axes[0, 3], for_n[name], "gold", colors[name], style=":")
     axes[0, 3].axhline(0, color="black", linewidth=0.7)
-    title = "gold alone (dashed: fitted; dotted: best of n)"
+    title = "gold (dashed: fitted; dotted: best of n)"
     axes[0, 3].set(title=title, ylabel="reward gained (points of valence)")
     for place, (key, label) in zip(axes[1], QUALITIES.items(), strict=True):
         for name, found in learned.items():
@@ -117,10 +117,11 @@ def draw_curve(
     style: str = "-",
     label: str | None = None,
 ) -> None:
-    """Draws the mean over seeds, and from the least to the greatest of them a band."""
-    x, y = found["distance"].mean(axis=0), found[key]
-    place.plot(x, y.mean(axis=0), color=color, linestyle=style, label=label)
-    place.fill_between(x, y.min(axis=0), y.max(axis=0), color=color, alpha=0.12, lw=0)
+    """Draws the mean over seeds, and a thin line for each of them."""
+    x, y = found["distance"], found[key]
+    place.plot(x.T, y.T, color=color, linestyle=style, alpha=0.3, linewidth=0.7)
+    mean = x.mean(axis=0), y.mean(axis=0)
+    place.plot(*mean, color=color, linestyle=style, linewidth=1.8, label=label)
 
 
 def draw_fit(place: Any, found: dict[str, np.ndarray], color: str) -> None:

@@ -41,15 +41,15 @@ class Experiment:
     """Prompts that no model has learned from, on which everything is measured."""
     best_of: int = 64
     """Completions of each of them, of which proxies choose the best."""
-    num_updates: int = 80
+    num_updates: int = 120
     """Updates of each policy."""
     num_samples: int = 64
     """Completions of an update, eight of each prompt."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     """AdamW's for the policy, which is constant."""
     beta: float = 0.0
     """Weight of the divergence from the reference in the reward."""
-    num_evaluations: int = 12
+    num_evaluations: int = 20
     """Times that a policy is measured."""
     run: RunOptions = dataclasses.field(
         default_factory=RunOptions, metadata={"setting": False}
