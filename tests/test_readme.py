@@ -86,7 +86,7 @@ def test_an_environment_takes_thirty_lines():
 
 
 def test_it_is_a_page():
-    assert len(README.splitlines()) <= 165
+    assert len(README.splitlines()) <= 175
     assert not re.search(r"@[A-Z]+\b", README)  # nothing left to fill in
 
 
