@@ -40,7 +40,6 @@ def gains(rows: Sequence[Row]) -> dict[str, Any]:
             n: sum(x["is_gain"] for x in found) for n, found in by_stage.items()
         },
         "differences": {n: [x["difference"] for x in v] for n, v in by_stage.items()},
-        "all_gained": all(row["is_gain"] for row in measured),
     }
 
 
@@ -83,7 +82,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _number(row: Row, name: str) -> str:
-    return f"{row[name]:.3f}" if name in row else ""
+    return f"{round(row[name], 3) + 0.0:.3f}" if name in row else ""  # never -0.000
 
 
 if __name__ == "__main__":
