@@ -162,9 +162,9 @@ def optimized(
         about: the name of the proxy, and the seed.
     """
     name = f"policy_{about['proxy']}_{about['seed']}".replace(" ", "_")
-    (key,) = keys(experiment, "held out", 1)  # the same noise for all
 
     def measure(params: Params, updates: int) -> dict[str, float]:
+        (key,) = keys(experiment, "held out", 1)  # the same noise for all
         drawn = draw(world, params, world.corpus.held_out, key)
         texts = world.corpus.texts(drawn.samples.completions)
         gold = gold_reward(texts)

@@ -17,7 +17,8 @@ class Fit(NamedTuple):
     Attributes:
         alpha: how steep it is at first.
         beta: how soon it bends.
-        r2: share of the gains' variance that it explains; negative if the mean does better.
+        r2: share of the gains' variance that it explains; negative if the mean does
+            better, NaN if they do not vary.
         peak: the distance at which it is highest; inf if it does not turn down.
     """
 
@@ -43,7 +44,9 @@ def fit_optimization(distances: ArrayLike, gains: ArrayLike) -> Fit:
     """Returns the fit of d (alpha - beta log d) to gains `[K]` at distances `[K]`, above 0."""
     d = np.asarray(distances, np.float64)
     alpha, beta, r2 = _least_squares(d, d * np.log(d), gains)
-    return Fit(alpha, beta, r2, math.exp(alpha / beta - 1) if beta > 0 else math.inf)
+    # Beyond exp(700) there is no number, and no peak that anything could reach.
+    turns = beta > 0 and alpha / beta < 700
+    return Fit(alpha, beta, r2, math.exp(alpha / beta - 1) if turns else math.inf)
 
 
 def _least_squares(
@@ -55,4 +58,5 @@ def _least_squares(
     (alpha, beta), *_ = np.linalg.lstsq(columns, wanted, rcond=None)
     missed = ((wanted - columns @ [alpha, beta]) ** 2).sum()
     spread = ((wanted - wanted.mean()) ** 2).sum()
-    return float(alpha), float(beta), float(1 - missed / spread)
+    r2 = 1 - missed / spread if spread > 0 else math.nan
+    return float(alpha), float(beta), float(r2)

@@ -44,6 +44,8 @@ def test_fits_find_the_curves_that_were_drawn():
     found = fit_optimization(d, d * (2.0 - 1.0 * np.log(d)))
     np.testing.assert_allclose(found, [2.0, 1.0, 1.0, math.e])
     assert fit_optimization(d, d * (2.0 + np.log(d))).peak == math.inf
+    assert fit_optimization(d, d * (2.0 - 1e-3 * np.log(d))).peak == math.inf
+    assert math.isnan(fit_best_of_n(d, np.zeros(50)).r2)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_the_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
         num_seeds=2, num_members=2, data=tmp_path / "reviews.jsonl", vocab_size=13,
         width=8, pretraining_updates=6, num_epochs=1, num_preferences=(32, 64),
         num_tested=32, num_prompts=20, best_of=8, num_updates=4,
-        num_samples=16, num_evaluations=2,
+        num_samples=16, num_evaluations=2, learning_rate=0.1,
     )  # fmt: skip
     whole = dataclasses.replace(toy, run=RunOptions(out=tmp_path / "whole"))
     result = overoptimization.main(whole)
