@@ -7,8 +7,8 @@
 1. SFT: the model learns to write sentences as reviewers do, of any opinion. 2. A reward
 model learns from people's ratings of other sentences which of two is more positive.
 3. Policy optimization raises that reward, near the model of step 1. What it did is
-measured on prompts of templates that it has not seen, by a word list, VADER's, which
-nothing was trained on.
+measured on prompts of templates that it has not seen, by a word list, VADER's: nothing was
+trained on it, though it comes from the authors of the ratings.
 
 Ouyang et al. (2022), https://arxiv.org/abs/2203.02155. Expected: see
 experiments/results/README.md.
@@ -16,10 +16,9 @@ experiments/results/README.md.
 
 import dataclasses
 import functools
-import math
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,103 +26,21 @@ import movie_reviews
 import numpy as np
 import review_report
 import review_reward
+from instructgpt_settings import Experiment
 
 from rljax.base import Params
-from rljax.commands.fetch import cache_folder
-from rljax.commands.launch import check_counts, check_seed, launch
+from rljax.commands.launch import launch
+from rljax.commands.training import files_sha256, folder_sha256
 from rljax.report.plots import require_matplotlib
-from rljax.rlhf import (
-    LastLayers,
-    Lora,
-    LoraOnly,
-    SFTConfig,
-    SFTHyperparams,
-    load_language_model,
-    load_tokenizer,
-    policy,
-    save_language_model,
-)
+from rljax.rlhf import load_language_model, load_tokenizer, save_language_model
 from rljax.rlhf.data.rows import left_padded
 from rljax.rlhf.data.tokenizer import copy_tokenizer
 from rljax.rlhf.generation import read_stop_ids
 from rljax.rlhf.policy.held_out import sample_held_out
-from rljax.rlhf.recipes.prompts import RewardedPrompts
-from rljax.rlhf.recipes.stages import Stages
-from rljax.rlhf.recipes.trainings import Training, fine_tune, optimize
-from rljax.rlhf.training import usual_lengths
-from rljax.training.run_folder import RunFolder, RunOptions
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """What the command line can change."""
-
-    model: Path | None = dataclasses.field(default=None, metadata={"setting": False})
-    """Folder of a language model; by default where fetch_smollm2.py puts it."""
-    data: Path | None = dataclasses.field(default=None, metadata={"setting": False})
-    """Rated sentences; by default where fetch_ratings.py puts movies."""
-    seed: int = 0
-    """Seeds everything; run i of several depends on it and i only."""
-    num_seeds: int = 1
-    """Independent runs, one after another."""
-    recipe: Literal["rloo", "ppo"] = "rloo"
-    """How the policy is optimized."""
-    train: Literal["last", "lora"] = "last"
-    """What is trained: the last blocks, or low-rank terms in all of them."""
-    last_layers: int = 4
-    """How many are the last blocks. Policy, reference and reward share those before them,
-    of which the reward is made in either case."""
-    lora_rank: int = 16
-    """Rank of the low-rank terms."""
-    num_sentences: int = 800
-    """Sentences to learn to write from."""
-    num_rated: int = 1200
-    """Other sentences, to learn the reward from."""
-    num_tested: int = 400
-    """Sentences that the reward is tested on."""
-    num_pairs: int = 4000
-    """Pairs of sentences that the reward learns from."""
-    num_heads: int = 5
-    """Heads of the reward's ensemble."""
-    uncertainty_penalty: float = 0.0
-    """Times the heads' standard deviation, which is subtracted from their mean."""
-    sft_learning_rate: float = 2e-4
-    """AdamW's in step 1, which falls to 0."""
-    num_updates: int = 24
-    """Updates of the policy."""
-    num_prompts: int = 8
-    """Prompts of an update."""
-    group_size: int = 4
-    """Completions of each."""
-    max_new_tokens: int = 24
-    """Tokens of a completion, at most."""
-    temperature: float = 0.7
-    """Of all sampling, and of every log-probability, as Ziegler et al. (2019) have it."""
-    learning_rate: float = 4e-4
-    """AdamW's in step 3."""
-    beta: float = 0.08
-    """Weight of the divergence, in standard deviations of the reward for each nat."""
-    stop_penalty: float = 0.5
-    """Subtracted from the reward of a completion that has no end."""
-    num_held_out: int = 256
-    """Prompts of other templates, on which policies are compared."""
-    run: RunOptions = dataclasses.field(
-        default_factory=RunOptions, metadata={"setting": False}
-    )
-
-    def __post_init__(self):
-        check_seed(self.seed)
-        check_counts(
-            self, "num_seeds", "last_layers", "num_sentences", "num_rated", "num_tested",
-            "num_pairs", "num_heads", "lora_rank", "num_updates", "num_held_out",
-        )  # fmt: skip
-
-    @property
-    def trainable(self) -> LastLayers | LoraOnly:
-        """What of the model is trained, in steps 1 and 3."""
-        if self.train == "lora":
-            return LoraOnly(Lora(rank=self.lora_rank))
-        return LastLayers(self.last_layers)
+from rljax.rlhf.recipes import RewardedPrompts, Stages
+from rljax.rlhf.recipes.trainings import fine_tune, optimize
+from rljax.training.files import RunError
+from rljax.training.run_folder import RunFolder
 
 
 def main(experiment: Experiment) -> dict[str, Any]:
@@ -131,15 +48,40 @@ def main(experiment: Experiment) -> dict[str, Any]:
     out = experiment.run.out
     if out is None:
         raise ValueError("the runs need a folder, got out=None. Name one with --out.")
-    with RunFolder("instructgpt", experiment, experiment.run) as folder:
+    settings = read_settings(experiment)
+    with RunFolder("instructgpt", settings, experiment.run) as folder:
         if folder.result is not None:
             return folder.result
         require_matplotlib()
         # transformers would advise to install PyTorch.
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         models = load(experiment)
-        runs = [run_recipe(experiment, models, i) for i in range(experiment.num_seeds)]
+        runs = [run_recipe(settings, models, i) for i in range(experiment.num_seeds)]
         return folder.finish(*review_report.headline(runs), unit="completions")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the result follows from: flags, and what is in the files that they name."""
+
+    flags: Experiment
+    model_sha256: str
+    data_sha256: str
+
+
+def read_settings(experiment: Experiment) -> Settings:
+    """Returns the settings; raises a RunError for files that cannot be read."""
+    try:
+        return Settings(
+            experiment,
+            folder_sha256(experiment.model_folder),
+            files_sha256([experiment.data_file]),
+        )
+    except OSError as error:
+        raise RunError(
+            f"{error}. Run fetch_smollm2.py and fetch_ratings.py, or name a --model and "
+            f"--data that can be read."
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,15 +103,20 @@ class Models:
 
 def load(experiment: Experiment) -> Models:
     """Returns the pretrained model, and the sentences."""
-    source = experiment.model or cache_folder() / "SmolLM2-135M-Instruct"
+    source = experiment.model_folder
     tokenizer = load_tokenizer(source)
     module, variables = load_language_model(source)
     trunk = module.config.num_layers - experiment.last_layers
+    if trunk < 1:
+        raise ValueError(
+            f"last_layers must leave a block for the reward to read, of the model's "
+            f"{module.config.num_layers}, got {experiment.last_layers}. Lower it."
+        )
     return Models(
         source=source,
         judge=review_reward.Judge(module, variables["params"], tokenizer, trunk),
         material=movie_reviews.read_material(
-            experiment.data or cache_folder() / "ratings" / "movies.jsonl",
+            experiment.data_file,
             tokenizer,
             num_shown=experiment.num_sentences,
             num_rated=experiment.num_rated + experiment.num_tested,
@@ -180,13 +127,14 @@ def load(experiment: Experiment) -> Models:
     )
 
 
-def run_recipe(experiment: Experiment, models: Models, index: int) -> dict[str, Any]:
+def run_recipe(settings: Settings, models: Models, index: int) -> dict[str, Any]:
     """Runs the stages, or goes on; saves the policy; returns the run's figures."""
+    experiment = settings.flags
     judge, material = models.judge, models.material
     module, base = judge.module, judge.params
     out = Path(str(experiment.run.out)) / f"seed_{index}"
     options = dataclasses.replace(experiment.run, out=out)
-    stages = Stages(f"instructgpt {index}", experiment, options)
+    stages = Stages(f"instructgpt {index}", settings, options)
     key = jax.random.fold_in(jax.random.key(experiment.seed), index)
     sft_key, policy_key, test_key = jax.random.split(key, 3)
 
@@ -198,7 +146,7 @@ def run_recipe(experiment: Experiment, models: Models, index: int) -> dict[str, 
     stages.measure("pretrained", lambda: imitation(base, base))
     tuned = fine_tune(
         stages, "sft", module, base, material.shown,
-        sft_sizes(experiment, material.shown.ids.shape[1]), sft_key, imitation,
+        experiment.sft_training(material.shown.ids.shape[1]), sft_key, imitation,
         stages.measured["pretrained"],
     )  # fmt: skip
 
@@ -233,65 +181,12 @@ def run_recipe(experiment: Experiment, models: Models, index: int) -> dict[str, 
     reward = make_reward(heads, experiment.uncertainty_penalty)
     prompts = RewardedPrompts(jnp.asarray(ids), jnp.asarray(lengths), *reward)
     learned = optimize(
-        stages, "policy", module, tuned, prompts, policy_sizes(experiment, models),
+        stages, "policy", module, tuned, prompts, experiment.policy_training(models.stop_ids, judge.question),
         policy_key, functools.partial(measure, "after"), stages.measured["before"],
     )  # fmt: skip
     save_language_model(out / "model", module, {"params": learned})
     copy_tokenizer(models.source, out / "model")
     return review_report.finish(out, stages)
-
-
-def sft_sizes(experiment: Experiment, longest: int) -> Training:
-    """Returns how the model learns to write: from every sentence once."""
-    batch_size = 16
-    num_updates = experiment.num_sentences // batch_size
-    return Training(
-        config=SFTConfig(
-            batch_size=batch_size,
-            num_microbatches=4,
-            lengths=usual_lengths(longest, 24),
-            trainable=experiment.trainable,
-        ),
-        hyperparams=SFTHyperparams(
-            learning_rate=experiment.sft_learning_rate,
-            warmup_updates=num_updates // 10,
-            decay_updates=num_updates,
-        ),
-        num_updates=num_updates,
-        improves="log_likelihood",
-    )
-
-
-def policy_sizes(experiment: Experiment, models: Models) -> Training:
-    """Returns how the policy is optimized."""
-    if experiment.recipe == "ppo":
-        method, hyperparams = policy.ppo()
-        # Another model of this size would be slow: a head that reads the policy's states.
-        method = dataclasses.replace(method, critic="head")
-        hyperparams = hyperparams.replace(critic_learning_rate=1e-3, kl_target=math.inf)
-    else:
-        method, hyperparams = policy.rloo()
-    return Training(
-        config=policy.PolicyConfig(
-            method=method,
-            num_prompts=experiment.num_prompts,
-            group_size=experiment.group_size,
-            max_new_tokens=experiment.max_new_tokens,
-            stop_ids=models.stop_ids,
-            trainable=experiment.trainable,
-            question=() if experiment.train == "lora" else models.judge.question,
-        ),
-        hyperparams=hyperparams.replace(
-            learning_rate=experiment.learning_rate,
-            warmup_updates=2,
-            decay_updates=experiment.num_updates,
-            temperature=experiment.temperature,
-            beta=experiment.beta,
-            stop_penalty=experiment.stop_penalty,
-        ),
-        num_updates=experiment.num_updates,
-        improves="gold",
-    )
 
 
 if __name__ == "__main__":

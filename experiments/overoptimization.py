@@ -12,6 +12,7 @@ Gao et al. (2023), https://arxiv.org/abs/2210.10760, on a CPU in a quarter of an
 Expected: experiments/results/overoptimization.md.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from overoptimization_world import Proxy, World, draw, gold_reward, qualities, s
 
 from rljax.base import Params
 from rljax.commands.launch import launch
+from rljax.commands.training import files_sha256
 from rljax.numerics.compiler import Stopwatch
 from rljax.report.plots import require_matplotlib
 from rljax.rlhf import RewardModel, selection
@@ -42,12 +44,22 @@ from rljax.training.run_folder import RunFolder
 NUM_SHOWN = 5  # samples of each policy that are kept
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the result follows from: flags, and what is in the file that they name."""
+
+    flags: Experiment
+    data_sha256: str | None
+
+
 def main(experiment: Experiment) -> dict[str, Any]:
     """Runs the study, or goes on with it, and returns the headline figures."""
     out = experiment.run.out
     if out is None:
         raise ValueError("the study needs a folder, got out=None. Name one with --out.")
-    with RunFolder("overoptimization", experiment, experiment.run) as folder:
+    data = files_sha256([experiment.data]) if experiment.data else None
+    settings = Settings(experiment, data)
+    with RunFolder("overoptimization", settings, experiment.run) as folder:
         if folder.result is not None:
             return folder.result
         require_matplotlib()

@@ -30,7 +30,7 @@ from rljax.rlhf.data.rows import Rankings
 from rljax.rlhf.policy.rewards import model_reward
 from rljax.training.loggers import LogEntry, Row, log_line
 from rljax.training.loop import train
-from rljax.training.run_folder import RunFolder
+from rljax.training.run_folder import RunFolder, stopped
 from rljax.training.run_logger import RunLogger
 
 
@@ -197,6 +197,9 @@ def learn(
             run.check_finished()
         if folder.result is None:
             run.finish({})
+            # One that came while measuring stops the study between two parts.
+            if signal_name := folder.should_stop():
+                raise stopped(signal_name, f"the end of {name}", folder.path)
         return state, run.rows
 
 

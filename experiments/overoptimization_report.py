@@ -55,8 +55,9 @@ def figures_of(method: str, found: dict[str, np.ndarray]) -> dict[str, Any]:
     places = {"start": 0, "peak": peak, "end": -1}
     return {
         "fit": fit._asdict(),
-        # Of each seed; what it lost since the mean's peak.
+        # Of each seed; what it lost since the mean's peak, and since its own.
         "fall_of_gold": (found["gold"][:, peak] - found["gold"][:, -1]).tolist(),
+        "fall_from_highest": (found["gold"].max(1) - found["gold"][:, -1]).tolist(),
         **{
             name: {key: float(x[:, place].mean()) for key, x in found.items()}
             for name, place in places.items()

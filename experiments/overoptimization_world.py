@@ -140,8 +140,9 @@ def qualities(
         lengths: `[N]`, their tokens.
         judge_loss: `[N]`, as in `Drawn`.
     """
+    nats, tokens = np.asarray(judge_loss, np.float64), np.asarray(lengths)
     return {
-        "perplexity": float(np.exp(np.asarray(judge_loss).mean())),
+        "perplexity": float(np.exp((nats * tokens).sum() / tokens.sum())),
         "distinct_1": distinct_n(texts, 1),
         "distinct_2": distinct_n(texts, 2),
         "repetition": float(repetition(texts).mean()),

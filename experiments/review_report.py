@@ -152,6 +152,8 @@ def headline(runs: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, 
     figures: dict[str, Any] = {
         name: [run["figures"][name] for run in runs] for name in runs[0]["figures"]
     }
+    for name in ("win_rate", "win_rate_ci95"):
+        figures[name] = figures[f"gold_{name}"]
     figures["stages"] = [run["stages"] for run in runs]
     figures["seconds_each"] = [
         sum(row["seconds_run"] + row["seconds_compile"] for row in run["stages"])
@@ -159,8 +161,10 @@ def headline(runs: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, 
     ]
     totals = {
         "completions": sum(run["rows"]["completions"] for run in runs),
-        "seconds_run": sum(figures["seconds_each"]),
-        "seconds_compile": 0.0,
+        **{
+            name: sum(row[name] for run in runs for row in run["stages"])
+            for name in ("seconds_run", "seconds_compile")
+        },
     }
     return figures, totals
 

@@ -34,6 +34,7 @@ from rljax.rlhf.policy.rewards import (
     trunk_reward,
     with_question,
 )
+from rljax.rlhf.policy.samples import followed_by
 
 MIN_GAP = 1.0  # of the mean ratings of a pair
 L2 = 0.1
@@ -61,16 +62,12 @@ class Judge(NamedTuple):
 
     def features(self, ids: Any, lengths: Any, *, keep: bool = False) -> np.ndarray:
         """Returns `[N, D]`, what the trunk makes of rows without the question."""
-        rows, sizes = np.asarray(ids), np.asarray(lengths)
-        count = len(self.question)
-        rows = np.pad(rows, ((0, 0), (0, count)))
-        places = sizes[:, None] + np.arange(count)[None]
-        np.put_along_axis(rows, places, np.array(self.question)[None], axis=1)
+        rows = np.asarray(followed_by(jnp.asarray(ids), lengths, self.question))
         found = frozen_features(
             self.module,
             {"params": self.params},
             rows,
-            sizes + count,
+            np.asarray(lengths) + len(self.question),
             layers=(self.num_layers,),
             cache=cache_folder() / "features" if keep else None,
         )

@@ -46,7 +46,7 @@ def read_corpus(path: Path | None, *, vocab_size: int, num_held_out: int) -> Cor
     Args:
         path: of the file; None fetches movie reviews (`fetch_ratings.py`).
         vocab_size: tokens: END, and the most frequent words. Others are left out.
-        num_held_out: sentences of which only the beginnings are kept.
+        num_held_out: different beginnings; no sentence with one of them is learned.
     """
     if path is None:
         fetched = fetch_ratings.main(fetch_ratings.Experiment())
@@ -65,14 +65,17 @@ def read_corpus(path: Path | None, *, vocab_size: int, num_held_out: int) -> Cor
         row = rows[i][:LENGTH]
         ids[place, : len(row)] = row
         lengths.append(len(row))
-    kept = slice(num_held_out, None)
-    learned = jnp.array(lengths[kept], jnp.int32)
     prompts = ids[:, :PROMPT_LENGTH]
+    _, first, which = np.unique(prompts, axis=0, return_index=True, return_inverse=True)
+    held_out = np.sort(first)[:num_held_out]
+    # No sentence that begins as a held-out one does is learned from.
+    kept = np.flatnonzero(~np.isin(which, which[held_out]))
+    learned = jnp.array(np.array(lengths)[kept], jnp.int32)
     return Corpus(
         words,
         Completions(jnp.asarray(ids[kept]), learned, jnp.zeros_like(learned)),
         prompts[kept],
-        prompts[:num_held_out],
+        prompts[held_out],
     )
 
 

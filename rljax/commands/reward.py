@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, arg
 
 from rljax.commands.launch import check_counts, check_seed, use_compile_cache
+from rljax.commands.template import read_template
 from rljax.commands.training import Train, files_sha256, folder_sha256
 from rljax.training.files import FolderError, RunError
 from rljax.training.run_folder import RunFolder, RunOptions
@@ -95,6 +96,7 @@ class _Settings:
     model_sha256: str
     data_sha256: str
     eval_sha256: str | None
+    template: bool | str
 
 
 def reward(command: Reward) -> dict[str, Any]:
@@ -105,6 +107,7 @@ def reward(command: Reward) -> dict[str, Any]:
             folder_sha256(command.model),
             files_sha256([command.data]),
             files_sha256([command.eval]) if command.eval else None,
+            read_template(command.template),
         )
     except OSError as error:
         raise RunError(

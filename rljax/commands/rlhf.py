@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, arg
 
 from rljax.commands.launch import check_counts, check_seed, use_compile_cache
+from rljax.commands.template import read_template
 from rljax.commands.training import choose_trainable, files_sha256, folder_sha256
 from rljax.training.files import FolderError, RunError
 from rljax.training.run_folder import RunFolder, RunOptions
@@ -153,6 +154,7 @@ class _Settings:
     reward_sha256: str
     prompts_sha256: str
     eval_sha256: str | None
+    template: bool | str
 
 
 def rlhf(command: Rlhf) -> dict[str, Any]:
@@ -164,6 +166,7 @@ def rlhf(command: Rlhf) -> dict[str, Any]:
             folder_sha256(command.reward),
             files_sha256([command.prompts]),
             files_sha256([command.eval]) if command.eval else None,
+            read_template(command.template),
         )
     except OSError as error:
         raise RunError(

@@ -26,7 +26,7 @@ from rljax.rlhf.policy.forward import run_trunk
 from rljax.rlhf.policy.samples import Samples
 from rljax.training import run_folder
 from rljax.training.files import RunError
-from rljax.training.run_folder import RunOptions
+from rljax.training.run_folder import RunOptions, UsageError
 
 SHAPE = TransformerConfig(
     vocab_size=400, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=2,
@@ -162,7 +162,7 @@ def test_stopped_in_any_stage_it_ends_with_the_same_figures(
 ):
     monkeypatch.setattr(review_reward, "cache_folder", lambda: made / "cache")
     whole = instructgpt.main(experiment(made, tmp_path / "whole"))
-    for after in (0, 1, 4):  # in the first training, and in the second
+    for after in (0, 1, 5):  # within the first training, after it, in the second
         settings = experiment(made, tmp_path / f"stopped_{after}")
         asked = itertools.count()
 
@@ -189,11 +189,37 @@ def test_stopped_in_any_stage_it_ends_with_the_same_figures(
             assert one == other, name
 
 
-def test_settings_are_checked():
-    with pytest.raises(ValueError, match="num_updates"):
-        instructgpt.Experiment(num_updates=0)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_updates": 0}, "num_updates"),
+        ({"num_held_out": 1}, "num_held_out"),
+        ({"num_sentences": 15}, "num_sentences"),
+        ({"group_size": 1}, "group_size"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"uncertainty_penalty": float("nan")}, "uncertainty_penalty"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_trained(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        instructgpt.Experiment(**wrong)
+
+
+def test_what_cannot_be_run_is_refused(made, tmp_path):
     with pytest.raises(ValueError, match="Name one with --out"):
         instructgpt.main(instructgpt.Experiment())
+    with pytest.raises(RunError, match=r"fetch_smollm2\.py"):
+        instructgpt.main(experiment(made, tmp_path, model=made / "none"))
+    with pytest.raises(ValueError, match="must leave a block"):
+        instructgpt.main(experiment(made, tmp_path / "all", last_layers=2))
+    with (made / "rated.jsonl").open() as file:
+        (tmp_path / "other.jsonl").write_text("".join([*file][1:]))
+    with pytest.raises(UsageError, match="data_sha256"):
+        instructgpt.main(
+            experiment(
+                made, tmp_path / "all", last_layers=2, data=tmp_path / "other.jsonl"
+            )
+        )
 
 
 @pytest.mark.slow

@@ -182,6 +182,11 @@ def test_corpus_keeps_held_out_sentences_apart(tmp_path):
     ids = np.asarray(corpus.rows.ids)
     assert ids.shape == (len(corpus.prompts), tiny_prose.LENGTH)
     assert len(corpus.held_out) == 20
+    held_out, learned = (
+        {*map(tuple, x.tolist())} for x in (corpus.held_out, corpus.prompts)
+    )
+    assert len(held_out) == 20
+    assert not held_out & learned
     np.testing.assert_array_equal(corpus.prompts, ids[:, : tiny_prose.PROMPT_LENGTH])
     for row, length in zip(ids, np.asarray(corpus.rows.lengths), strict=True):
         assert row[0] == tiny_prose.END

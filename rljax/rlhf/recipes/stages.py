@@ -15,6 +15,7 @@ again, and what it made comes back bit for bit.
 
 import dataclasses
 import secrets
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from rljax.training import checkpoint
 from rljax.training.files import RunError, flush_to_disk, sync
 from rljax.training.loggers import LogEntry
 from rljax.training.loop import train
-from rljax.training.run_folder import RunFolder, RunOptions
+from rljax.training.run_folder import RunFolder, RunOptions, stopped
 from rljax.training.run_logger import RunLogger
 
 Measures = Mapping[str, Any]
@@ -139,6 +140,9 @@ class Stages:
             measured = _arrays(evaluate(params))
             _write(folder.path, "measured", measured)
             run.finish(_figures(measured, improves, before))
+            # A signal that came while measuring stops the recipe between two stages.
+            if signal_name := folder.should_stop():
+                raise stopped(signal_name, f"the end of {stage}", folder.path)
             self._add(stage, folder, measured)
         return params
 
@@ -278,7 +282,7 @@ def _read(folder: Path | None, name: str) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise RunError(
             f"{path} cannot be read: {error}. Remove its folder, and the same command "
             f"makes it again."

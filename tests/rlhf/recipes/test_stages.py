@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -171,13 +172,31 @@ def test_a_signal_stops_it_and_the_same_command_goes_on(whole, tmp_path, monkeyp
     check_same(recipe(tmp_path / "run"), whole)
 
 
+def test_a_signal_while_measuring_stops_it_between_two_stages(whole, tmp_path):
+    def interrupt(params):
+        signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    settings, options = Settings(), RunOptions(out=tmp_path / "run")
+    stages = Stages("walk", settings, options)
+    with pytest.raises(RunError, match="stopped by SIGTERM at the end of out"):
+        stages.train(
+            "out", walk([]), {"params": jnp.zeros(8), "wanted": jnp.asarray(WANTED)},
+            jnp.float32(0.5), key=jax.random.key(0), num_updates=4, rows_per_update=4,
+            params_of=lambda state: state.params, evaluate=interrupt,
+        )  # fmt: skip
+    assert (tmp_path / "run/out/result.json").exists()
+
+
 def test_other_settings_and_lost_files_are_refused(whole, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "run")
     with pytest.raises(UsageError, match="updates is 4 there and 7 here"):
         recipe(tmp_path / "run", settings=Settings(7))
-    (tmp_path / "run/half/arrays.npz").write_bytes(b"")
-    with pytest.raises(RunError, match=r"arrays\.npz cannot be read"):
-        recipe(tmp_path / "run")
+    arrays = tmp_path / "run/half/arrays.npz"
+    for damaged in (b"", arrays.read_bytes()[:-40], b"no archive"):
+        arrays.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"arrays\.npz cannot be read"):
+            recipe(tmp_path / "run")
     for step in checkpoint.steps(tmp_path / "run/out/checkpoints"):
         (tmp_path / f"run/out/checkpoints/{step:012d}").rename(tmp_path / str(step))
     with pytest.raises(RunError, match="has no checkpoint any more"):
