@@ -3,8 +3,10 @@
     python experiments/recipes.py --recipe tulu3 --num-seeds 3 --out runs/tulu3
 
 It begins with the model of `pretrain_tiny.py`, which it makes first; the problems are words
-to be written backwards. Each stage is measured on the same held-out words as the one before
-it. The last line has the table, which is in `table.md`, too.
+to be written backwards. Each stage is measured on the same held-out words as the model it
+is to improve on: the one before it, or, for R1's fine-tuning of the pretrained model, the
+cold start. The last line has the table, which is in `table.md`, too. Expected: see
+experiments/results/recipes.md.
 """
 
 import dataclasses
@@ -93,7 +95,9 @@ def main(experiment: Experiment) -> dict[str, Any]:
             )
         )
         module, variables = load_language_model(out / "pretrained" / "model")
-        texts = words.read_texts(experiment.num_held_out)
+        # InstructGPT compares completions of three times as many; all need some more.
+        num_asked = 3 * experiment.num_sampled + 16
+        texts = words.read_texts(experiment.num_held_out, num_asked)
         rows: list[dict[str, Any]] = []
         for i in range(experiment.num_seeds):
             table = learn(experiment, module, variables["params"], texts, i)

@@ -1,9 +1,10 @@
 """What the recipes learn from and are measured by, on words to be written backwards.
 
 The verifiable reward is 1 for the word backwards. The judge, whom the preferences are of,
-looks at the share of right letters. The demonstrations are of careless people, who leave out
-the last letter of two completions in five: imitation alone learns that, too. Prompts of the other kind are beginnings of verse: a
-completion is good that brings the line to its end soon, but not at once.
+looks at the share of right letters. The demonstrations are of careless people, who leave
+out the last letter of two completions in five: imitation alone learns that, too. Prompts
+of the other kind are beginnings of verse: a completion is good that brings the line to its
+end soon, but not at once.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from rljax.rlhf.recipes import (
     Tulu3Data,
     reward_by_kind,
 )
+from rljax.training.files import RunError
 
 NUM_SHOWN = 200  # words that the model has seen solved when it begins
 NUM_DEMONSTRATIONS = 500
@@ -40,7 +42,9 @@ SHORTEST_END = 3  # letters that come before the end of a line, at least
 
 
 class Texts(NamedTuple):
-    """Words and verse; none that is held out is anywhere else.
+    """Words and verse; no held-out word is elsewhere, nor a held-out beginning practised.
+
+    The plays that verse is from are read in pretraining.
 
     Attributes:
         shown: words that pretraining shows solved.
@@ -61,11 +65,22 @@ class Texts(NamedTuple):
     other: Completions
 
 
-def read_texts(num_held_out: int) -> Texts:
-    """Returns words and verse of Shakespeare, half as much verse held out as words."""
+def read_texts(num_held_out: int, num_asked: int) -> Texts:
+    """Returns words and verse of Shakespeare, half as much verse held out as words.
+
+    Raises:
+        RunError: there are fewer words to hold out, or to ask of, than that.
+    """
     text = word_problems.read_text()
     most = pretrain_tiny.Experiment.num_held_out
     words = word_problems.split_words(text, NUM_SHOWN, most)
+    there_are = len(words.practised) - NUM_DEMONSTRATIONS
+    if num_held_out > most or num_asked > there_are:
+        raise RunError(
+            f"there are {most:,} words to hold out and {there_are:,} to ask of, got "
+            f"num_held_out={num_held_out:,} and a recipe that asks of {num_asked:,}. Lower "
+            f"num_held_out, or num_sampled."
+        )
     lines = [line[:PROMPT_LENGTH] for line in text.splitlines() if len(line) > 30]
     verse = sorted(set(lines))
     verse = [verse[i] for i in np.random.default_rng(1).permutation(len(verse))]

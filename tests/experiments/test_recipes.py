@@ -17,6 +17,7 @@ import word_problems
 from numpy.testing import assert_array_equal
 
 from rljax.rlhf.policy.samples import Samples
+from rljax.training.files import RunError
 
 STAGES = {
     "instructgpt": "pretrained sft comparisons held_out reward_model rl",
@@ -62,7 +63,10 @@ def test_words_are_verified_and_verse_is_to_end():
 
 def test_nothing_that_is_held_out_is_learned_from(monkeypatch):
     monkeypatch.setattr(word_problems, "read_text", verse)
-    texts = recipes_words.read_texts(20)
+    texts = recipes_words.read_texts(20, 100)
+    for sizes in ((2000, 100), (20, 10**6)):
+        with pytest.raises(RunError, match="Lower num_held_out, or num_sampled"):
+            recipes_words.read_texts(*sizes)
     learned = [*texts.shown, *texts.demonstrated, *texts.asked]
     assert len(set(learned)) == len(learned)
     assert not set(learned) & set(texts.held_out)

@@ -107,6 +107,11 @@ def r1(
         prompts = np.asarray(samples.prompt_index)
         best = best_per_prompt(scores, prompts)
         kept = best[scores[best] >= settings.threshold]
+        if not len(kept):
+            raise ValueError(
+                f"no completion has a reward of at least {settings.threshold:g}, of "
+                f"{len(scores)} that were sampled. Sample more, or train longer before."
+            )
         control = matched_control(control_key, kept, prompts)
         rows = {"kept": take(samples, kept), "control": take(samples, control)}
         arrays = {
