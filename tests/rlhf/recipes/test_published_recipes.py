@@ -133,6 +133,7 @@ STAGES = {
 
 
 @pytest.mark.some_cases(1)
+@pytest.mark.some_cases(1)  # tracing alone takes seconds
 @pytest.mark.parametrize("recipe", STAGES, ids=lambda recipe: recipe.__name__)
 def test_a_recipe_goes_through_its_stages_and_again_from_what_is_kept(recipe, tmp_path):
     ends = []
