@@ -17,12 +17,16 @@ def left_padded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns ids `[N, P]` int32 of prompts, padded on the left, and lengths `[N]` int32.
 
-    P is `width`, or else the longest prompt's length.
+    P is `width`, or else the longest prompt's length. Bytes are rows of tokens, too.
+
+    Example:
+        >>> left_padded([b"on", b"off"])[0].tolist()
+        [[0, 111, 110], [111, 102, 102]]
     """
     lengths = np.array([len(row) for row in rows], np.int32)
     ids = np.zeros((len(rows), width or lengths.max(initial=1)), np.int32)
     for i, row in enumerate(rows):
-        ids[i, ids.shape[1] - len(row) :] = row
+        ids[i, ids.shape[1] - len(row) :] = list(row)
     return ids, lengths
 
 
