@@ -48,7 +48,7 @@ NUM_SHOWN = 5  # samples of each policy that are kept
 class Settings:
     """What the result follows from: flags, and what is in the file that they name."""
 
-    flags: Experiment
+    flags: Any
     data_sha256: str | None
 
 
