@@ -17,6 +17,7 @@ import word_problems
 from numpy.testing import assert_array_equal
 
 from rljax.rlhf.policy.samples import Samples
+from rljax.rlhf.recipes import R1Settings
 from rljax.training.files import RunError
 
 STAGES = {
@@ -26,7 +27,7 @@ STAGES = {
 }
 TINY = {
     "num_seeds": 1, "sft_updates": 5, "pair_updates": 3, "rl_updates": 3,
-    "num_sampled": 32, "num_held_out": 20, "pretraining_updates": 3,
+    "num_sampled": 192, "num_held_out": 20, "pretraining_updates": 3,
 }  # fmt: skip
 
 
@@ -129,6 +130,7 @@ def start(out, recipe):
     code = (
         "import word_problems, test_recipes, recipes; "
         "word_problems.read_text = test_recipes.verse; "
+        "recipes.R1Settings = test_recipes.keeping_all; "
         "recipes.launch(recipes.main, recipes.Experiment, '')"
     )
     arguments = [f"--{name.replace('_', '-')}={x}" for name, x in flags.items()]
@@ -138,6 +140,11 @@ def start(out, recipe):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
+
+
+def keeping_all(**sizes):
+    """R1's settings with which completions are kept that are not right: none is."""
+    return R1Settings(**sizes, threshold=0.0)
 
 
 def without_times(table):

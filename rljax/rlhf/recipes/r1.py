@@ -109,8 +109,8 @@ def r1(
         kept = best[scores[best] >= settings.threshold]
         if not len(kept):
             raise ValueError(
-                f"no completion has a reward of at least {settings.threshold:g}, of "
-                f"{len(scores)} that were sampled. Sample more, or train longer before."
+                f"no completion has a reward of at least {settings.threshold:g}, the "
+                f"highest is {scores.max():g}. Lower the threshold, or train longer."
             )
         control = matched_control(control_key, kept, prompts)
         rows = {"kept": take(samples, kept), "control": take(samples, control)}

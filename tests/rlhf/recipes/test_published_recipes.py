@@ -107,9 +107,9 @@ def run_instructgpt(stages):
     return instructgpt(MODULE, first_params(), data, settings, stages, evaluate, key)
 
 
-def run_r1(stages):
+def run_r1(stages, threshold=0.3):
     settings = R1Settings(
-        cold_start=sft(), reasoning=rl(), sft=sft(), mixed=rl(), threshold=0.3
+        cold_start=sft(), reasoning=rl(), sft=sft(), mixed=rl(), threshold=threshold
     )
     kinds = jnp.arange(8, dtype=jnp.int32) % 2
     mixed = RewardedPrompts(
@@ -153,6 +153,13 @@ def test_a_recipe_goes_through_its_stages_and_again_from_what_is_kept(recipe, tm
     # SFT of the last block alone leaves the first one as it was.
     last = [name for name in rows if "kl" in rows[name]][-1]
     assert rows[last]["before"] == rows["sft"]["share"] or last == "rlvr"
+
+
+@pytest.mark.slow
+def test_a_threshold_that_nothing_reaches_is_refused():
+    stages = Stages("r1", rl(), RunOptions())
+    with pytest.raises(ValueError, match="reward of at least 2, the highest is"):
+        run_r1(stages, threshold=2.0)
 
 
 def test_the_best_and_the_worst_are_a_pair():
