@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from rljax.rlhf import TransformerConfig, read_ratings
 from rljax.rlhf.data.rows import Completions
+from rljax.training.files import RunError
 
 END = 0  # begins and ends a sentence
 PROMPT_LENGTH = 4  # END, and the first words of a sentence
@@ -47,6 +48,9 @@ def read_corpus(path: Path | None, *, vocab_size: int, num_held_out: int) -> Cor
         path: of the file; None fetches movie reviews (`fetch_ratings.py`).
         vocab_size: tokens: END, and the most frequent words. Others are left out.
         num_held_out: different beginnings; no sentence with one of them is learned.
+
+    Raises:
+        RunError: there are too few.
     """
     if path is None:
         fetched = fetch_ratings.main(fetch_ratings.Experiment())
@@ -70,6 +74,12 @@ def read_corpus(path: Path | None, *, vocab_size: int, num_held_out: int) -> Cor
     held_out = np.sort(first)[:num_held_out]
     # No sentence that begins as a held-out one does is learned from.
     kept = np.flatnonzero(~np.isin(which, which[held_out]))
+    if len(held_out) < num_held_out or not len(kept):
+        raise RunError(
+            f"{path} must have more sentences: of {len(rows)} with {PROMPT_LENGTH} words or "
+            f"more {len(first)} begin differently, and {num_held_out} of these are held "
+            f"out. Hold out fewer, or give more."
+        )
     learned = jnp.array(np.array(lengths)[kept], jnp.int32)
     return Corpus(
         words,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import beta_frontier
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,6 +175,23 @@ def test_the_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
         assert found[0] == found[1], name
 
 
+@pytest.mark.slow
+def test_the_frontier_has_a_place_for_each_beta(tmp_path):
+    write_reviews(tmp_path / "reviews.jsonl", 900)
+    settings = beta_frontier.Experiment(
+        betas=(0.1, 1.0), num_runs=2, num_updates=2, num_evaluations=1,
+        data=tmp_path / "reviews.jsonl", pretraining_updates=4, num_preferences=64,
+        run=RunOptions(out=tmp_path / "out"),
+    )  # fmt: skip
+    result = beta_frontier.main(settings)
+    assert [row["beta"] for row in result["betas"]] == [0.1, 1.0]
+    assert result["completions"] == 2 * 2 * 2 * 64
+    assert beta_frontier.main(settings) == result
+    assert (tmp_path / "out" / "frontier.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="betas"):
+        beta_frontier.Experiment(betas=())
+
+
 def test_corpus_keeps_held_out_sentences_apart(tmp_path):
     write_reviews(tmp_path / "reviews.jsonl")
     corpus = tiny_prose.read_corpus(
@@ -187,6 +205,10 @@ def test_corpus_keeps_held_out_sentences_apart(tmp_path):
     )
     assert len(held_out) == 20
     assert not held_out & learned
+    with pytest.raises(RunError, match="Hold out fewer"):
+        tiny_prose.read_corpus(
+            tmp_path / "reviews.jsonl", vocab_size=13, num_held_out=149
+        )
     np.testing.assert_array_equal(corpus.prompts, ids[:, : tiny_prose.PROMPT_LENGTH])
     for row, length in zip(ids, np.asarray(corpus.rows.lengths), strict=True):
         assert row[0] == tiny_prose.END
@@ -198,11 +220,11 @@ def test_corpus_keeps_held_out_sentences_apart(tmp_path):
         assert any(whole.startswith(text.strip()) for whole in texts), text
 
 
-def write_reviews(path):
+def write_reviews(path, count=150):
     """Writes made-up sentences with ratings."""
     generator = np.random.default_rng(0)
     lines = []
-    for size in generator.integers(4, 20, 150):
+    for size in generator.integers(4, 20, count):
         text = " ".join(generator.choice(WORDS, size))
         lines.append(json.dumps({"text": text, "ratings": [1, 2]}))
     path.write_text("\n".join(lines) + "\n")
