@@ -41,7 +41,7 @@ def make_world(experiment: Experiment) -> World:
         vocab_size=experiment.vocab_size,
         num_held_out=experiment.num_prompts,
     )
-    module = Transformer(tiny_prose.shape(experiment.vocab_size, experiment.width, 2))
+    module = Transformer(tiny_prose.shape(len(corpus.words), experiment.width, 2))
     params = [
         pretrain(experiment, module, corpus, f"language_model_{i}", i) for i in range(2)
     ]
