@@ -172,7 +172,12 @@ def run_recipe(settings: Settings, models: Models, index: int) -> dict[str, Any]
         features = judge.features(samples.ids, samples.lengths)
         proxy = review_reward.scores_of(heads["kernels"], heads["biases"], features)
         return review_report.measure(
-            out / f"{name}.jsonl", judge, material.held_out, samples, proxy
+            out / f"{name}.jsonl",
+            judge,
+            material.held_out,
+            samples,
+            models.stop_ids,
+            proxy,
         )
 
     stages.measure("before", lambda: measure("before", tuned, tuned))

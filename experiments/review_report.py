@@ -12,12 +12,14 @@ import review_reward
 import sentiment
 
 from rljax.base import Params
-from rljax.report.rlhf_page import ShownCompletion, save_rlhf_page
+from rljax.report.rlhf_page import (
+    ShownCompletion,
+    save_rlhf_page,
+    shown_completions,
+)
 from rljax.rlhf.data.rows import Completions
-from rljax.rlhf.data.tokenizer import token_texts
 from rljax.rlhf.direct.reference import row_log_probs
-from rljax.rlhf.evaluation import distinct_n, proportion
-from rljax.rlhf.evaluation.comparisons import credits
+from rljax.rlhf.evaluation import distinct_n, win_rate
 from rljax.rlhf.models import Transformer
 from rljax.rlhf.policy import Samples
 from rljax.rlhf.policy.held_out import divergences
@@ -41,6 +43,7 @@ def measure(
     judge: review_reward.Judge,
     prompts: Sequence[str],
     samples: Samples,
+    stop_ids: tuple[int, ...],
     proxy: np.ndarray,
 ) -> dict[str, Any]:
     """Returns measures `[M]` of completions, and writes them with their texts to a file.
@@ -50,10 +53,11 @@ def measure(
         judge: the pretrained model, for perplexities.
         prompts: M.
         samples: with log-probabilities under the policy and the reference.
+        stop_ids: tokens that end a completion.
         proxy: `[M]`, the learned reward of each.
     """
     tokenizer = judge.tokenizer
-    texts = completion_texts(tokenizer, samples, stop_ids_of(samples))
+    texts = completion_texts(tokenizer, samples, stop_ids)
     rows = Completions(samples.ids, samples.lengths, samples.starts)
     measures: dict[str, Any] = {
         "gold": sentiment.vader(texts),
@@ -65,30 +69,23 @@ def measure(
         "pretrained_log_prob": row_log_probs(judge.module, judge.params, rows),
         "distinct_2": distinct_n(texts, 2),
     }
-    ratios = np.asarray(samples.log_probs - samples.reference_log_probs)
-    completions = np.asarray(samples.completions)
-    lines = []
-    for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
-        count = int(measures["tokens"][i])
-        line: dict[str, Any] = {
-            "prompt": prompt,
-            "completion": text,
-            "tokens": token_texts(tokenizer, completions[i, :count].tolist()),
-            "log_ratios": ratios[i, :count].tolist(),
-        }
-        for name in ("gold", "proxy", "afinn"):
-            line[name] = float(measures[name][i])
-        lines.append(dumps(line))
+    judged = {name: measures[name] for name in ("gold", "proxy", "afinn")}
+    shown = shown_completions(tokenizer, prompts, samples, judged)
+    lines = [
+        dumps(
+            {
+                "prompt": one.prompt,
+                "completion": text,
+                "tokens": one.tokens,
+                "log_ratios": one.log_ratios,
+                **one.figures,
+            }
+        )
+        for one, text in zip(shown, texts, strict=True)
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "\n".join(lines) + "\n")
     return measures
-
-
-def stop_ids_of(samples: Samples) -> tuple[int, ...]:
-    """Returns the tokens with which some of the completions stopped."""
-    ids, last = np.asarray(samples.ids), np.asarray(samples.lengths) - 1
-    ends = np.take_along_axis(ids, last[:, None], axis=1)[:, 0]
-    return tuple(np.unique(ends[np.asarray(samples.stopped)]).tolist())
 
 
 def compare(
@@ -98,9 +95,7 @@ def compare(
     figures: dict[str, Any] = {}
     for name in ("gold", "proxy", "afinn"):
         spread = before[name].std(ddof=1) or np.nan  # where all are the same
-        wins = proportion(
-            credits(after[name] - before[name], np.ones(len(after[name])))
-        )
+        wins = win_rate(after[name], before[name])
         figures |= {
             f"{name}_before": before[name].mean(),
             f"{name}_after": after[name].mean(),

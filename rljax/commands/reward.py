@@ -2,16 +2,15 @@
 
 import dataclasses
 import datetime
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, arg
 
-from rljax.commands.launch import check_counts, check_seed, use_compile_cache
+from rljax.commands.launch import check_counts, check_seed
 from rljax.commands.template import read_template
-from rljax.commands.training import Train, files_sha256, folder_sha256
-from rljax.training.files import FolderError, RunError
+from rljax.commands.training import Train, files_sha256, folder_sha256, run_command
+from rljax.training.files import RunError
 from rljax.training.run_folder import RunFolder, RunOptions
 
 _TODAY = arg(metavar="YYYY-MM-DD", help_behavior_hint="(default: today)")
@@ -113,16 +112,10 @@ def reward(command: Reward) -> dict[str, Any]:
         raise RunError(
             f"{error}. Give a --model, --data and --eval that can be read."
         ) from error
-    with RunFolder("reward", settings, command.run) as folder:
-        if folder.result is not None:
-            return folder.result
-        use_compile_cache()
-        # transformers would advise to install PyTorch.
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        from rljax.commands.reward_run import train_and_judge
-        from rljax.rlhf.data.encoding import EncodingError
 
-        try:
-            return train_and_judge(command, folder)
-        except (FolderError, EncodingError) as error:
-            raise RunError(str(error)) from error
+    def work(folder: RunFolder) -> dict[str, Any]:
+        from rljax.commands.reward_run import train_and_judge
+
+        return train_and_judge(command, folder)
+
+    return run_command("reward", settings, command.run, work)

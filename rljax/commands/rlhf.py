@@ -2,16 +2,20 @@
 
 import dataclasses
 import datetime
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, arg
 
-from rljax.commands.launch import check_counts, check_seed, use_compile_cache
+from rljax.commands.launch import check_counts, check_seed
 from rljax.commands.template import read_template
-from rljax.commands.training import choose_trainable, files_sha256, folder_sha256
-from rljax.training.files import FolderError, RunError
+from rljax.commands.training import (
+    choose_trainable,
+    files_sha256,
+    folder_sha256,
+    run_command,
+)
+from rljax.training.files import RunError
 from rljax.training.run_folder import RunFolder, RunOptions
 
 if TYPE_CHECKING:
@@ -173,16 +177,10 @@ def rlhf(command: Rlhf) -> dict[str, Any]:
             f"{error}. Give a --policy, --reward, --prompts and --eval that can be read."
         ) from error
     command.method()  # refuses before anything is written
-    with RunFolder("rlhf", settings, command.run) as folder:
-        if folder.result is not None:
-            return folder.result
-        use_compile_cache()
-        # transformers would advise to install PyTorch.
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        from rljax.commands.rlhf_run import train_and_compare
-        from rljax.rlhf.data.encoding import EncodingError
 
-        try:
-            return train_and_compare(command, folder)
-        except (FolderError, EncodingError) as error:
-            raise RunError(str(error)) from error
+    def work(folder: RunFolder) -> dict[str, Any]:
+        from rljax.commands.rlhf_run import train_and_compare
+
+        return train_and_compare(command, folder)
+
+    return run_command("rlhf", settings, command.run, work)

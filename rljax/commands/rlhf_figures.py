@@ -10,10 +10,13 @@ import numpy as np
 
 from rljax.commands.rlhf import Rlhf
 from rljax.commands.rlhf_prompts import Prompts
-from rljax.report.rlhf_page import ShownCompletion, save_rlhf_page
-from rljax.rlhf.data.tokenizer import Tokenizer, token_texts
-from rljax.rlhf.evaluation import proportion
-from rljax.rlhf.evaluation.comparisons import credits
+from rljax.report.rlhf_page import (
+    ShownCompletion,
+    save_rlhf_page,
+    shown_completions,
+)
+from rljax.rlhf.data.tokenizer import Tokenizer
+from rljax.rlhf.evaluation import win_rate
 from rljax.rlhf.policy import Samples
 from rljax.rlhf.policy.held_out import divergences
 from rljax.training.run_folder import RunFolder
@@ -41,10 +44,9 @@ def figures_of(before: Judged, after: Judged) -> dict[str, Any]:
     `win_rate` is the share of prompts whose completion after training has the higher
     score, a tie one half; `kl` is in nats of a completion.
     """
-    rises = after.scores - before.scores
-    wins = proportion(credits(rises, np.ones(len(rises))))
+    wins = win_rate(after.scores, before.scores)
     figures: dict[str, Any] = {
-        "held_out_prompts": len(rises),
+        "held_out_prompts": wins.num_pairs,
         "proxy_before": before.scores.mean(dtype=np.float64),
         "proxy_after": after.scores.mean(dtype=np.float64),
         "win_rate": wins.share,
@@ -86,21 +88,10 @@ def save_page(
 def _shown(
     judged: Judged, held_out: Prompts, tokenizer: Tokenizer
 ) -> list[ShownCompletion]:
+    prompts = [_prompt_text(pair.prompt) for pair in held_out.pairs[:_NUM_SHOWN]]
     samples = judged.samples
-    ratios = np.asarray(samples.log_probs - samples.reference_log_probs)
-    completions, counts = map(np.asarray, (samples.completions, samples.num_learned))
-    shown = []
-    for i, pair in enumerate(held_out.pairs[:_NUM_SHOWN]):
-        count = int(counts[i])
-        shown.append(
-            ShownCompletion(
-                prompt=_prompt_text(pair.prompt),
-                tokens=token_texts(tokenizer, completions[i, :count].tolist()),
-                log_ratios=ratios[i, :count].tolist(),
-                figures={"reward": float(judged.scores[i]), "tokens": count},
-            )
-        )
-    return shown
+    figures = {"reward": judged.scores, "tokens": samples.num_learned}
+    return shown_completions(tokenizer, prompts, samples, figures)
 
 
 def _prompt_text(prompt: Any) -> str:

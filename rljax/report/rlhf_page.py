@@ -11,6 +11,8 @@ import numpy as np
 from rljax.numerics.validation import check_name
 from rljax.report.pages import TradeOff, short, trade_off_data
 from rljax.report.replay import fill_template
+from rljax.rlhf.data.tokenizer import Tokenizer, token_texts
+from rljax.rlhf.policy import Samples
 from rljax.sweeps.results import Results
 from rljax.training.files import write_atomically
 
@@ -40,6 +42,32 @@ class ShownCompletion(NamedTuple):
     tokens: Sequence[str]
     log_ratios: Sequence[float]
     figures: Mapping[str, float]
+
+
+def shown_completions(
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    samples: Samples,
+    figures: Mapping[str, Any],
+) -> list[ShownCompletion]:
+    """Returns the first completions of samples, one for each of the prompts, to be shown.
+
+    Args:
+        tokenizer: the policy's.
+        prompts: texts of the samples' prompts; as many are shown.
+        samples: with log-probabilities under the policy and the reference.
+        figures: by name one number for each of the samples.
+    """
+    ratios = np.asarray(samples.log_probs - samples.reference_log_probs)
+    completions, counts = map(np.asarray, (samples.completions, samples.num_learned))
+    shown = []
+    for i, prompt in enumerate(prompts):
+        tokens = token_texts(tokenizer, completions[i, : counts[i]].tolist())
+        of_one = {name: np.asarray(x)[i].item() for name, x in figures.items()}
+        shown.append(
+            ShownCompletion(prompt, tokens, ratios[i, : counts[i]].tolist(), of_one)
+        )
+    return shown
 
 
 def save_rlhf_page(

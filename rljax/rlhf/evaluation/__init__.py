@@ -25,6 +25,7 @@ from rljax.rlhf.evaluation.proportions import (
     accuracy_by,
     proportion,
     wilson_interval,
+    win_rate,
 )
 from rljax.rlhf.evaluation.texts import distinct_n, repetition
 
@@ -33,5 +34,5 @@ __all__ = [
     "accuracy_by", "calibration", "choose_length_rule", "distinct_n", "ensemble_lower",
     "ensemble_mean", "ensemble_min", "evaluate_scores", "fit_temperature", "k_folds",
     "member_centres", "most_wrong", "negative_log_likelihood", "proportion", "repetition",
-    "wilson_interval",
+    "wilson_interval", "win_rate",
 ]  # fmt: skip

@@ -95,6 +95,24 @@ def proportion(credits: ArrayLike) -> Proportion:
     return Proportion(total / count, count, wilson_interval(total, count))
 
 
+def win_rate(after: ArrayLike, before: ArrayLike) -> Proportion:
+    """Returns the share of prompts whose score has risen, a tie one half, with its interval.
+
+    Args:
+        after: `[N]` scores of completions.
+        before: `[N]` scores of others, of the same prompts.
+
+    Raises:
+        ValueError: there is none, or a score is NaN.
+
+    Example:
+        >>> win_rate([0.5, 0.2, 0.9], [0.1, 0.2, 0.3]).share
+        0.8333333333333334
+    """
+    rises = np.asarray(after, np.float64) - np.asarray(before, np.float64)
+    return proportion(0.5 + 0.5 * np.sign(rises))
+
+
 def accuracy_by(
     credits: ArrayLike, numbers: ArrayLike, *, num_bins: int = 5
 ) -> tuple[Bin, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from rljax.base import Params
+from rljax.base import Algorithm, Params
 from rljax.numerics.validation import check_at_least
 from rljax.rlhf.data.rows import Completions, Rankings
 from rljax.rlhf.direct import DirectTask, direct_alignment
@@ -53,20 +53,11 @@ def fine_tune(
     before: Mapping[str, Any],
 ) -> Params:
     """Returns a language model fine-tuned on rows, as a stage; `before` is of `Stages`."""
-    task, config = SFTTask(rows, params), training.config
-    return stages.train(
-        stage,
-        fine_tuning(module, config),
-        task,
-        training.hyperparams,
-        key=key,
-        num_updates=training.num_updates,
-        rows_per_update=config.batch_size,
-        params_of=lambda state: trained_params(module, config.trainable, state, task),
-        evaluate=lambda learned: evaluate(learned, params),
-        improves=training.improves,
-        before=before,
-    )
+    algorithm = fine_tuning(module, training.config)
+    return _train(
+        stages, stage, module, params, algorithm, SFTTask(rows, params), training, key,
+        evaluate, before, unit="rows", headline="loss",
+    )  # fmt: skip
 
 
 def align(
@@ -81,21 +72,11 @@ def align(
     before: Mapping[str, Any],
 ) -> Params:
     """Returns a language model aligned directly to pairs that have a reference."""
-    task, config = DirectTask(pairs, params), training.config
-    return stages.train(
-        stage,
-        direct_alignment(module, config),
-        task,
-        training.hyperparams,
-        key=key,
-        num_updates=training.num_updates,
-        rows_per_update=config.batch_size,
-        unit="pairs",
-        params_of=lambda state: trained_params(module, config.trainable, state, task),
-        evaluate=lambda learned: evaluate(learned, params),
-        improves=training.improves,
-        before=before,
-    )
+    algorithm = direct_alignment(module, training.config)
+    return _train(
+        stages, stage, module, params, algorithm, DirectTask(pairs, params), training,
+        key, evaluate, before, unit="pairs", headline="loss",
+    )  # fmt: skip
 
 
 def optimize(
@@ -110,18 +91,41 @@ def optimize(
     before: Mapping[str, Any],
 ) -> Params:
     """Returns a policy optimized on prompts with their reward; the reference is `params`."""
-    config = training.config
+    algorithm = policy_optimization(module, training.config, prompts.reward).algorithm
     task = PolicyTask(prompts.ids, prompts.lengths, params, prompts.params)
+    return _train(
+        stages, stage, module, params, algorithm, task, training, key, evaluate, before,
+        unit="completions", headline="reward",
+    )  # fmt: skip
+
+
+def _train(
+    stages: Stages,
+    stage: str,
+    module: Transformer,
+    params: Params,
+    algorithm: Algorithm[Any],
+    task: Any,
+    training: Training,
+    key: jax.Array,
+    evaluate: Evaluate,
+    before: Mapping[str, Any],
+    *,
+    unit: str,
+    headline: str,
+) -> Params:
+    """Returns a language model's parameters after a stage that begins with `params`."""
+    config = training.config
     return stages.train(
         stage,
-        policy_optimization(module, config, prompts.reward).algorithm,
+        algorithm,
         task,
         training.hyperparams,
         key=key,
         num_updates=training.num_updates,
-        rows_per_update=config.num_samples,
-        unit="completions",
-        headline="reward",
+        rows_per_update=config.batch_size,
+        unit=unit,
+        headline=headline,
         params_of=lambda state: trained_params(module, config.trainable, state, task),
         evaluate=lambda learned: evaluate(learned, params),
         improves=training.improves,
