@@ -16,14 +16,23 @@ from rljax.algorithms import ppo
 from rljax.algorithms.networks import ActorCritic
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import CartPole, CartPoleParams
+from rljax.numerics.processes import is_main, to_host
+from rljax.numerics.sharding import mesh_for
 from rljax.numerics.statistics import summarize
 from rljax.report.plots import learning_curve
 from rljax.report.policy_replay import play_policies, require_pictures, save_replay
 from rljax.rollouts.rollout import greedy_and_sampled
 from rljax.training.loop import diverged, train
-from rljax.training.populations import decay_over, member, population, replicate
+from rljax.training.populations import (
+    decay_over,
+    map_over_devices,
+    member,
+    population,
+    replicate,
+)
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
+from rljax.training.sharded import sharded
 
 SOLVED = 475.0
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
@@ -93,20 +102,24 @@ def main(experiment: Experiment) -> dict[str, Any]:
         if options.out is not None:
             require_pictures()
 
+        mesh = mesh_for(seeds, config.num_envs)
+
+        def evaluate_one(state: Any, key: jax.Array) -> dict[str, jax.Array]:
+            return greedy_and_sampled(
+                key,
+                ENV,
+                TASK,
+                functools.partial(ppo.act, NETWORK, state),
+                num_episodes=experiment.num_episodes,
+                max_steps=TASK.max_steps,
+            )
+
         def evaluate(states: Any, key: jax.Array) -> dict[str, jax.Array]:
-            def one(state, key):
-                return greedy_and_sampled(
-                    key,
-                    ENV,
-                    TASK,
-                    functools.partial(ppo.act, NETWORK, state),
-                    num_episodes=experiment.num_episodes,
-                    max_steps=TASK.max_steps,
-                )
+            each = map_over_devices(jax.vmap(evaluate_one), (0, 0), mesh)
+            return each(states, jax.random.split(key, seeds))
 
-            return jax.vmap(one)(states, jax.random.split(key, seeds))
-
-        agents = population(ppo.ppo(ENV, NETWORK, config))
+        agent = ppo.ppo(ENV, NETWORK, config)
+        agents = population(sharded(agent, mesh), devices=mesh)
         hyperparams = experiment.hyperparams
         if experiment.decay:
             hyperparams = decay_over(hyperparams, num_updates)
@@ -124,7 +137,8 @@ def main(experiment: Experiment) -> dict[str, Any]:
             evaluation_key=keys[1],
         )
         run.check_finished()
-        if options.out is not None:
+        states = to_host(states)
+        if options.out is not None and is_main():
             seen = [row for row in run.rows if "greedy_return" in row]
             learning_curve(
                 options.out / "learning_curve.png",
@@ -135,7 +149,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 ceiling=TASK.max_steps,
             )
             shown = int(diverged(states).argmin())
-            first = member(jax.jit(agents.init)(*start), shown)
+            first = jax.jit(agent.init)(*member(start[:2], shown), TASK)
             policies = {
                 "untrained": functools.partial(ppo.act, NETWORK, first),
                 "trained": functools.partial(ppo.act, NETWORK, member(states, shown)),

@@ -29,6 +29,7 @@ from rljax.base import Algorithm, Mean, Metrics, Network, Params, Transition
 from rljax.envs.variation import check_params, one_of
 from rljax.envs.vector import VectorEnv, VectorState
 from rljax.numerics.random import permutations
+from rljax.numerics.sharding import split_rows
 from rljax.numerics.validation import (
     check_minibatches,
     check_positive_integers,
@@ -280,7 +281,7 @@ def ppo(env: Any, network: Network, config: PPOConfig) -> Algorithm[PPOState]:
 
         def epoch(carry, order):
             rows = order.reshape(config.num_minibatches, -1)
-            minibatches = jax.tree.map(lambda x: x[rows], batch)
+            minibatches = split_rows(jax.tree.map(lambda x: x[rows], batch), axis=1)
             return jax.lax.scan(gradient_step, carry, minibatches)
 
         orders = permutations(key, config.num_epochs, config.batch_size)

@@ -10,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg, create_mutex_gro
 
 from rljax.commands.launch import check_counts, check_seed, use_compile_cache
 from rljax.commands.template import date_before, read_template, yes_or_no
+from rljax.training.distributed import check_same_everywhere
 from rljax.training.files import FolderError, RunError
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class Generate:
     """Those that are sorted by length together; progress is saved after each window."""
     error_rows: Annotated[bool, FlagCreatePairsOff] = False
     """Where a prompt cannot be completed, write the reason and go on, rather than stop."""
+    distributed: str | None = None
+    """One of several processes: auto (SLURM, Open MPI, Cloud TPU), or HOST:PORT,N,I, the
+    first one's address, how many there are, and which this one is. All share OUTPUT."""
+    connect_timeout: int = 50
+    """Seconds to wait for the other processes."""
 
     def __post_init__(self):
         counts = ("max_new_tokens", "num_completions", "batch_size", "window")
@@ -118,6 +124,8 @@ def generate(command: Generate) -> dict[str, Any]:
     from rljax.rlhf.generation import Generator, generate_file
     from rljax.rlhf.row_files import check_paths
 
+    flags = {name: str(value) for name, value in vars(command).items()}
+    check_same_everywhere({"flags": flags | {"distributed": ""}})
     check_paths(command.input, command.output)
     use_compile_cache()
     # transformers would advise to install PyTorch.

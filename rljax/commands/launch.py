@@ -4,18 +4,22 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 
+from rljax.numerics.processes import is_main, num_processes
 from rljax.numerics.validation import check_at_least
 from rljax.training.checkpoint import CheckpointError
-from rljax.training.files import RunError, dumps
+from rljax.training.distributed import connect
+from rljax.training.files import RunError, dumps, one_line
 from rljax.training.loggers import log_line
+from rljax.training.run_folder import RunOptions
 
 Settings = TypeVar("Settings")
 
@@ -37,9 +41,6 @@ def launch(
     """
     import tyro
 
-    if all_cores:
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-
     with exit_on_errors(
         disk="Make room, or make it writable, or choose another --out; the same command "
         "goes on from the newest checkpoint.",
@@ -48,8 +49,24 @@ def launch(
         parsed = tyro.cli(
             settings, description=description, config=(tyro.conf.OmitArgPrefixes,)
         )
+        if all_cores:
+            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        for value in vars(parsed).values():
+            if isinstance(value, RunOptions):
+                connect_if_asked(value.distributed, value.connect_timeout)
         use_compile_cache()
-        result = main(parsed)
+        print_result(main(parsed))
+
+
+def connect_if_asked(distributed: str | None, timeout: int) -> None:
+    """Makes this process one of several, if the flag --distributed was given."""
+    if distributed is not None:
+        connect(distributed, timeout)
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Prints a result as the last line of stdout, in the first process only."""
+    if is_main():
         print(dumps(result), flush=True)  # noqa: T201
 
 
@@ -65,27 +82,53 @@ def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
     try:
         yield
     except (CheckpointError, RunError, ImportError, MemoryError) as error:
-        log_line(f"error: {error}")
-        sys.exit(1)
+        _leave(1, str(error))
     except BrokenPipeError:  # the reader closed the pipe, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        log_line(f"error: {error}. {disk}")
-        sys.exit(1)
+        _leave(1, f"{error}. {disk}")
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if "RESOURCE_EXHAUSTED" in str(error):
+            _leave(1, f"out of memory: {error}. {memory}")
+        if num_processes() == 1:
             raise
-        log_line(f"error: out of memory: {error}. {memory}")
-        sys.exit(1)
+        _leave(
+            1, f"a process of the job was lost, or failed: {one_line(error)}. {_ALL}"
+        )
     except ValueError as error:
-        if not _is_usage_error(error):
-            raise
-        log_line(f"error: {error}")
-        sys.exit(2)
+        if _is_usage_error(error):
+            _leave(2, str(error))
+        _leave_after_traceback()
+        raise
     except KeyboardInterrupt:
-        log_line("error: stopped at once; what was saved before is whole.")
-        sys.exit(1)
+        _leave(1, "stopped at once; what was saved before is whole.")
+    except Exception:
+        _leave_after_traceback()
+        raise
+
+
+_ALL = "The same command in all of them goes on from what was saved."
+
+
+def _leave(status: int, reason: str) -> NoReturn:
+    """Exits with a reason; of several processes, without waiting for the others."""
+    if num_processes() == 1:
+        print(f"error: {reason}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(status)
+    text = f"error in process {jax.process_index()}: {reason}"
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    # JAX would first wait for those that wait for this one. They end as soon as the first
+    # one has ended, so that it leaves them the time to say why themselves.
+    time.sleep(3 if is_main() else 0)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _leave_after_traceback() -> None:
+    if num_processes() > 1:
+        traceback.print_exc()
+        _leave(1, f"this error ends the whole job. {_ALL}")
 
 
 def check_seed(seed: int) -> None:

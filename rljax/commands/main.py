@@ -3,11 +3,10 @@
 import tyro
 
 from rljax.commands.generate import Generate, generate
-from rljax.commands.launch import exit_on_errors
+from rljax.commands.launch import connect_if_asked, exit_on_errors, print_result
 from rljax.commands.reward import Reward, reward
 from rljax.commands.rlhf import Rlhf, rlhf
 from rljax.commands.score import Score, score
-from rljax.training.files import dumps
 
 
 def main() -> None:
@@ -25,6 +24,8 @@ def main() -> None:
         command = app.cli(
             prog="rljax", description="Reinforcement learning with JAX, as commands."
         )
+        options = getattr(command, "run", command)
+        connect_if_asked(options.distributed, options.connect_timeout)
         match command:
             case Score():
                 result = score(command)
@@ -34,7 +35,7 @@ def main() -> None:
                 result = reward(command)
             case _:
                 result = rlhf(command)
-        print(dumps(result), flush=True)  # noqa: T201
+        print_result(result)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,131 @@
-"""Meshes of devices, and functions split over them along the leading axis."""
+"""Meshes of devices, and what is divided among them: the one place that makes them.
 
+A mesh has three named axes, of size 1 where they are not used:
+
+    population  members of a population, which never wait for one another
+    data        environments, or rows of a batch; gradients are added up over it
+    model       parameters and optimizer states, in parts; rows as well
+"""
+
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
+from rljax.numerics.processes import num_processes
 
-def device_mesh(devices: Sequence[Any], name: str) -> Mesh:
-    """The devices as a mesh of one axis."""
+AXES = ("population", "data", "model")
+ROWS = ("data", "model")
+"""The axes over which environments and rows are divided."""
+
+
+def device_mesh(devices: Sequence[Any] | None = None, axis: str = "data") -> Mesh:
+    """Returns all devices, of all processes by default, along one axis of a mesh."""
+    devices = jax.devices() if devices is None else devices
+    return make_mesh(devices, **{axis: len(devices)})
+
+
+def make_mesh(
+    devices: Sequence[Any] | None = None,
+    *,
+    population: int = 1,
+    data: int | None = None,
+    model: int = 1,
+) -> Mesh:
+    """Returns devices as a mesh of three axes.
+
+    Args:
+        devices: all of all processes by default.
+        population: size of the axis of members.
+        data: that of environments and rows; by default what is left.
+        model: that of parameters.
+
+    Raises:
+        ValueError: the sizes are not those of so many devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    count, rest = len(devices), population * model
+    if min(population, model, 1 if data is None else data) < 1 or (
+        count % rest if data is None else rest * data != count
+    ):
+        raise ValueError(
+            f"a mesh's axes must multiply to its {count} devices, got population="
+            f"{population}, data={data}, model={model}. Change one, or leave data out."
+        )
     return jax.make_mesh(
-        (len(devices),), (name,), axis_types=(AxisType.Auto,), devices=devices
+        (population, count // rest, model),
+        AXES,
+        axis_types=(AxisType.Auto,) * len(AXES),
+        devices=devices,
     )
+
+
+def mesh_for(members: int, rows: int) -> Mesh:
+    """Returns the mesh of all devices for so many members, of so many rows each.
+
+    As many devices as possible take members of their own, and of the rest each has a
+    share of the rows. Of the devices of one process those are left idle with which
+    members and rows could not be divided evenly.
+
+    Raises:
+        ValueError: the devices of several processes cannot be used so.
+    """
+    count = jax.device_count()
+    while rows % (count // (population := math.gcd(count, members))):
+        if num_processes() > 1:
+            raise ValueError(
+                f"{count} devices cannot share {members} runs of {rows} rows or "
+                f"environments evenly. Use a multiple of {count} runs, or of "
+                f"{count // population} rows."
+            )
+        count -= 1
+    return make_mesh(jax.devices()[:count], population=population)
+
+
+def split_rows(tree: Any, axis: int = 0) -> Any:
+    """Divides arrays along an axis among the devices of the mesh in use, if there is one.
+
+    Within a compiled program; the numbers are the same. Without a mesh, which
+    `rljax.training.sharded` brings into use, nothing happens.
+
+    Args:
+        tree: leaves that have that axis, of environments or rows.
+        axis: which.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    names = tuple(x for x in ROWS if x in mesh.axis_names and mesh.shape[x] > 1)
+    if not names:
+        return tree
+    size = math.prod(mesh.shape[x] for x in names)
+
+    def split(x: jax.Array) -> jax.Array:
+        if x.shape[axis] % size:
+            return x
+        spec = PartitionSpec(*(None,) * (axis % x.ndim), names)
+        return jax.lax.with_sharding_constraint(x, spec)
+
+    return jax.tree.map(split, tree)
+
+
+def gathered(tree: Any) -> Any:
+    """Returns arrays whole on every device of the mesh in use, if there is one.
+
+    Within a compiled program: for parameters that lie in parts, and that a loop would
+    bring together anew in each of its turns.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.shape.get("model", 1) == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, PartitionSpec())
 
 
 def shard_leading_axis(
     function: Callable[..., Any],
     in_axes: Sequence[int | None],
-    devices: Sequence[Any],
-    name: str,
+    mesh: Mesh,
+    axis: str,
 ) -> Callable[..., Any]:
     """Runs a function on several devices, each with its share of the leading axis.
 
@@ -27,14 +134,15 @@ def shard_leading_axis(
     Args:
         function: maps over a leading axis of arguments and results.
         in_axes: 0 or None for each argument: whether it has that axis.
-        devices: D of them, a divisor of the axis' length.
-        name: what the axis is of.
+        mesh: of devices; its other axes are the function's own.
+        axis: of the mesh, whose size divides the leading axis' length.
     """
-    shared, whole = PartitionSpec(name), PartitionSpec()
+    shared, whole = PartitionSpec(axis), PartitionSpec()
     return jax.shard_map(
         function,
-        mesh=device_mesh(devices, name),
-        in_specs=tuple(whole if axis is None else shared for axis in in_axes),
+        mesh=mesh,
+        in_specs=tuple(whole if x is None else shared for x in in_axes),
         out_specs=shared,
+        axis_names={axis},
         check_vma=False,
     )

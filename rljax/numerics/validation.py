@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.numerics.processes import to_host
+
 
 def check_ranges(
     numbers: Any,
@@ -26,7 +28,7 @@ def check_ranges(
         ValueError: a value out of its range.
     """
     for name, bounds in [*ranges.items(), *((name, None) for name in positive)]:
-        value = np.asarray(getattr(numbers, name), np.float64)
+        value = np.asarray(to_host(getattr(numbers, name)), np.float64)
         if bounds is None:
             inside, where = (value > 0) & (value < math.inf), "(0, inf)"
         else:

@@ -15,6 +15,7 @@ import numpy as np
 
 from rljax.base import Mean, Metrics, Transition
 from rljax.envs.vector import VectorEnv, VectorState
+from rljax.numerics.sharding import split_rows
 from rljax.numerics.sums import add_compensated, add_up_to_largest
 
 
@@ -51,6 +52,7 @@ def unroll(
     vector, num_envs = VectorEnv(env), len(envs.done)
     key, step_key, reset_key = jax.random.split(key, 3)
     ahead = vector.draw_ahead(step_key, reset_key, num_envs, num_steps)
+    act_noise, ahead = split_rows((act_noise, ahead), axis=1)
 
     def one_step(carry, drawn):
         key, state, observation = carry

@@ -16,7 +16,7 @@ from rljax.envs.variation import ParamsPerEnv
 from rljax.envs.vector import Draws, VectorEnv
 from rljax.numerics import random
 from rljax.numerics.compiler import CPU_FLAGS, compiler_options
-from rljax.numerics.sharding import shard_leading_axis
+from rljax.numerics.sharding import device_mesh, shard_leading_axis
 from rljax.numerics.sums import add_compensated
 
 SUMMED = 64
@@ -93,7 +93,7 @@ def compile_simulation(
             return jax.lax.map(lambda index: block(index, *shared), first_indices)
 
         axes = (0, None, None, None, None, None)
-        on_devices = shard_leading_axis(blocks, axes, devices, "environments")
+        on_devices = shard_leading_axis(blocks, axes, device_mesh(devices), "data")
         totals = on_devices(
             jnp.arange(num_blocks, dtype=jnp.uint32) * size,
             *(reset_words, step_words, key, params, policy),

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.numerics.processes import agree, is_main
 from rljax.numerics.random import is_key
 from rljax.training.files import sync
 
@@ -88,7 +89,7 @@ def save(
         if (free := shutil.disk_usage(folder).free) < needed:
             raise OSError(f"{free:,} bytes are free, and about {needed:,} are needed")
         with ocp.CheckpointManager(folder, options=options) as manager:
-            for later in [x for x in steps(folder) if x >= step]:
+            for later in agree([x for x in steps(folder) if x >= step]):
                 manager.delete(later)
             manager.save(int(step), args=arguments, force=True)
         sync(path)
@@ -213,7 +214,7 @@ def restore_latest(
         CheckpointError: that one is of another structure, or all are damaged.
     """
     damaged: list[Path] = []
-    for step in reversed(steps(folder)):
+    for step in reversed(agree(steps(folder))):
         path = Path(folder) / f"{step:012d}"
         try:
             restored = restore(path, like)
@@ -222,7 +223,7 @@ def restore_latest(
             damaged.append(path)
         else:
             # The run is about to write these updates again.
-            for newer in damaged:
+            for newer in damaged if is_main() else []:
                 aside = newer.with_name(f"damaged-{newer.name}")
                 shutil.rmtree(aside, ignore_errors=True)
                 newer.rename(aside)

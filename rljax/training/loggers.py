@@ -10,6 +10,7 @@ import numpy as np
 
 from rljax.base import Mean
 from rljax.extras import require
+from rljax.numerics.processes import is_main
 from rljax.training.files import dumps, flush_to_disk
 
 Row = dict[str, Any]
@@ -131,5 +132,6 @@ class TensorBoard:
 
 
 def log_line(text: str) -> None:
-    """Prints one line to stderr; stdout is for results."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    """Prints one line to stderr, in the first process only; stdout is for results."""
+    if is_main():
+        print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -10,6 +10,7 @@ import numpy as np
 
 from rljax.base import Algorithm, Metrics, State
 from rljax.numerics.compiler import Stopwatch, compiler_options
+from rljax.numerics.processes import agree, any_process, to_host
 from rljax.numerics.sums import add_compensated
 from rljax.training.files import RunError
 from rljax.training.loggers import LogEntry, value_of
@@ -98,6 +99,7 @@ def train(
     pooled = no_metrics(algorithm, state, task) if metrics is None else metrics
 
     def report(metrics: Metrics, due: bool) -> bool:
+        metrics = to_host(metrics)
         lost = diverged(state, metrics)
         if raise_if_diverged and lost.all():
             runs = f"all {lost.size} runs have" if lost.size > 1 else "the run has"
@@ -111,12 +113,13 @@ def train(
         evaluation = {}
         if due and evaluator is not None and evaluation_key is not None:
             found = evaluator(state, jax.random.fold_in(evaluation_key, step))
-            evaluation = {name: np.asarray(x) for name, x in found.items()}
+            evaluation = to_host(found)
         if on_log is None:
             return False
         values = {name: value_of(mean) for name, mean in metrics.items()}
         seconds = stopwatch.seconds_compile, stopwatch.seconds_run
-        return bool(on_log(state, LogEntry(step, values, evaluation, *seconds, lost)))
+        entry = LogEntry(step, values, evaluation, *seconds, lost)
+        return any_process(bool(on_log(state, entry)))
 
     if step == 0 and evaluator is not None and report({}, due=True):
         return state
@@ -133,9 +136,9 @@ def train(
         step += length
         if pause_every is not None:
             rate = length / max(chunk.seconds_run, 1e-9)
-            chunk_length = int(min(max(rate * pause_every, 1), 1 << 30))
+            chunk_length = agree(int(min(max(rate * pause_every, 1), 1 << 30)))
         if length < until_report:
-            if on_pause is not None and on_pause(state, pooled):
+            if on_pause is not None and any_process(bool(on_pause(state, pooled))):
                 break
             continue
         due = step == last or (
@@ -192,10 +195,10 @@ def no_metrics(algorithm: Algorithm[State], state: State, task: Any) -> PooledMe
 
 def diverged(state: Any, metrics: Metrics | None = None) -> np.ndarray:
     """Bool `[]`, or `[N]` of a population: whether a parameter or loss is not finite."""
-    found = np.asarray(not_finite(state))
+    found = to_host(not_finite(state))
     for name, mean in (metrics or {}).items():
         if name == "loss" or name.endswith("_loss"):
-            found = found | ~np.isfinite(np.asarray(mean.total))
+            found = found | ~np.isfinite(to_host(mean.total))
     return found
 
 
@@ -221,7 +224,7 @@ def copied(tree: Any) -> Any:
 
 def updates_taken(state: Any) -> int:
     """Updates taken; members of a population have taken equally many."""
-    return int(np.max(np.asarray(state.step)))
+    return int(np.max(to_host(state.step)))
 
 
 def _check(num_updates, log_every, evaluate, evaluate_every, evaluation_key):

@@ -66,11 +66,15 @@ def _json(value: Any) -> Any:
     return identity(value)
 
 
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def differences(
+    stored: dict[str, Any],
+    wanted: dict[str, Any],
+    places: tuple[str, str] = ("there", "here"),
+) -> list[str]:
     """Returns a phrase for each entry in which two flat dictionaries differ."""
     return [
-        f"{name} is {stored.get(name, 'absent')} there and "
-        f"{wanted.get(name, 'absent')} here"
+        f"{name} is {stored.get(name, 'absent')} {places[0]} and "
+        f"{wanted.get(name, 'absent')} {places[1]}"
         for name in sorted(stored.keys() | wanted.keys())
         if stored.get(name) != wanted.get(name)
     ]

@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from rljax.base import Algorithm, State
 from rljax.envs.variation import fixed_dtype
 from rljax.numerics.random import is_key
-from rljax.numerics.sharding import shard_leading_axis
+from rljax.numerics.sharding import device_mesh, shard_leading_axis
 from rljax.numerics.validation import check_column, check_name
 
 
@@ -23,7 +24,7 @@ from rljax.numerics.validation import check_column, check_name
 def population(
     algorithm: Algorithm[State],
     task_axes: Any = None,
-    devices: tuple[Any, ...] | None = None,
+    devices: tuple[Any, ...] | Mesh | None = None,
 ) -> Algorithm[State]:
     """Lifts an algorithm over a leading axis of keys and hyperparameters: a population.
 
@@ -31,8 +32,9 @@ def population(
         algorithm: what every member runs.
         task_axes: which leaves of the task have a leading axis over the members, as
             `jax.vmap` takes it: 0 for all, None for none, or a hashable pytree of both.
-        devices: divide the members among these, with task_axes 0 or None; the number of
-            members must be a multiple of theirs. By default the arguments' devices.
+        devices: divide the members among these, or over the axis `population` of a mesh,
+            with task_axes 0 or None; the number of members must be a multiple of theirs.
+            By default the arguments' devices.
 
     Returns:
         An algorithm whose `init` takes `[N]` keys and hyperparameters with leaves `[N]`,
@@ -48,14 +50,20 @@ def population(
 
 
 def map_over_devices(
-    function: Any, in_axes: tuple[Any, ...], devices: tuple[Any, ...]
+    function: Any, in_axes: tuple[Any, ...], devices: tuple[Any, ...] | Mesh
 ) -> Any:
     """Runs a function of `[N]` members on several devices, each with N / D of them.
 
     On a CPU a device takes a few members at a time, whose arrays then stay in its cache.
-    `in_axes` is 0 for an argument with a leading axis N, a multiple of D, or None.
+    `in_axes` is 0 for an argument with a leading axis N, a multiple of D, or None. On a
+    mesh of one device it is the function itself.
     """
-    few = _in_blocks(function, in_axes) if devices[0].platform == "cpu" else function
+    if not isinstance(devices, Mesh):
+        devices = device_mesh(devices, "population")
+    elif devices.size == 1:
+        return function
+    on_cpu = devices.devices.flat[0].platform == "cpu"
+    few = _in_blocks(function, in_axes) if on_cpu else function
     return shard_leading_axis(few, in_axes, devices, "population")
 
 

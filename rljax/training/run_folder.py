@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rljax.numerics.processes import agree, gather, is_main
+from rljax.training.distributed import check_same_everywhere
 from rljax.training.files import RunError, dumps, locked, read_json, write_atomically
 from rljax.training.interrupts import Interrupts, catch_interrupts
 from rljax.training.manifest import device, differences, manifest
@@ -31,7 +33,7 @@ class UsageError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where and how often a run is saved; none of it changes the result."""
+    """Where and how often a run is saved, by which processes; it changes no result."""
 
     out: Path | None = None
     """Directory of the run. Without it nothing is kept on disk."""
@@ -39,6 +41,11 @@ class RunOptions:
     """Seconds between checkpoints."""
     tensorboard: bool = False
     """Also write TensorBoard logs into the directory."""
+    distributed: str | None = None
+    """One of several processes: auto (SLURM, Open MPI, Cloud TPU), or HOST:PORT,N,I, the
+    first one's address, how many there are, and which this one is. All share --out."""
+    connect_timeout: int = 50
+    """Seconds to wait for the other processes."""
 
     def __post_init__(self):
         if isinstance(self.out, str):
@@ -83,9 +90,10 @@ class RunFolder:
         self.result: dict[str, Any] | None = None
         self._exit = contextlib.ExitStack()
         self._interrupts: Interrupts | None = None
+        self._check_same_everywhere()
         with self._exit as until_open:  # closed if opening fails
             if self.path is not None:
-                self._open(self.path)
+                self._open_as_one(self.path)
             self._exit = until_open.pop_all()
 
     def __enter__(self) -> "RunFolder":
@@ -102,11 +110,13 @@ class RunFolder:
         """Returns the signal that asks to stop, "SIGTERM" or "SIGINT", if one came.
 
         From the first call on, the first signal is only recorded: call it once there is
-        something to save.
+        something to save. Of several processes all call it, and stop if one of them got
+        a signal.
         """
         if self._interrupts is None:
             self._interrupts = self._exit.enter_context(catch_interrupts())
-        return self._interrupts.received
+        signals = gather(self._interrupts.received)
+        return next((name for name in signals if name is not None), None)
 
     def finish(
         self,
@@ -123,17 +133,44 @@ class RunFolder:
             unit: what is counted instead of environment steps.
 
         Returns:
-            All figures of result.json.
+            All figures of result.json, the first process's in every process.
         """
         totals = totals | result
         names = ("seconds_compile", "seconds_run", unit)
         common = {"device": device()} | {name: totals[name] for name in names}
         rate = totals[unit] / max(totals["seconds_run"], 1e-9)
         text = dumps(common | {f"{unit}_per_second": rate} | result)
-        if self.path is not None:
+        if self.path is not None and is_main():
             write_atomically(self.path / "result.json", text + "\n")
-        self.result = json.loads(text)
+        self.result = agree(json.loads(text))
         return self.result
+
+    def _check_same_everywhere(self) -> None:
+        """Of several processes, raises a UsageError if one is about to run another run."""
+        groups = ("settings", "versions", "machine")
+        same = ("out", "checkpoint_every", "tensorboard")
+        options = {name: str(getattr(self.options, name)) for name in same}
+        try:
+            check_same_everywhere(
+                {group: self.manifest[group] for group in groups} | {"options": options}
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def _open_as_one(self, folder: Path) -> None:
+        """The first process opens the folder, and all others learn how that ended."""
+        error: UsageError | RunError | None = None
+        if is_main():
+            try:
+                self._open(folder)
+            except (UsageError, RunError) as raised:
+                error = raised
+        found = agree([self.result, type(error).__name__, str(error)])
+        self.result, kind, text = found
+        if error is not None:
+            raise error
+        if kind != "NoneType":
+            raise (UsageError if kind == "UsageError" else RunError)(text)
 
     def _open(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():

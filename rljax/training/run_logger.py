@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from rljax.numerics.compiler import Stopwatch
+from rljax.numerics.processes import agree, is_main
 from rljax.training import checkpoint
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.files import RunError, dumps, write_atomically
@@ -103,7 +104,7 @@ class RunLogger:
         """
         stopwatch, restored = Stopwatch(), None
         if (path := self._folder.path) is not None:
-            like = jax.eval_shape(init, *args)
+            like = _shapes_as_placed(init, *args)
             restored = checkpoint.restore_latest(path / "checkpoints", like)
         if restored is None:
             # The keys may be used again, for a picture of the untrained policy.
@@ -141,7 +142,7 @@ class RunLogger:
         self.progress = Progress(entry.step, reached, row["seconds_run"], compiling)
         stop = reached or interrupted
         unsaved = time.monotonic() - self._saved_at
-        due = unsaved >= self._folder.options.checkpoint_every
+        due = agree(unsaved >= self._folder.options.checkpoint_every)
         if entry.step and (stop or due or entry.step == self._num_updates):
             self._save(state)
         return stop
@@ -209,16 +210,32 @@ class RunLogger:
         if folder is not None:
             path = folder / "metrics.jsonl"
             self.rows = _rows_until(path, step) if step else []
-            write_atomically(path, "".join(dumps(row) + "\n" for row in self.rows))
-            self._add(JsonLines(path))
-            if self._folder.options.tensorboard:
+            if is_main():
+                write_atomically(path, "".join(dumps(x) + "\n" for x in self.rows))
+                self._add(JsonLines(path))
+            if self._folder.options.tensorboard and is_main():
                 self._add(TensorBoard(folder / "tensorboard", step and step + 1))
-        if self.updates_left:
+        if self.updates_left and is_main():
             self._add(Console(self._num_updates, self._headline, self._unit))
 
     def _add(self, logger: Logger) -> None:
         self._loggers.append(logger)
         self._folder.on_exit(logger.close)
+
+
+def _shapes_as_placed(init: Callable[..., State], *args: Any) -> State:
+    """Returns the shapes of what `init` returns, and where that lies of several devices."""
+    shapes = jax.eval_shape(init, *args)
+    if jax.device_count() == 1:
+        return shapes
+    placed = jax.jit(init).lower(*args).compile().output_shardings
+    return jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=where if len(where.device_set) > 1 else None
+        ),
+        shapes,
+        placed,
+    )
 
 
 def _rows_until(path: Path, step: int) -> list[Row]:

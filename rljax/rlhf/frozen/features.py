@@ -99,7 +99,7 @@ def frozen_features(
         cache: folder for a file of the features, which is found again by everything
             that they depend on. A file that is damaged is computed again.
         max_tokens: in a batch for each device, padding included, as for a `Scorer`.
-        devices: which share a batch's rows; all by default.
+        devices: which share a batch's rows; all of this process by default.
         on_batch: called with the work done on each batch, for a line of progress; not
             where the features are in the cache.
 
@@ -123,7 +123,7 @@ def frozen_features(
         shape = len(layers), len(ids), config.hidden_size
         if (found := _read(path, shape)) is not None:
             return found
-    devices = jax.devices() if devices is None else list(devices)
+    devices = jax.local_devices() if devices is None else list(devices)
     features = _compute(
         config, params, ids, lengths, layers, pooling, max_tokens, devices, on_batch
     )
@@ -153,8 +153,8 @@ def first_layers(
 def _compute(
     config, params, ids, lengths, layers, pooling, max_tokens, devices, on_batch
 ) -> np.ndarray:
-    mesh, platform = device_mesh(devices, "rows"), devices[0].platform
-    by_row = NamedSharding(mesh, PartitionSpec("rows"))
+    mesh, platform = device_mesh(devices), devices[0].platform
+    by_row = NamedSharding(mesh, PartitionSpec("data"))
     params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
     max_tokens = max_tokens or batching.default_max_tokens(platform)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(params))

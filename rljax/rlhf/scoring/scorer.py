@@ -82,8 +82,9 @@ class Scorer:
         window: int | None = None,
         devices: Sequence[jax.Device] | None = None,
     ):
-        """Places the model on the devices, all by default, which share a batch's rows.
+        """Places the model on the devices, which share a batch's rows.
 
+        By default they are all of this process.
         Of an ensemble's variables those leaves are stacked in which its members differ;
         what they share is computed once. The mean of the members is the score. A batch
         has `max_tokens` for each device, padding included, by default what is fast here;
@@ -105,9 +106,9 @@ class Scorer:
         check_tokenizer(tokenizer, config.vocab_size)
         self._module, self._tokenizer, self._encoding = module, tokenizer, encoding
         self._check_encoding()
-        devices = jax.devices() if devices is None else list(devices)
-        mesh = device_mesh(devices, "rows")
-        self._rows = NamedSharding(mesh, PartitionSpec("rows"))
+        devices = jax.local_devices() if devices is None else list(devices)
+        mesh = device_mesh(devices)
+        self._rows = NamedSharding(mesh, PartitionSpec("data"))
         everywhere = NamedSharding(mesh, PartitionSpec())
         self._variables = jax.device_put(variables, everywhere)
         self._num_devices, platform = len(devices), devices[0].platform

@@ -1,0 +1,123 @@
+"""Learners over a mesh of devices: which leaf of a state lies how, said in one place.
+
+    algorithm = sharded(ppo(env, network, config), make_mesh())
+    state = train(algorithm, jax.jit(algorithm.init)(key, hyperparams, task), task, 100)
+
+Environments are divided over the axes `data` and `model`, and so are the rows of a batch;
+parameters and optimizer states over `model`, as in Rajbhandari et al. (2020),
+https://arxiv.org/abs/1910.02054 ("ZeRO"); all the rest is everywhere. Keys and start states
+are the same bit for bit whatever the mesh, other numbers but for rounding.
+"""
+
+import functools
+import math
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rljax.base import Algorithm, Metrics, State
+from rljax.numerics.sharding import ROWS
+
+T = TypeVar("T")
+
+DIVIDED = ("params", "opt_state", "critic")
+"""Names in a leaf's path that say that it is divided over `model`; `envs`: over rows."""
+SMALLEST = 1024
+"""Numbers in the smallest leaf that is divided; smaller ones are everywhere."""
+
+
+@functools.cache
+def sharded(algorithm: Algorithm[State], mesh: Mesh) -> Algorithm[State]:
+    """Returns an algorithm whose states and batches are divided among a mesh's devices.
+
+    On a mesh of one device it is the algorithm itself.
+
+    Args:
+        algorithm: any that calls `split_rows` on what it learns from.
+        mesh: as `rljax.numerics.sharding.make_mesh` makes it.
+    """
+    if mesh.size == 1:
+        return algorithm
+
+    def init(*args: Any) -> State:
+        with use_mesh(mesh):
+            state = algorithm.init(*args)
+            return constrained(state, mesh)
+
+    def step(state: State, task: Any) -> tuple[State, Metrics]:
+        with use_mesh(mesh):
+            state, metrics = algorithm.step(state, task)
+            everywhere = jax.tree.map(lambda x: PartitionSpec(), metrics)
+            metrics = _constrain(metrics, everywhere, mesh)
+            return constrained(state, mesh), metrics
+
+    return Algorithm(init, step, algorithm.check)
+
+
+def use_mesh(mesh: Mesh) -> Any:
+    """A context in which `split_rows` divides rows among a mesh's devices."""
+    current = jax.sharding.get_abstract_mesh()
+    # Within a function of a population's share of a mesh it is in use already.
+    return jax.sharding.use_abstract_mesh(
+        current if current.axis_names == mesh.axis_names else mesh.abstract_mesh
+    )
+
+
+def constrained(state: T, mesh: Mesh) -> T:
+    """Returns a state that lies as `layout` says; within a program."""
+    return _constrain(state, layout(state, mesh), mesh)
+
+
+def place(tree: T, mesh: Mesh) -> T:
+    """Puts what a learner reads on a mesh: parameters in parts, all the rest everywhere.
+
+    Every process calls it with the same arrays, of which it passes on its own part.
+    """
+
+    def put(x: Any, spec: PartitionSpec) -> Any:
+        return jax.device_put(x, NamedSharding(mesh, spec))
+
+    return jax.tree.map(put, tree, layout(tree, mesh))
+
+
+def layout(tree: Any, mesh: Mesh) -> Any:
+    """Returns the `PartitionSpec` of every leaf of a state or a task, by its path.
+
+    Args:
+        tree: arrays or shapes.
+        mesh: their mesh.
+    """
+    rows = tuple(name for name in ROWS if mesh.shape[name] > 1)
+    num_rows = math.prod(mesh.shape[name] for name in rows)
+
+    def spec(path: Any, x: Any) -> PartitionSpec:
+        names = [str(getattr(k, "name", getattr(k, "key", k))) for k in path]
+        if "envs" in names[:1] and rows and x.ndim and x.shape[0] % num_rows == 0:
+            return PartitionSpec(rows)
+        if set(names) & set(DIVIDED):
+            return _divided(x.shape, mesh.shape["model"], "layers" in names)
+        return PartitionSpec()
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def _divided(shape: tuple[int, ...], count: int, is_stacked: bool) -> PartitionSpec:
+    """A leaf's longest axis that can be divided; of blocks, not that over the blocks."""
+    axes = range(1 if is_stacked else 0, len(shape))
+    possible = [i for i in axes if shape[i] % count == 0]
+    if count == 1 or math.prod(shape) < SMALLEST or not possible:
+        return PartitionSpec()
+    longest = max(possible, key=lambda i: shape[i])
+    return PartitionSpec(*(None,) * longest, "model")
+
+
+def _constrain(tree: T, specs: Any, mesh: Mesh) -> T:
+    """Within a population's share of a mesh, its axes' names are those of the context."""
+    in_share = jax.sharding.get_abstract_mesh().manual_axes
+
+    def one(x: Any, spec: PartitionSpec) -> Any:
+        where = spec if in_share else NamedSharding(mesh, spec)
+        return jax.lax.with_sharding_constraint(x, where)
+
+    return jax.tree.map(one, tree, specs)
