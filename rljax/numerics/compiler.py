@@ -1,8 +1,8 @@
-"""Options for XLA, and the one place that measures how long compiling takes."""
+"""Options for XLA, what a program needs, and the one place that times compiling."""
 
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -25,6 +25,58 @@ def compiler_options(platform: str | None = None) -> dict[str, Any]:
         return {}
     # XLA would use half the width of the vectors of a CPU that has 512-bit ones.
     return {"xla_cpu_prefer_vector_width": 512}
+
+
+class Memory(NamedTuple):
+    """Bytes that a compiled program takes on each of its devices.
+
+    Attributes:
+        arguments: all that it reads.
+        donated: arguments whose memory it gives to results.
+        results: those that need memory of their own.
+        temporary: what it needs in between.
+    """
+
+    arguments: int
+    donated: int
+    results: int
+    temporary: int
+
+    @property
+    def total(self) -> int:
+        """All bytes at once."""
+        return self.arguments + self.results + self.temporary
+
+    def describe(self) -> str:
+        """Returns a line for people.
+
+        Example:
+            >>> Memory(500_000_000, 400_000_000, 0, 700_000_000).describe()
+            'a device needs 1.2 GB: 0.5 of arguments (0.4 donated), 0.7 of temporary memory'
+        """
+        total, arguments, donated, results, temporary = (
+            f"{x / 1e9:.2g}" for x in (self.total, *self)
+        )
+        more = f"{results} of results, " if self.results >= 0.01 * self.total else ""
+        return (
+            f"a device needs {total} GB: {arguments} of arguments ({donated} donated), "
+            f"{more}{temporary} of temporary memory"
+        )
+
+
+def memory_of(compiled: Any) -> Memory:
+    """Returns what a program takes of a device's memory, as XLA has planned it.
+
+    Args:
+        compiled: `jax.jit(...).lower(...).compile()`; nothing is run.
+    """
+    found = compiled.memory_analysis()
+    return Memory(
+        arguments=found.argument_size_in_bytes,
+        donated=found.alias_size_in_bytes,
+        results=found.output_size_in_bytes - found.alias_size_in_bytes,
+        temporary=found.temp_size_in_bytes,
+    )
 
 
 # Tracing, lowering, and XLA's compiling or reading from the persistent cache.
