@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import time
@@ -91,20 +92,17 @@ def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             _leave(1, f"out of memory: {error}. {memory}")
-        if num_processes() == 1:
-            raise
-        _leave(
-            1, f"a process of the job was lost, or failed: {one_line(error)}. {_ALL}"
-        )
+        _end_job(error)
+        raise
     except ValueError as error:
         if _is_usage_error(error):
             _leave(2, str(error))
-        _leave_after_traceback()
+        _end_job(error)
         raise
     except KeyboardInterrupt:
         _leave(1, "stopped at once; what was saved before is whole.")
-    except Exception:
-        _leave_after_traceback()
+    except Exception as error:
+        _end_job(error)
         raise
 
 
@@ -125,10 +123,14 @@ def _leave(status: int, reason: str) -> NoReturn:
     os._exit(status)
 
 
-def _leave_after_traceback() -> None:
-    if num_processes() > 1:
-        traceback.print_exc()
-        _leave(1, f"this error ends the whole job. {_ALL}")
+def _end_job(error: Exception) -> None:
+    """Exits where an error of one of several processes has to end all of them."""
+    if num_processes() == 1:
+        return
+    if re.search("Gloo|NCCL|[Cc]oordination|Connection", str(error)):
+        _leave(1, f"another process of the job was lost: {one_line(error)}. {_ALL}")
+    traceback.print_exc()
+    _leave(1, f"this error ends the whole job. {_ALL}")
 
 
 def check_seed(seed: int) -> None:

@@ -6,13 +6,15 @@ nothing here costs anything.
 """
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rljax.numerics.random import is_key
+
+T = TypeVar("T")
 
 
 def num_processes() -> int:
@@ -34,8 +36,9 @@ def to_host(tree: Any) -> Any:
     numbers = [jax.random.key_data(x) if is_key(x) else x for x in leaves]
     if parts := [x for x in numbers if _is_partly_elsewhere(x)]:
         # All at once: what takes time is that processes wait for one another.
-        everywhere = NamedSharding(parts[0].sharding.mesh, PartitionSpec())
-        found = iter(jax.jit(lambda x: x, out_shardings=everywhere)(parts))
+        of_first: Any = parts[0].sharding
+        whole = NamedSharding(of_first.mesh, PartitionSpec())
+        found = iter(jax.jit(lambda x: x, out_shardings=whole)(parts))
         numbers = [next(found) if _is_partly_elsewhere(x) else x for x in numbers]
 
     def one(x: Any, number: Any) -> Any:
@@ -45,6 +48,41 @@ def to_host(tree: Any) -> Any:
         return jax.random.wrap_key_data(number, impl=jax.random.key_impl(x))
 
     return jax.tree.unflatten(structure, map(one, leaves, numbers))
+
+
+def everywhere_sharding() -> NamedSharding | None:
+    """Returns the sharding of what is on all devices of several processes, else None."""
+    if num_processes() == 1:
+        return None
+    return NamedSharding(Mesh(np.array(jax.devices()), ("all",)), PartitionSpec())
+
+
+def everywhere(tree: T) -> T:
+    """Puts what only this process can read on all devices; all call it, with the same.
+
+    Alone, a process returns it as it is.
+    """
+    where = everywhere_sharding()
+    if where is None:
+        return tree
+
+    return jax.tree.map(lambda x: put(x, where), tree)
+
+
+def put(x: Any, where: Any) -> Any:
+    """Returns an array where a sharding says; of several processes all call it.
+
+    Each has all of an array that it can read, and passes on what is to be on its devices.
+    """
+    if num_processes() == 1:
+        return jax.device_put(x, where)
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return jax.jit(lambda x: x, out_shardings=where)(x)
+    if is_key(x):
+        data = put(jax.random.key_data(x), where)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, where, lambda i: host[i])
 
 
 def gather(value: Any) -> list[Any]:

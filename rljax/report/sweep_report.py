@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 import rljax.training.checkpoint
+from rljax.numerics.processes import is_main
 from rljax.numerics.statistics import summarize
 from rljax.report.pages import save_report
 from rljax.report.plots import sweep_curves
@@ -55,7 +56,8 @@ def save(
 ) -> None:
     """Writes `results.csv`, `runs/*.jsonl`, `learning_curves.png` and `report.html`.
 
-    And checkpoints of the best and the worst run's states, in `best/` and `worst/`.
+    And checkpoints of the best and the worst run's states, in `best/` and `worst/`. All
+    of several processes call it, and the first one writes.
 
     Args:
         folder: where to write them.
@@ -74,14 +76,19 @@ def save(
     """
     folder = Path(folder)
     results, curves = done.results, folder / "learning_curves.png"
+    ends = {"best": results.best(), "worst": results.worst()}
+    for name in [name for name, run in ends.items() if run is not None]:
+        state = getattr(done, name)
+        rljax.training.checkpoint.save(folder / name, int(state.step), state, {})
+    if not is_main():
+        return
     results.save(folder, tensorboard=tensorboard)
     marks: Any = {"target": target, "target_name": target_name, "ceiling": ceiling}
     sweep_curves(curves, results, title=title, **marks)
     replays = []
-    for name, run in (("best", results.best()), ("worst", results.worst())):
+    for name, run in ends.items():
         if run is not None:
             state = getattr(done, name)
-            rljax.training.checkpoint.save(folder / name, int(state.step), state, {})
             label = f"{name}: {results.label(run[0])}, seed {run[1]}"
             point = results.configurations[run[0]]
             task, policies = make_task(point), {label: policy(point, state)}

@@ -4,13 +4,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from rljax.numerics.processes import is_main
 from rljax.sweeps.results import DIVERGED, DROPPED, FINISHED, Results, value_text
 
 
 def say_results(results: Results, *, most: int = 20) -> None:
-    """Shows the best configurations as a table on stderr."""
+    """Shows the best configurations as a table on stderr, in the first process."""
     from rich.console import Console
 
+    if not is_main():
+        return
     console, rows = Console(stderr=True), results.summary()
     table = _table(results, rows[:most], together=False)
     wide = console.options.update(max_width=10_000)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.numerics.compiler import Stopwatch
+from rljax.numerics.processes import agree, gather, put, to_host
 from rljax.sweeps.halving import Progress, rows_of
 from rljax.sweeps.problem import Cost, Group, Problem
 from rljax.sweeps.results import FINISHED
@@ -25,6 +26,7 @@ from rljax.training.loop import (
     not_finite,
     train,
     updates_program,
+    updates_taken,
 )
 from rljax.training.populations import map_over_devices, member, population
 from rljax.training.run_folder import stopped
@@ -88,7 +90,7 @@ class PopulationRunner:
     def plan(self, max_bytes: float | None) -> Cost:
         """Compiles for as many points at once as fit into memory, and times a little."""
         stopwatch = Stopwatch()
-        limit = _free_bytes() if max_bytes is None else max_bytes
+        limit = min(gather(_free_bytes() if max_bytes is None else max_bytes))
         # What is sure not to fit is not even made: an update has two states at once.
         leaves = jax.tree.leaves(self._one_run())
         least = 2 * len(self._keys) * sum(x.size * x.dtype.itemsize for x in leaves)
@@ -141,9 +143,10 @@ class PopulationRunner:
             """Saves the population if that is due; raises if the sweep should stop."""
             nonlocal saved
             signal, now = should_stop(), time.monotonic()
-            if path is not None and (signal or now - saved >= checkpoint_every):
+            due = agree(now - saved >= checkpoint_every)
+            if path is not None and (signal or due):
                 runs = member((state, metrics), slice(progress.num_runs))
-                folder.save(progress, *jax.device_get(runs))
+                folder.save(progress, *to_host(runs))
                 saved = time.monotonic()
             if signal:
                 where = f"{updates()} of {name}"
@@ -191,7 +194,7 @@ class PopulationRunner:
 
         def on_pause(state: Any, metrics: PooledMetrics) -> None:
             nonlocal stopwatch
-            progress.train(int(state.step[0]))
+            progress.train(updates_taken(state))
             progress.seconds += stopwatch.seconds_run
             save(state, metrics)
             stopwatch = Stopwatch()  # saving does not count
@@ -225,7 +228,7 @@ class PopulationRunner:
         def state_of(run: tuple[int, int] | None, which: str) -> Any:
             if run is None or run[0] in solved:
                 return run and getattr(solved[run[0]], which)
-            return jax.device_get(member(state, progress.rows([run[0]])[run[1]]))
+            return to_host(member(state, progress.rows([run[0]])[run[1]]))
 
         results = progress.results()
         return BestAndWorst(
@@ -240,7 +243,7 @@ class PopulationRunner:
         for point in progress.solved(target):
             scores, rows = progress.newest()[point], progress.rows([point])
             ends = [rows[scores.argmax()], rows[scores.argmin()]]
-            new[point] = BestAndWorst(*(jax.device_get(member(state, x)) for x in ends))
+            new[point] = BestAndWorst(*(to_host(member(state, x)) for x in ends))
         return new
 
     def _begin(
@@ -258,7 +261,7 @@ class PopulationRunner:
             # The last run is repeated, as where a population starts.
             rows = np.minimum(np.arange(len(first)), last)
             runs = member((runs, metrics), rows)
-            state, metrics = jax.device_put(runs, first.sharding)
+            state, metrics = jax.tree.map(lambda x: put(x, first.sharding), runs)
             return progress, state, task, metrics, solved
         shape = len(points), len(self._keys)
         progress = Progress(
@@ -283,20 +286,22 @@ class PopulationRunner:
         init = jax.jit(self._agents.init)
         state = copied(init(member(self._keys, seeds), hyperparams, task))
         # Bound to the devices as restored states are, so that one program serves both.
-        return jax.device_put(state, jax.tree.leaves(state)[0].sharding), task
+        where = jax.tree.leaves(state)[0].sharding
+        return jax.tree.map(lambda x: put(x, where), state), task
 
     def _choose(self, state: Any, task: Any, rows: list[int]) -> tuple[Any, Any]:
         """The members `rows` of a population, as a population."""
         chosen = _padded(np.asarray(rows), len(self._devices))
         sharding = jax.tree.leaves(state)[0].sharding
-        state = jax.device_put(member(state, chosen), sharding)
+        chosen_states = member(state, chosen)
+        state = jax.tree.map(lambda x: put(x, sharding), chosen_states)
         if self._task_axes is not None:
             task = jax.tree.map(lambda x: x[chosen], task)
         return state, task
 
     def _evaluate(self, state: Any, task: Any, step: int) -> dict[str, np.ndarray]:
         found = jax.jit(self._test)(state, task, self._keys_of(state, step))
-        return {name: np.asarray(x) for name, x in found.items()}
+        return to_host(found)
 
     def _keys_of(self, state: Any, step: int) -> jax.Array:
         """A key for each member: one for each seed, the same in every configuration."""
@@ -359,7 +364,7 @@ def _padded(rows: np.ndarray, multiple: int) -> np.ndarray:
 
 def _free_bytes() -> float:
     """Most of the memory that is free, over all devices."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats is not None and "bytes_limit" in stats:
         return 0.8 * stats["bytes_limit"] * jax.device_count()
     try:

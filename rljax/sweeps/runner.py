@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from rljax.numerics.identity import identity
+from rljax.numerics.processes import agree, is_main
 from rljax.numerics.validation import check_at_least
 from rljax.sweeps.points import Point, plain
 from rljax.sweeps.population_run import PopulationRunner, Rungs, nearest
@@ -151,7 +152,8 @@ def _plan(
 ) -> None:
     """Sets each population's size: by the memory free at first, then as stored."""
     path = None if folder is None else folder / "plan.json"
-    if path is not None and path.exists():
+    if agree(path is not None and path.exists()):
+        assert path is not None
         stored = read_json(path)
         if other := differences(stored.get("settings", {}), settings):
             raise RunError(
@@ -174,7 +176,7 @@ def _plan(
     costs = [runner.plan(max_bytes) for runner in runners]
     count = sum(len(runner.populations()) for runner in runners)
     log_line(words := in_words(num_points, num_seeds, costs, count))
-    if path is not None:
+    if path is not None and is_main():
         path.parent.mkdir(parents=True, exist_ok=True)
         sizes = [runner.size for runner in runners]
         plan = {"plan": words, "sizes": sizes, "settings": settings}

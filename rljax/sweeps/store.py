@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import jax
 import numpy as np
 
+from rljax.numerics.processes import is_main
 from rljax.sweeps.halving import Progress
 from rljax.training import checkpoint
 from rljax.training.checkpoint import CheckpointError
@@ -37,6 +38,8 @@ Saved: TypeAlias = tuple[Progress, Any, PooledMetrics, dict[int, BestAndWorst]]
 class PopulationFolder:
     """A population's folder; what is damaged in it is reported, and made again.
 
+    Of several processes all call its methods, with the same arguments.
+
     Attributes:
         path: the folder; None saves nothing.
         run: the shapes of one run's state.
@@ -51,6 +54,8 @@ class PopulationFolder:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         _write_ends(self.path, ends)
+        if not is_main():
+            return
         about = vars(progress) | {"ends": _present(ends)}
         write_atomically(self.path / "result.json", dumps(about) + "\n")
         (self.path / "progress.json").unlink(missing_ok=True)
@@ -75,7 +80,8 @@ class PopulationFolder:
         # The checkpoint before stays for as long as progress.json is about it.
         members = {"state": state, "metrics": metrics}
         checkpoint.save(self.path / "state", progress.step, members, {}, keep=2)
-        write_atomically(self.path / "progress.json", dumps(vars(progress)) + "\n")
+        if is_main():
+            write_atomically(self.path / "progress.json", dumps(vars(progress)) + "\n")
 
     def save_solved(self, point: int, ends: BestAndWorst) -> None:
         """Saves the final states of a configuration that was solved early."""

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.numerics.processes import agree, is_main
+from rljax.numerics.processes import agree, everywhere, everywhere_sharding, is_main
 from rljax.numerics.random import is_key
 from rljax.training.files import sync
 
@@ -46,7 +46,8 @@ def save(
     """Writes the checkpoint `folder/<step>` and removes all but the newest `keep`.
 
     Checkpoints of this and later updates, of an earlier process, are removed first.
-    On several hosts, all of them call it, with the same folder.
+    Of several processes all call it, with the same folder, and the same state where it is
+    not divided among their devices.
 
     Args:
         folder: the folder of the run's checkpoints; made if missing.
@@ -80,7 +81,7 @@ def save(
         save_root_metadata=False,
         lightweight_initialize=True,
     )
-    item = ChecksumSave(_without_empty(state), description)
+    item = ChecksumSave(_without_empty(everywhere(state)), description)
     arguments = ocp.args.Composite(**{_ITEM: item})
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -184,7 +185,9 @@ def restore(path: Path | str, like: State) -> tuple[State, dict[str, Any]]:
                 f"folder."
             )
     abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)),
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=_sharding(x) or everywhere_sharding()
+        ),
         _without_empty(like),
     )
     with ocp.StandardCheckpointer() as checkpointer:

@@ -17,6 +17,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rljax.base import Algorithm, Metrics, State
+from rljax.numerics.processes import put
 from rljax.numerics.sharding import ROWS
 
 T = TypeVar("T")
@@ -75,10 +76,10 @@ def place(tree: T, mesh: Mesh) -> T:
     Every process calls it with the same arrays, of which it passes on its own part.
     """
 
-    def put(x: Any, spec: PartitionSpec) -> Any:
-        return jax.device_put(x, NamedSharding(mesh, spec))
+    def one(x: Any, spec: PartitionSpec) -> Any:
+        return put(x, NamedSharding(mesh, spec))
 
-    return jax.tree.map(put, tree, layout(tree, mesh))
+    return jax.tree.map(one, tree, layout(tree, mesh))
 
 
 def layout(tree: Any, mesh: Mesh) -> Any:
