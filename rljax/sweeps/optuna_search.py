@@ -10,6 +10,7 @@ from rljax.extras import require
 from rljax.numerics.identity import identity
 from rljax.numerics.statistics import interquartile_mean
 from rljax.numerics.validation import check_at_least
+from rljax.sweeps.lost_trials import enqueue_again, fail, fail_lost, heartbeat
 from rljax.sweeps.points import (
     LogUniform,
     OneOf,
@@ -21,6 +22,7 @@ from rljax.sweeps.points import (
 from rljax.sweeps.problem import Problem, group
 from rljax.sweeps.runner import sweep
 from rljax.training.files import RunError
+from rljax.training.loggers import log_line
 from rljax.training.manifest import differences
 
 
@@ -42,7 +44,8 @@ def search(
     Optuna proposes a batch of trials, which are trained as one population; the value of
     each is the interquartile mean over its seeds. A trial with a run that diverged has
     failed. A trial's user attributes are its share of the population's `env_steps`,
-    `seconds_run` and `seconds_compile`. Processes may share a study of one storage.
+    `seconds_run` and `seconds_compile`. Processes may share a study of one storage, and
+    come and go: the trials of one that was killed, or stopped, are tried again.
 
     Args:
         problem: what is swept.
@@ -88,26 +91,27 @@ def search(
             f"that one, or name another study."
         )
     study.set_user_attr("settings", settings)
-    failed = optuna.trial.TrialState.FAIL
     while (count := min(num_trials - len(trained(study)), batch_size)) > 0:
+        fail_lost(study)
         trials = [study.ask() for _ in range(count)]
-        points = [_point(trial, spaces) for trial in trials]
         try:
-            made = sweep(
-                problem, points, num_seeds=num_seeds, seed=seed, num_evaluations=1
-            )
+            with heartbeat(trials):
+                points = [_point(trial, spaces) for trial in trials]
+                made = sweep(
+                    problem, points, num_seeds=num_seeds, seed=seed, num_evaluations=1
+                )
         except BaseException:
             for trial in trials:  # they must not look as if they were still running
-                study.tell(trial, state=failed)
+                if fail(study, trial):
+                    enqueue_again(study, trial)
             raise
+        costs = {
+            "seconds_run": made.seconds_run / len(trials),
+            "seconds_compile": made.seconds_compile / len(trials),
+            "env_steps": made.env_steps // len(trials),
+        }
         for trial, scores in zip(trials, made.results.final, strict=True):
-            trial.set_user_attr("env_steps", made.env_steps // len(trials))
-            for what in ("seconds_run", "seconds_compile"):
-                trial.set_user_attr(what, getattr(made, what) / len(trials))
-            if np.isfinite(scores).all():
-                study.tell(trial, interquartile_mean(scores))
-            else:
-                study.tell(trial, state=failed)
+            _tell(study, trial, scores, costs)
         if (reason := should_stop()) and len(trained(study)) < num_trials:
             kept = "nothing was kept" if storage is None else "the same command goes on"
             so_far = f"{len(trained(study))} of {num_trials} trials"
@@ -117,10 +121,14 @@ def search(
 
 def trained(study: Any) -> list[Any]:
     """The trials of a study that were trained to their ends, diverged or not."""
+    trials = study.get_trials(deepcopy=False)
+    retried = {trial.user_attrs.get("retried") for trial in trials}
     return [
         trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and "env_steps" in trial.user_attrs
+        for trial in trials
+        if trial.state.is_finished()
+        and "env_steps" in trial.user_attrs
+        and trial.number not in retried  # its job was killed while it told the value
     ]
 
 
@@ -179,3 +187,19 @@ def _point(trial: Any, spaces: dict[str, Space]) -> Point:
             log = isinstance(space, LogUniform)
             point[name] = trial.suggest_float(name, space.low, space.high, log=log)
     return point
+
+
+def _tell(study: Any, trial: Any, scores: Any, costs: dict[str, float]) -> None:
+    """Stores a trial's costs and value, or that it diverged."""
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.trial import TrialState
+
+    try:
+        for what, cost in costs.items():
+            trial.set_user_attr(what, cost)
+        if np.isfinite(scores).all():
+            study.tell(trial, interquartile_mean(scores), skip_if_finished=True)
+        else:
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+    except UpdateFinishedTrialError:
+        log_line(f"trial {trial.number} was taken for lost; what it found is dropped")
