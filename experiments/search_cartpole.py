@@ -5,7 +5,8 @@
 64 trials in batches of 16, 4 seeds each; then the best one anew, with 16 other seeds. With
 --storage sqlite:///study.db, or another database's URL, several processes or machines share
 one study, and a search that was stopped goes on; what is proposed then differs from time to
-time. Needs Optuna: pip install '.[sweep]'.
+time. Jobs may come and go: the trials of one that was killed are tried again. Needs Optuna:
+pip install '.[sweep]'.
 Expected: see experiments/results/README.md.
 """
 
@@ -54,7 +55,7 @@ class Experiment:
     num_episodes: int = 32
     """Episodes in an evaluation of each run."""
     storage: str | None = dataclasses.field(default=None, metadata={"setting": False})
-    """URL of the study's database; by default a file in --out, or none."""
+    """URL of the study's database, which jobs that come and go can share; by default a file in --out, or none."""
     study: str = "cartpole"
     """The study's name in the storage."""
     config: ppo.PPOConfig = dataclasses.field(
