@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import word_problems
 
 from rljax.commands.launch import check_counts, check_seed, launch
+from rljax.numerics.processes import is_main
 from rljax.rlhf import (
     SFTConfig,
     SFTHyperparams,
@@ -30,6 +31,7 @@ from rljax.rlhf.data.rows import Completions
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
+from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
 
 SHAPE = TransformerConfig(
     vocab_size=word_problems.VOCAB_SIZE,
@@ -96,12 +98,13 @@ def main(experiment: Experiment) -> dict[str, Any]:
         ids = jnp.zeros((1, 1), jnp.int32)
         params = module.init(start_key, ids, method="logits")["params"]
         rows = mixture(text, words.shown)
-        task = SFTTask(rows, params)
         config = SFTConfig(
             batch_size=experiment.batch_size,
             num_microbatches=4,
             lengths=(word_problems.LENGTH, PASSAGE),
         )
+        mesh = mesh_for_rows(config.microbatch_size)
+        task = place(SFTTask(rows, params), mesh)
         run = RunLogger(
             folder,
             num_updates=experiment.num_updates,
@@ -114,7 +117,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             warmup_updates=experiment.num_updates // 20,
             decay_updates=experiment.num_updates,
         )
-        algorithm = fine_tuning(module, config)
+        algorithm = sharded(fine_tuning(module, config), mesh)
         state = train(
             algorithm,
             run.start(algorithm.init, train_key, hyperparams, task),
@@ -125,8 +128,10 @@ def main(experiment: Experiment) -> dict[str, Any]:
         )
         run.check_finished()
         params = trained_params(module, config.trainable, state, task)
+        params = fetched(params, mesh)
         model = experiment.run.out / "model"
-        save_language_model(model, module, {"params": params})
+        if is_main():
+            save_language_model(model, module, {"params": params})
         right = {
             name: word_problems.share_right(
                 module, params, some[: experiment.num_held_out], test_key

@@ -19,6 +19,7 @@ import pretrain_tiny
 import word_problems
 
 from rljax.commands.launch import check_counts, check_seed, launch
+from rljax.numerics.processes import is_main
 from rljax.report.plots import learning_curve, require_matplotlib
 from rljax.rlhf import load_language_model, policy, save_language_model, trained_params
 from rljax.rlhf.policy.rewards import equals_target
@@ -26,6 +27,7 @@ from rljax.training.loggers import LogEntry
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
+from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
 
 RECIPES = {
     "grpo": policy.grpo, "dr_grpo": policy.dr_grpo, "rloo": policy.rloo,
@@ -106,15 +108,16 @@ def main(experiment: Experiment) -> dict[str, Any]:
         )
         runs = [learn(experiment, out, i) for i in range(experiment.num_seeds)]
         curves = [run.pop("curve") for run in runs]
-        learning_curve(
-            out / "learning_curve.png",
-            [answered for answered, _ in curves[0]],
-            [[share for _, share in points] for points in zip(*curves, strict=True)],
-            title=f"Words written backwards, learned by {experiment.recipe}",
-            xlabel="answers given",
-            ylabel="right answers to words never practised",
-            ceiling=1.0,
-        )
+        if is_main():
+            learning_curve(
+                out / "learning_curve.png",
+                [answered for answered, _ in curves[0]],
+                [[y for _, y in points] for points in zip(*curves, strict=True)],
+                title=f"Words written backwards, learned by {experiment.recipe}",
+                xlabel="answers given",
+                ylabel="right answers to words never practised",
+                ceiling=1.0,
+            )
         totals = {
             name: sum(run[name] for run in runs)
             for name in ("answers", "seconds_run", "seconds_compile")
@@ -147,7 +150,9 @@ def learn(experiment: Experiment, out: Path, index: int) -> dict[str, Any]:
             stop_ids=(word_problems.END,),
             num_minibatches=experiment.num_minibatches,
         )
-        algorithm = policy.policy_optimization(module, config, equals_target).algorithm
+        mesh = mesh_for_rows(config.microbatch_size)
+        learner = policy.policy_optimization(module, config, equals_target)
+        algorithm = sharded(learner.algorithm, mesh)
         hyperparams = hyperparams.replace(
             learning_rate=experiment.learning_rate,
             warmup_updates=10.0,
@@ -162,6 +167,7 @@ def learn(experiment: Experiment, out: Path, index: int) -> dict[str, Any]:
             params=variables["params"],
             reward=word_problems.targets(words.practised),
         )
+        task = place(task, mesh)
         train_key, test_key = jax.random.split(
             jax.random.fold_in(jax.random.key(experiment.seed), index)
         )
@@ -179,9 +185,12 @@ def learn(experiment: Experiment, out: Path, index: int) -> dict[str, Any]:
         before = shares(variables["params"])
         every = max(1, experiment.num_updates // experiment.num_evaluations)
 
+        def learned(state: Any) -> Any:
+            made = trained_params(module, config.trainable, state, task)
+            return fetched(made, mesh)
+
         def on_log(state: Any, entry: LogEntry) -> bool:
-            learned = trained_params(module, config.trainable, state, task)
-            held_out = np.asarray(shares(learned)["greedy"])
+            held_out = np.asarray(shares(learned(state))["greedy"])
             return run.on_log(state, entry._replace(evaluation={"held_out": held_out}))
 
         start = run.start(algorithm.init, train_key, hyperparams, task)
@@ -189,9 +198,10 @@ def learn(experiment: Experiment, out: Path, index: int) -> dict[str, Any]:
             algorithm, start, task, run.updates_left, log_every=every, on_log=on_log
         )
         run.check_finished()
-        learned = trained_params(module, config.trainable, state, task)
-        save_language_model(out / "model", module, {"params": learned})
-        after, last = shares(learned), run.last
+        params = learned(state)
+        if is_main():
+            save_language_model(out / "model", module, {"params": params})
+        after, last = shares(params), run.last
         rows = [(row["answers"], row["held_out"]) for row in run.rows]
         figures = {
             "exact_match_before": before["greedy"],

@@ -15,6 +15,7 @@ import numpy as np
 from rljax.commands.reward import Reward
 from rljax.commands.template import read_template
 from rljax.commands.training import choose_trainable, date_of_run
+from rljax.numerics.processes import agree, is_main
 from rljax.report.reward_page import save_reward_page
 from rljax.rlhf.data.datasets import Preference, read_preferences
 from rljax.rlhf.data.encoding import encoding_config
@@ -45,6 +46,7 @@ from rljax.training.loggers import LogEntry, log_line
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder
 from rljax.training.run_logger import RunLogger
+from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
 
 
 def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
@@ -83,7 +85,8 @@ def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
         ),
         new_head=not has_head,
     )
-    algorithm = reward_training(learner, config)
+    mesh = mesh_for_rows(config.microbatch_size)
+    algorithm = sharded(reward_training(learner, config), mesh)
     num_updates = max(1, int(command.epochs * data.counts.kept / command.batch_size))
     run = RunLogger(
         folder,
@@ -93,7 +96,7 @@ def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
         unit="train_pairs",
     )
     hyperparams = _hyperparams(command, module.config.hidden_size, num_updates)
-    task = RewardTask(data.rows, params)
+    task = place(RewardTask(data.rows, params), mesh)
     state = run.start(algorithm.init, jax.random.key(seed), hyperparams, task)
     task = fixed_only(module, config.trainable, task)
     every = max(1, num_updates // 50)
@@ -112,20 +115,23 @@ def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
     )
     run.check_finished()
     model = out / "model"
-    made = trained_params(module, config.trainable, state, task)
+    made = fetched(trained_params(module, config.trainable, state, task), mesh)
     scale = {"mean": jnp.float32(0.0), "std": jnp.float32(1.0)}
-    save_reward_model(model, module, {"params": made, "scale": scale})
-    copy_tokenizer(command.model, model, template=how["template"])
+    if is_main():
+        save_reward_model(model, module, {"params": made, "scale": scale})
+        copy_tokenizer(command.model, model, template=how["template"])
+    agree(None)  # the others wait for it
     # Judged as others will use it: from its folder, and from text.
     kept = [judged_by[i] for i in judged.kept]
     evaluation = _evaluate(Scorer.load(model, **how), kept, data.rows)
-    save_reward_page(
-        out / "evaluation.html",
-        evaluation,
-        title=f"Reward model of {command.model.name}",
-        command=shlex.join(["rljax", *sys.argv[1:]]),
-        versions=folder.manifest["versions"],
-    )
+    if is_main():
+        save_reward_page(
+            out / "evaluation.html",
+            evaluation,
+            title=f"Reward model of {command.model.name}",
+            command=shlex.join(["rljax", *sys.argv[1:]]),
+            versions=folder.manifest["versions"],
+        )
     figures = {"model": str(model), "pairs_learned_from": data.counts.kept}
     return run.finish(figures | evaluation.row())
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from rljax.base import Algorithm, Params
 from rljax.commands.rlhf import Rlhf
@@ -24,6 +25,7 @@ from rljax.commands.rlhf_reward import (
 )
 from rljax.commands.template import read_template
 from rljax.commands.training import date_of_run
+from rljax.numerics.processes import is_main
 from rljax.rlhf.data.encoding import encoding_config
 from rljax.rlhf.data.tokenizer import check_tokenizer, copy_tokenizer, load_tokenizer
 from rljax.rlhf.generation.stopping import read_stop_ids
@@ -38,6 +40,7 @@ from rljax.rlhf.policy import (
 )
 from rljax.rlhf.policy.held_out import sample_held_out
 from rljax.rlhf.policy.rewards.text_rewards import checked_scores
+from rljax.rlhf.policy.sharded_learner import sharded_learner
 from rljax.rlhf.policy.text_training import completion_texts
 from rljax.rlhf.pretrained import load_language_model, save_language_model
 from rljax.rlhf.pretrained.files import read_object
@@ -47,6 +50,7 @@ from rljax.training.loggers import LogEntry, log_line
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder
 from rljax.training.run_logger import RunLogger
+from rljax.training.sharded import fetched, mesh_for_rows, place
 
 Closing = tuple[int, ...] | str
 """What `closing_tokens` returns."""
@@ -84,8 +88,9 @@ def train_and_compare(command: Rlhf, folder: RunFolder) -> dict[str, Any]:
 
     before = compare(policy.params)
     closing = _closing(command, policy, judge, learned_from, before)
+    mesh = mesh_for_rows(config.microbatch_size)
     algorithm, take_updates = _learner(
-        command, policy, judge, learned_from, config, closing
+        command, policy, judge, learned_from, config, closing, mesh
     )
     task = PolicyTask(
         jnp.asarray(learned_from.ids),
@@ -93,6 +98,7 @@ def train_and_compare(command: Rlhf, folder: RunFolder) -> dict[str, Any]:
         policy.params,
         judge.variables if isinstance(closing, tuple) else None,
     )
+    task = place(task, mesh)
     run = RunLogger(
         folder,
         num_updates=command.updates,
@@ -104,7 +110,8 @@ def train_and_compare(command: Rlhf, folder: RunFolder) -> dict[str, Any]:
     every = max(1, command.updates // 50)
 
     def learned(state: PolicyState) -> Params:
-        return trained_params(policy.module, config.trainable, state, task)
+        made = trained_params(policy.module, config.trainable, state, task)
+        return fetched(made, mesh)
 
     def on_log(state: Any, entry: LogEntry) -> bool:
         if entry.step % (10 * every) == 0 or entry.step == command.updates:
@@ -123,7 +130,8 @@ def train_and_compare(command: Rlhf, folder: RunFolder) -> dict[str, Any]:
     )
     run.check_finished()
     params = learned(state)
-    _save_model(command, policy, params, out / "model")
+    if is_main():
+        _save_model(command, policy, params, out / "model")
     after = compare(params)
     figures = figures_of(before, after) | {
         "model": str(out / "model"),
@@ -131,7 +139,8 @@ def train_and_compare(command: Rlhf, folder: RunFolder) -> dict[str, Any]:
         **_reading(judge, closing, after),
     }
     tokenizer, judged = policy.reader.tokenizer, (before, after)
-    save_page(command, folder, run.rows, figures, judged, held_out, tokenizer)
+    if is_main():
+        save_page(command, folder, run.rows, figures, judged, held_out, tokenizer)
     return run.finish(figures)
 
 
@@ -236,6 +245,7 @@ def _learner(
     prompts: Prompts,
     config: PolicyConfig,
     closing: Closing,
+    mesh: Mesh,
 ) -> tuple[Algorithm[PolicyState], Callable[..., Any] | None]:
     """Returns the algorithm, and what takes its updates where the host has a part."""
     module = _with_config(policy.module, remat=command.remat)
@@ -243,9 +253,11 @@ def _learner(
         parts = config.num_minibatches * config.num_microbatches
         rows_at_once = config.num_samples // parts if parts > 1 else None
         reward = closed_reward(judge.module, closing, rows_at_once)
-        return policy_optimization(module, config, reward).algorithm, None
+        learner = policy_optimization(module, config, reward)
+        return sharded_learner(learner, mesh).algorithm, None
     pairs: list[Any] = prompts.pairs
-    learner, tokenizer = policy_optimization(module, config), policy.reader.tokenizer
+    learner = sharded_learner(policy_optimization(module, config), mesh)
+    tokenizer = policy.reader.tokenizer
     return text_training(
         learner, tokenizer, pairs, judge.of_texts, keep_in=command.run.out
     )

@@ -104,7 +104,7 @@ class RunLogger:
         """
         stopwatch, restored = Stopwatch(), None
         if (path := self._folder.path) is not None:
-            like = _shapes_as_placed(init, *args)
+            like = shapes_as_placed(init, *args)
             restored = checkpoint.restore_latest(path / "checkpoints", like)
         if restored is None:
             # The keys may be used again, for a picture of the untrained policy.
@@ -223,7 +223,7 @@ class RunLogger:
         self._folder.on_exit(logger.close)
 
 
-def _shapes_as_placed(init: Callable[..., State], *args: Any) -> State:
+def shapes_as_placed(init: Callable[..., State], *args: Any) -> State:
     """Returns the shapes of what `init` returns, and where that lies of several devices."""
     shapes = jax.eval_shape(init, *args)
     if jax.device_count() == 1:

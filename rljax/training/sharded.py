@@ -14,11 +14,14 @@ import math
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rljax.base import Algorithm, Metrics, State
-from rljax.numerics.processes import put
-from rljax.numerics.sharding import ROWS
+from rljax.numerics.processes import num_processes, put, to_host
+from rljax.numerics.sharding import ROWS, make_mesh
+from rljax.training.loggers import log_line
 
 T = TypeVar("T")
 
@@ -26,6 +29,28 @@ DIVIDED = ("params", "opt_state", "critic")
 """Names in a leaf's path that say that it is divided over `model`; `envs`: over rows."""
 SMALLEST = 1024
 """Numbers in the smallest leaf that is divided; smaller ones are everywhere."""
+
+
+def mesh_for_rows(rows: int) -> Mesh:
+    """Returns a mesh of devices for so many rows: all, or as many as share them evenly.
+
+    Args:
+        rows: that are computed together, such as a microbatch's.
+
+    Raises:
+        ValueError: there are several processes, of which all devices take part, and those
+            cannot share the rows evenly.
+    """
+    count = jax.device_count()
+    used = math.gcd(count, rows)
+    if used < count and num_processes() > 1:
+        raise ValueError(
+            f"the {count} devices of {num_processes()} processes cannot share {rows} rows "
+            f"evenly. Use a multiple of {count} rows in each part of a batch."
+        )
+    if used < count:
+        log_line(f"of {count} devices {used} share the {rows} rows of a part")
+    return make_mesh(jax.devices()[:used])
 
 
 @functools.cache
@@ -73,13 +98,24 @@ def constrained(state: T, mesh: Mesh) -> T:
 def place(tree: T, mesh: Mesh) -> T:
     """Puts what a learner reads on a mesh: parameters in parts, all the rest everywhere.
 
-    Every process calls it with the same arrays, of which it passes on its own part.
+    Every process calls it with the same arrays, of which it passes on its own part. A
+    mesh of one device leaves them where they are.
     """
+    if mesh.size == 1:
+        return tree
 
     def one(x: Any, spec: PartitionSpec) -> Any:
         return put(x, NamedSharding(mesh, spec))
 
     return jax.tree.map(one, tree, layout(tree, mesh))
+
+
+def fetched(tree: T, mesh: Mesh) -> T:
+    """Returns arrays of a mesh whole, for programs of one device and one process.
+
+    Every process calls it. Those of a mesh of one device are returned as they are.
+    """
+    return tree if mesh.size == 1 else jax.tree.map(jnp.asarray, to_host(tree))
 
 
 def layout(tree: Any, mesh: Mesh) -> Any:
@@ -97,7 +133,7 @@ def layout(tree: Any, mesh: Mesh) -> Any:
         if "envs" in names[:1] and rows and x.ndim and x.shape[0] % num_rows == 0:
             return PartitionSpec(rows)
         if set(names) & set(DIVIDED):
-            return _divided(x.shape, mesh.shape["model"], "layers" in names)
+            return _divided(np.shape(x), mesh.shape["model"], "layers" in names)
         return PartitionSpec()
 
     return jax.tree_util.tree_map_with_path(spec, tree)

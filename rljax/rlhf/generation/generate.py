@@ -4,6 +4,7 @@ import jax
 from flax import struct
 
 from rljax.base import Params
+from rljax.numerics.sharding import gathered, split_rows
 from rljax.rlhf.generation.decoding import Sampling, begin, go_on
 from rljax.rlhf.generation.sampling import WHOLE, Truncation
 from rljax.rlhf.models.transformer import Transformer, take_apart
@@ -71,9 +72,9 @@ def generate(
             f"{', '.join(map(str, shapes))}. Split a key: jax.random.split(key, B)."
         )
     sampling = Sampling(temperature, truncation, greedy, stop_ids)
-    decoding = begin(
-        module, params, prompts, prompt_lengths, keys, sampling, max_new_tokens
-    )
+    params = gathered(params)
+    rows = split_rows((prompts, prompt_lengths, keys))
+    decoding = begin(module, params, *rows, sampling, max_new_tokens)
     apart = take_apart(params)
     done = go_on(module, params, apart, decoding, sampling, max_new_tokens)
     return Generated(done.ids, done.lengths, done.log_probs, done.stopped)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rljax.numerics.sharding import split_rows
 from rljax.rlhf.models.block import (
     Block,
     few_rows_matmul,
@@ -195,7 +196,7 @@ class Transformer(nn.Module):
             logits = self.embed.attend(hidden)
         else:
             logits = self.lm_head(hidden)
-        return soft_capped(logits, self.config.logit_softcap)
+        return split_rows(soft_capped(logits, self.config.logit_softcap))
 
     def _embed_from_start(self, ids):
         positions = jnp.broadcast_to(
@@ -209,7 +210,7 @@ class Transformer(nn.Module):
             x = x * self.config.embed_scale
         if self.config.rope is None:
             x = x + self.position_embed(positions)
-        return x.astype(self.config.dtype)
+        return split_rows(x.astype(self.config.dtype))
 
     def _run_causal(self, layers, x, positions, first=0):
         length = x.shape[1]
@@ -231,7 +232,9 @@ class Transformer(nn.Module):
             mask = visible if window is None else visible & (distances < window)
             block = Block(self.config, few_rows=one_by_one, parent=None)
             rest = x, positions, mask, None, cache, place
-            return block.apply({"params": layer}, *rest)
+            x, cache = block.apply({"params": layer}, *rest)
+            # Where parameters are divided, too, their parts come to the rows.
+            return split_rows(x), cache
 
         if one_by_one:
             after = []

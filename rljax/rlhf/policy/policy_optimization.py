@@ -23,6 +23,7 @@ from flax import struct
 
 from rljax.base import Algorithm, Mean, Metrics, Params
 from rljax.numerics.random import permutations
+from rljax.numerics.sharding import split_rows
 from rljax.rlhf.generation import generate
 from rljax.rlhf.models.parameters import check_language_model
 from rljax.rlhf.models.trainable import adapt, join, merge, split
@@ -168,8 +169,10 @@ def policy_optimization(
             stop_ids=config.stop_ids,
             temperature=state.hyperparams.temperature,
         )
-        samples = join_prompts(
-            prompts, prompt_lengths, index, generated, plain.config.vocab_size
+        samples = split_rows(
+            join_prompts(
+                prompts, prompt_lengths, index, generated, plain.config.vocab_size
+            )
         )
 
         def look(rows: Samples) -> dict[str, jax.Array]:
@@ -198,7 +201,7 @@ def policy_optimization(
 
         num_parts = config.num_minibatches * config.num_microbatches
         found = in_parts(look, samples, num_parts, _lengths(config, samples))
-        return state.replace(key=key), samples.replace(**found)
+        return state.replace(key=key), samples.replace(**split_rows(found))
 
     def update(
         state: PolicyState, task: PolicyTask, samples: Samples, rewards: jax.Array

@@ -198,6 +198,11 @@ class PolicyConfig:
         """Completions of an update."""
         return self.num_samples
 
+    @property
+    def microbatch_size(self) -> int:
+        """Completions that are computed together, which devices share."""
+        return self.num_samples // (self.num_minibatches * self.num_microbatches)
+
     def updates(self, total_steps: int) -> int:
         """The largest number of updates within a budget of completions.
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from rljax.base import Algorithm, Params
 from rljax.numerics.compiler import compiler_options
+from rljax.numerics.processes import gather, num_processes, to_host
 from rljax.rlhf.data.encoding import (
     EncodingError,
     encode_prompts,
@@ -96,13 +97,23 @@ def text_training(
         tokenizer: the policy's.
         prompts: the texts of the task's prompts, in their order.
         reward: `(prompts, completions) -> scores`, each a list of N; called once an
-            update.
+            update. Of several processes each calls it with a part of them.
         keep_in: a folder for what was sampled when the reward fails; None keeps nothing.
     """
     options = compiler_options()
     sample = jax.jit(learner.sample, donate_argnums=0, compiler_options=options)
     update = jax.jit(learner.update, donate_argnums=0, compiler_options=options)
     add = jax.jit(add_metrics)
+
+    def score(samples: Samples) -> np.ndarray:
+        """Of several processes each scores a part of the completions."""
+        whole = to_host(samples.replace(trunk=None, trunk_last=None))
+        parts = np.array_split(np.arange(len(whole.lengths)), num_processes())
+        some = jax.tree.map(lambda x: x[parts[jax.process_index()]], whole)
+        texts = completion_texts(tokenizer, some, learner.config.stop_ids)
+        asked = [prompts[i] for i in np.asarray(some.prompt_index)]
+        scores = checked_scores(reward, asked, texts, keep_in)
+        return np.concatenate(gather(scores.tolist())).astype(np.float32)
 
     def take_updates(
         algorithm: Algorithm[PolicyState],
@@ -114,9 +125,7 @@ def text_training(
         del algorithm
         for _ in range(int(num_updates)):
             state, samples = sample(state, task)
-            texts = completion_texts(tokenizer, samples, learner.config.stop_ids)
-            asked = [prompts[i] for i in np.asarray(samples.prompt_index)]
-            scores = checked_scores(reward, asked, texts, keep_in)
+            scores = score(samples)
             state, more = update(state, task, samples, jnp.asarray(scores))
             metrics = add(metrics, more)
         return state, metrics

@@ -27,6 +27,7 @@ from rljax.rlhf.recipes.stages import Arrays, Measures, Stages
 from rljax.rlhf.recipes.trainings import Evaluate, Training, fine_tune, optimize
 from rljax.rlhf.training import RewardTask, reward_training, trained_params
 from rljax.rlhf.training.reward import scores_of
+from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
 
 
 class InstructGPTData(NamedTuple):
@@ -143,7 +144,11 @@ def train_reward(
     """
     config = training.config
     trunk = {name: x for name, x in params.items() if name != "lm_head"}
-    task = RewardTask(pairs, {"trunk": trunk})
+    mesh = mesh_for_rows(config.microbatch_size)
+    task = place(RewardTask(pairs, {"trunk": trunk}), mesh)
+
+    def params_of(state: Any) -> Params:
+        return fetched(trained_params(module, config.trainable, state, task), mesh)
 
     def evaluate(learned: Params) -> Measures:
         chosen, rejected = np.asarray(_scores(module, learned, test)).T
@@ -151,14 +156,14 @@ def train_reward(
 
     return stages.train(
         "reward_model",
-        reward_training(module, config),
+        sharded(reward_training(module, config), mesh),
         task,
         training.hyperparams,
         key=key,
         num_updates=training.num_updates,
         rows_per_update=config.batch_size,
         unit="pairs",
-        params_of=lambda state: trained_params(module, config.trainable, state, task),
+        params_of=params_of,
         evaluate=evaluate,
         improves=training.improves,
         before={"accuracy": 0.5},

@@ -26,6 +26,7 @@ import numpy as np
 
 from rljax.base import Algorithm, Params
 from rljax.numerics.compiler import Stopwatch
+from rljax.numerics.processes import is_main
 from rljax.numerics.validation import check_at_least
 from rljax.rlhf.recipes.paired import paired_difference
 from rljax.training import checkpoint
@@ -33,7 +34,7 @@ from rljax.training.files import RunError, flush_to_disk, sync
 from rljax.training.loggers import LogEntry
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder, RunOptions, stopped
-from rljax.training.run_logger import RunLogger
+from rljax.training.run_logger import RunLogger, shapes_as_placed
 
 Measures = Mapping[str, Any]
 Arrays = Mapping[str, Any]
@@ -106,7 +107,7 @@ class Stages:
         check_at_least(1, num_updates=num_updates)
         with self._folder(stage) as folder:
             if folder.result is not None:
-                like = jax.eval_shape(algorithm.init, key, hyperparams, task)
+                like = shapes_as_placed(algorithm.init, key, hyperparams, task)
                 params = params_of(_trained_state(folder, like))
                 self._add(stage, folder, _read(folder.path, "measured"))
                 return params
@@ -261,8 +262,8 @@ def _arrays(values: Measures) -> dict[str, np.ndarray]:
 
 
 def _write(folder: Path | None, name: str, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays whole or not at all; nowhere without a folder."""
-    if folder is None:
+    """Writes arrays whole or not at all; in the first process, if there is a folder."""
+    if folder is None or not is_main():
         return
     beside = folder / f".{name}.{secrets.token_hex(4)}"
     try:

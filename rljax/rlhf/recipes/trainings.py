@@ -15,6 +15,7 @@ from rljax.rlhf.policy import PolicyTask, policy_optimization
 from rljax.rlhf.recipes.prompts import RewardedPrompts
 from rljax.rlhf.recipes.stages import Stages
 from rljax.rlhf.training import SFTTask, fine_tuning, trained_params
+from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
 
 Evaluate = Callable[[Params, Params], Mapping[str, Any]]
 """`(params, start) -> measures` of a language model over held-out prompts, by name: each
@@ -116,17 +117,23 @@ def _train(
 ) -> Params:
     """Returns a language model's parameters after a stage that begins with `params`."""
     config = training.config
+    mesh = mesh_for_rows(config.microbatch_size)
+    placed = place(task, mesh)
+
+    def params_of(state: Any) -> Params:
+        return fetched(trained_params(module, config.trainable, state, placed), mesh)
+
     return stages.train(
         stage,
-        algorithm,
-        task,
+        sharded(algorithm, mesh),
+        placed,
         training.hyperparams,
         key=key,
         num_updates=training.num_updates,
         rows_per_update=config.batch_size,
         unit=unit,
         headline=headline,
-        params_of=lambda state: trained_params(module, config.trainable, state, task),
+        params_of=params_of,
         evaluate=lambda learned: evaluate(learned, params),
         improves=training.improves,
         before=before,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Params
+from rljax.numerics.sharding import split_rows
 
 Sums = dict[str, jax.Array]
 
@@ -59,11 +60,12 @@ def parts_by_length(rows: Any, num_parts: int) -> tuple[Any, jax.Array]:
         num_parts: divides B.
 
     Returns:
-        Leaves `[num_parts, B / num_parts, ...]`, and the rows' numbers `[B]`, the shortest
-        first.
+        Leaves `[num_parts, B / num_parts, ...]`, of which devices share the rows of each
+        part, and the rows' numbers `[B]`, the shortest first.
     """
     order = jnp.argsort(rows.longest)
-    return jax.tree.map(lambda x: _in_parts(x[order], num_parts), rows), order
+    parts = jax.tree.map(lambda x: _in_parts(x[order], num_parts), rows)
+    return split_rows(parts, axis=1), order
 
 
 def cut_to_fit(

@@ -59,6 +59,11 @@ class RewardConfig:
         check_positive_integers(self, "batch_size", "num_microbatches")
         check_divides(self)
 
+    @property
+    def microbatch_size(self) -> int:
+        """Rows that are computed together, which devices share."""
+        return self.batch_size // self.num_microbatches
+
 
 class RewardHyperparams(struct.PyTreeNode):
     """Everything that may be traced: sweep any of these with `jax.vmap`."""

@@ -53,6 +53,11 @@ class SFTConfig:
         check_positive_integers(self, "batch_size", "num_microbatches")
         check_divides(self)
 
+    @property
+    def microbatch_size(self) -> int:
+        """Rows that are computed together, which devices share."""
+        return self.batch_size // self.num_microbatches
+
 
 class SFTHyperparams(struct.PyTreeNode):
     """Everything that may be traced: sweep any of these with `jax.vmap`."""
