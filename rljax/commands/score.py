@@ -10,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, arg, create_mutex_group
 
 from rljax.commands.launch import check_counts, use_compile_cache
 from rljax.commands.template import date_before, read_template, yes_or_no
+from rljax.numerics.precision import MatmulPrecision, use_matmul_precision
 from rljax.training.files import FolderError, RunError
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Score:
     """Where a row cannot be scored, write the reason and go on, rather than stop."""
     field: str = "score"
     """What the score is called; a row must not have such a field yet."""
+    matmul_precision: MatmulPrecision = "highest"
+    """Of products of float32. Less is faster on a GPU or TPU, and scores are less exact."""
 
     def __post_init__(self):
         counts = ("max_length", "max_tokens", "window")
@@ -115,6 +118,7 @@ def score(command: Score) -> dict[str, Any]:
     use_compile_cache()
     # transformers would advise to install PyTorch.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    use_matmul_precision(command.matmul_precision)
     settings = command.settings()
     how = settings | {
         "template": read_template(command.template),
@@ -132,7 +136,7 @@ def score(command: Score) -> dict[str, Any]:
         scorer,
         command.input,
         command.output,
-        settings=settings,
+        settings=settings | {"matmul_precision": command.matmul_precision},
         error_rows=command.error_rows,
         field=command.field,
         columns=command.columns(),

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.numerics.identity import identity
+from rljax.numerics.precision import matmul_precision
 
 
 def manifest(experiment: str, settings: Any) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def manifest(experiment: str, settings: Any) -> dict[str, Any]:
             "device": device(),
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
             "x64": jnp.result_type(float) == jnp.float64,
+            "matmul_precision": matmul_precision(),
         },
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
