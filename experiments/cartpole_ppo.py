@@ -25,7 +25,7 @@ from rljax.rollouts.rollout import greedy_and_sampled
 from rljax.training.loop import diverged, train
 from rljax.training.populations import (
     decay_over,
-    map_over_devices,
+    evaluate_each,
     member,
     population,
     replicate,
@@ -104,7 +104,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
 
         mesh = mesh_for(seeds, config.num_envs)
 
-        def evaluate_one(state: Any, key: jax.Array) -> dict[str, jax.Array]:
+        def evaluate(state: Any, key: jax.Array) -> dict[str, jax.Array]:
             return greedy_and_sampled(
                 key,
                 ENV,
@@ -113,10 +113,6 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 num_episodes=experiment.num_episodes,
                 max_steps=TASK.max_steps,
             )
-
-        def evaluate(states: Any, key: jax.Array) -> dict[str, jax.Array]:
-            each = map_over_devices(jax.vmap(evaluate_one), (0, 0), mesh)
-            return each(states, jax.random.split(key, seeds))
 
         agent = ppo.ppo(ENV, NETWORK, config)
         agents = population(sharded(agent, mesh), devices=mesh)
@@ -132,7 +128,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             run.updates_left,
             log_every=log_every,
             on_log=run.on_log,
-            evaluate=evaluate,
+            evaluate=evaluate_each(evaluate, mesh),
             evaluate_every=evaluate_every,
             evaluation_key=keys[1],
         )

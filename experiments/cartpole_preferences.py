@@ -20,6 +20,8 @@ from rljax.algorithms.ppo import PPOConfig, PPOHyperparams
 from rljax.base import Transition
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import CartPole, CartPoleParams
+from rljax.numerics.processes import is_main
+from rljax.numerics.sharding import mesh_for
 from rljax.numerics.statistics import summarize
 from rljax.report.plots import learning_curve, require_matplotlib
 from rljax.rlhf.segments import (
@@ -32,9 +34,10 @@ from rljax.rlhf.segments import (
 from rljax.rlhf.segments.learning import act, check_hyperparams
 from rljax.rollouts.rollout import greedy_and_sampled
 from rljax.training.loop import train
-from rljax.training.populations import population, replicate
+from rljax.training.populations import evaluate_each, population, replicate
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
+from rljax.training.sharded import sharded
 
 SOLVED = 475.0
 ENV, TASK = CartPole(), CartPoleParams()
@@ -100,21 +103,20 @@ def main(experiment: Experiment) -> dict[str, Any]:
         if options.out is not None:
             require_matplotlib()
 
-        def test(states: Any, key: jax.Array) -> dict[str, jax.Array]:
-            def one(state, key):
-                return greedy_and_sampled(
-                    key,
-                    ENV,
-                    TASK,
-                    functools.partial(act, NETWORKS, state),
-                    num_episodes=experiment.num_episodes,
-                    max_steps=TASK.max_steps,
-                )
-
-            return jax.vmap(one)(states, jax.random.split(key, seeds))
+        def test(state: Any, key: jax.Array) -> dict[str, jax.Array]:
+            return greedy_and_sampled(
+                key,
+                ENV,
+                TASK,
+                functools.partial(act, NETWORKS, state),
+                num_episodes=experiment.num_episodes,
+                max_steps=TASK.max_steps,
+            )
 
         keys = jax.random.split(jax.random.key(experiment.seed), 2)
-        learners = population(preference_learning(ENV, NETWORKS, config))
+        mesh = mesh_for(seeds, config.agent.num_envs)
+        learner = preference_learning(ENV, NETWORKS, config)
+        learners = population(sharded(learner, mesh), devices=mesh)
         hyperparams = replicate(experiment.hyperparams, seeds)
         train(
             learners,
@@ -125,12 +127,12 @@ def main(experiment: Experiment) -> dict[str, Any]:
             run.updates_left,
             log_every=1,
             on_log=run.on_log,
-            evaluate=test,
+            evaluate=evaluate_each(test, mesh),
             evaluate_every=1,
             evaluation_key=keys[1],
         )
         run.check_finished()
-        if options.out is not None:
+        if options.out is not None and is_main():
             learning_curve(
                 options.out / "learning_curve.png",
                 [row["env_steps"] / seeds for row in run.rows],

@@ -17,6 +17,8 @@ from rljax.algorithms import ppo
 from rljax.algorithms.networks import ActorCritic
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import CartPole, CartPoleParams
+from rljax.numerics.processes import is_main, to_host
+from rljax.numerics.sharding import mesh_for
 from rljax.numerics.statistics import summarize
 from rljax.report.plots import heat_map, require_matplotlib
 from rljax.rollouts.rollout import evaluate
@@ -24,6 +26,7 @@ from rljax.training.loop import train
 from rljax.training.populations import decay_over, map_over_devices, stack
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
+from rljax.training.sharded import sharded
 
 SOLVED = 475.0
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
@@ -81,7 +84,8 @@ def main(experiment: Experiment) -> dict[str, Any]:
         if out is not None:
             require_matplotlib()
         keys = jax.random.split(jax.random.key(experiment.seed), 2)
-        learner = ppo.ppo(ENV, NETWORK, config)
+        mesh = mesh_for(1, config.num_envs)
+        learner = sharded(ppo.ppo(ENV, NETWORK, config), mesh)
         hyperparams = experiment.hyperparams
         if experiment.decay:
             hyperparams = decay_over(hyperparams, num_updates)
@@ -100,8 +104,8 @@ def main(experiment: Experiment) -> dict[str, Any]:
         more = (0, -count % jax.device_count())
         plants = stack(TASK, **{k: np.pad(x, more, "edge") for k, x in columns.items()})
         returns = jax.jit(on_plants(experiment))(state, plants, keys[1])
-        returns = np.asarray(returns)[:count]
-        if out is not None:
+        returns = to_host(returns)[:count]
+        if out is not None and is_main():
             draw(out, pairs, returns.reshape(len(lengths), len(masses)))
         figures = {"plants": count, "solved": int((returns >= SOLVED).sum())}
         return run.finish(figures | summarize([nearest(returns, columns)]))

@@ -17,6 +17,7 @@ from thermostat_preferences import ENV, NETWORKS, ROOMS
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.commands.sweep_experiment import run_sweep
 from rljax.envs import thermostat_exact as exact
+from rljax.numerics.processes import is_main
 from rljax.numerics.statistics import bootstrap_interval, interquartile_mean
 from rljax.report.plots import new_figure, save_figure
 from rljax.rlhf.segments import PreferenceConfig, PreferenceHyperparams, learning
@@ -96,7 +97,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         ceiling=task.max_steps,
         frames_per_second=15.0,
     )
-    if (out := experiment.run.out) is not None:
+    if (out := experiment.run.out) is not None and is_main():
         draw(out / "preferences.png", out / "results.csv", optimum, experiment.room)
     return result
 

@@ -19,13 +19,22 @@ from rljax.algorithms import ppo
 from rljax.algorithms.networks import ActorCritic
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import HARD_PLANT, Thermostat, ThermostatParams
+from rljax.numerics.processes import is_main, to_host
+from rljax.numerics.sharding import mesh_for
 from rljax.report.plots import learning_curve
 from rljax.report.policy_replay import require_pictures
 from rljax.rollouts.rollout import greedy_and_sampled
 from rljax.training.loop import diverged, train
-from rljax.training.populations import decay_over, member, population, replicate
+from rljax.training.populations import (
+    decay_over,
+    evaluate_each,
+    member,
+    population,
+    replicate,
+)
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
+from rljax.training.sharded import sharded
 
 ENV, NETWORK = Thermostat(), ActorCritic(num_actions=2)
 
@@ -89,23 +98,21 @@ def main(experiment: Experiment) -> dict[str, Any]:
         if options.out is not None:
             require_pictures()
 
-        def test(states: Any, key: jax.Array) -> dict[str, jax.Array]:
-            def one(state, key):
-                returns = greedy_and_sampled(
-                    key,
-                    ENV,
-                    task,
-                    functools.partial(ppo.act, NETWORK, state),
-                    num_episodes=128,
-                    max_steps=task.max_steps,
-                )
-                on = thermostat_report.on_probability(NETWORK, state.params)
-                return returns | {"heater_on": on}
-
-            return jax.vmap(one)(states, jax.random.split(key, seeds))
+        def test(state: Any, key: jax.Array) -> dict[str, jax.Array]:
+            returns = greedy_and_sampled(
+                key,
+                ENV,
+                task,
+                functools.partial(ppo.act, NETWORK, state),
+                num_episodes=128,
+                max_steps=task.max_steps,
+            )
+            on = thermostat_report.on_probability(NETWORK, state.params)
+            return returns | {"heater_on": on}
 
         keys = jax.random.split(jax.random.key(experiment.seed), 4)
-        agents = population(ppo.ppo(ENV, NETWORK, config))
+        mesh, agent = mesh_for(seeds, config.num_envs), ppo.ppo(ENV, NETWORK, config)
+        agents = population(sharded(agent, mesh), devices=mesh)
         hyperparams = experiment.hyperparams
         if experiment.decay:
             hyperparams = decay_over(hyperparams, num_updates)
@@ -117,18 +124,19 @@ def main(experiment: Experiment) -> dict[str, Any]:
             run.updates_left,
             log_every=log_every,
             on_log=run.on_log,
-            evaluate=test,
+            evaluate=evaluate_each(test, mesh),
             evaluate_every=log_every,
             evaluation_key=keys[1],
         )
         run.check_finished()
+        states = to_host(states)
         gamma, episodes = float(hyperparams.gamma), experiment.num_episodes
-        runs = NETWORK, jax.jit(agents.init)(*start).params, states.params
+        runs = NETWORK, jax.jit(population(agent).init)(*start).params, states.params
         lost = diverged(states)
         result = thermostat_report.compare(
             keys[2], task, *runs, lost, gamma=gamma, num_episodes=episodes
         )
-        if options.out is not None:
+        if options.out is not None and is_main():
             seen = [row for row in run.rows if "heater_on" in row]
             steps = [row["env_steps"] / seeds for row in seen]
             learning_curve(

@@ -22,6 +22,8 @@ import thermostat_report
 from rljax.algorithms.networks import make_network
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import HARD_PLANT, Thermostat, ThermostatParams
+from rljax.numerics.processes import is_main, to_host
+from rljax.numerics.sharding import mesh_for
 from rljax.report.policy_replay import require_pictures
 from rljax.rlhf.segments import (
     PreferenceConfig,
@@ -32,9 +34,10 @@ from rljax.rlhf.segments import (
 )
 from rljax.rlhf.segments.learning import check_hyperparams
 from rljax.training.loop import diverged, train
-from rljax.training.populations import member, population, replicate
+from rljax.training.populations import map_over_devices, member, population, replicate
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
+from rljax.training.sharded import sharded
 
 ENV, ROOMS = Thermostat(), {"default": ThermostatParams(), "hard": HARD_PLANT}
 NETWORKS = PreferenceNetworks(
@@ -86,7 +89,9 @@ def main(experiment: Experiment) -> dict[str, Any]:
         if options.out is not None:
             require_pictures()
         keys = jax.random.split(jax.random.key(experiment.seed), 4)
-        learners = population(preference_learning(ENV, NETWORKS, config))
+        mesh = mesh_for(seeds, config.agent.num_envs)
+        learner = preference_learning(ENV, NETWORKS, config)
+        learners = population(sharded(learner, mesh), devices=mesh)
         hyperparams = replicate(experiment.hyperparams, seeds)
         start = jax.random.split(keys[0], seeds), hyperparams, task
         test = preferences_report.make_test(NETWORKS, task, experiment.num_episodes)
@@ -97,18 +102,20 @@ def main(experiment: Experiment) -> dict[str, Any]:
             run.updates_left,
             log_every=1,
             on_log=run.on_log,
-            evaluate=test,
+            evaluate=map_over_devices(test, (0, None), mesh),
             evaluate_every=1,
             evaluation_key=keys[1],
         )
         run.check_finished()
+        states = to_host(states)
         result = preferences_report.figures(run.last) | {
             "comparisons": experiment.hyperparams.num_comparisons
         }
-        if options.out is not None:
+        if options.out is not None and is_main():
             preferences_report.draw_rewards(options.out / "rewards.png", run.rows, task)
             preferences_report.draw_returns(options.out / "returns.png", run.rows)
-            policies = jax.jit(learners.init)(*start).agent.params, states.agent.params
+            first = jax.jit(population(learner).init)(*start)
+            policies = first.agent.params, states.agent.params
             thermostat_report.draw_episodes(
                 options.out,
                 keys[3],

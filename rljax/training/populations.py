@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -65,6 +65,24 @@ def map_over_devices(
     on_cpu = devices.devices.flat[0].platform == "cpu"
     few = _in_blocks(function, in_axes) if on_cpu else function
     return shard_leading_axis(few, in_axes, devices, "population")
+
+
+def evaluate_each(
+    evaluate: Callable[[Any, jax.Array], dict[str, jax.Array]], mesh: Mesh
+) -> Callable[[Any, jax.Array], dict[str, jax.Array]]:
+    """Returns the evaluation of a population, of that of one member.
+
+    Args:
+        evaluate: `(state, key) -> metrics`.
+        mesh: the population's, whose devices evaluate their members without waiting for
+            one another.
+    """
+
+    def evaluate_all(states: Any, key: jax.Array) -> dict[str, jax.Array]:
+        keys = jax.random.split(key, len(states.step))
+        return map_over_devices(jax.vmap(evaluate), (0, 0), mesh)(states, keys)
+
+    return evaluate_all
 
 
 def _in_blocks(function: Any, in_axes: tuple[Any, ...]) -> Any:
