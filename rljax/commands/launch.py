@@ -1,5 +1,6 @@
 """The main function of an experiment: flags, one JSON line, an exit status."""
 
+import argparse
 import contextlib
 import os
 import re
@@ -20,7 +21,6 @@ from rljax.training.checkpoint import CheckpointError
 from rljax.training.distributed import connect
 from rljax.training.files import RunError, dumps, one_line
 from rljax.training.loggers import log_line
-from rljax.training.run_folder import RunOptions
 
 Settings = TypeVar("Settings")
 
@@ -42,27 +42,32 @@ def launch(
     """
     import tyro
 
+    if all_cores:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     with exit_on_errors(
         disk="Make room, or make it writable, or choose another --out; the same command "
         "goes on from the newest checkpoint.",
         memory="Use fewer seeds or environments.",
     ):
+        connect_if_asked()
         parsed = tyro.cli(
             settings, description=description, config=(tyro.conf.OmitArgPrefixes,)
         )
-        if all_cores:
-            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-        for value in vars(parsed).values():
-            if isinstance(value, RunOptions):
-                connect_if_asked(value.distributed, value.connect_timeout)
         use_compile_cache()
         print_result(main(parsed))
 
 
-def connect_if_asked(distributed: str | None, timeout: int) -> None:
-    """Makes this process one of several, if the flag --distributed was given."""
-    if distributed is not None:
-        connect(distributed, timeout)
+def connect_if_asked() -> None:
+    """Makes this process one of several, if the flag --distributed was given.
+
+    Before all other flags are read, as those may already be checked with JAX.
+    """
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--distributed")
+    flags.add_argument("--connect-timeout", "--connect_timeout", type=int, default=50)
+    found, _ = flags.parse_known_args()
+    if found.distributed is not None:
+        connect(found.distributed, found.connect_timeout)
 
 
 def print_result(result: dict[str, Any]) -> None:

@@ -21,11 +21,10 @@ def main() -> None:
         memory="Lower --max-tokens or --batch-size, or raise --num-microbatches; the same "
         "command goes on.",
     ):
+        connect_if_asked()
         command = app.cli(
             prog="rljax", description="Reinforcement learning with JAX, as commands."
         )
-        options = getattr(command, "run", command)
-        connect_if_asked(options.distributed, options.connect_timeout)
         match command:
             case Score():
                 result = score(command)

@@ -8,6 +8,7 @@ import numpy as np
 
 from rljax.extras import require
 from rljax.numerics.identity import identity
+from rljax.numerics.processes import agree, is_main, num_processes
 from rljax.numerics.statistics import interquartile_mean
 from rljax.numerics.validation import check_at_least
 from rljax.sweeps.lost_trials import enqueue_again, fail, fail_lost, heartbeat
@@ -81,7 +82,16 @@ def search(
         sampler_seed = seed if storage is None else None
         sampler = optuna.samplers.TPESampler(seed=sampler_seed, constant_liar=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(name, storage, sampler)
+    if num_processes() > 1 and storage is None:
+        raise ValueError(
+            "a search by several processes needs a storage that all of them can read, got "
+            "none. Name a database, such as sqlite:///study.db."
+        )
+    study = None
+    if is_main():
+        study = _study(name, storage, sampler)
+    agree(None)  # there is a study that the others find
+    study = study or _study(name, storage, sampler)
     settings = {what: identity(space) for what, space in spaces.items()}
     settings |= problem.described() | {"num_seeds": num_seeds, "seed": seed}
     stored = study.user_attrs.get("settings", {} if study.trials else settings)
@@ -91,12 +101,14 @@ def search(
             f"that one, or name another study."
         )
     study.set_user_attr("settings", settings)
-    while (count := min(num_trials - len(trained(study)), batch_size)) > 0:
-        fail_lost(study)
-        trials = [study.ask() for _ in range(count)]
+    while (left := agree(num_trials - len(trained(study)))) > 0:
+        trials = []
+        if is_main():
+            fail_lost(study)
+            trials = [study.ask() for _ in range(min(left, batch_size))]
         try:
             with heartbeat(trials):
-                points = [_point(trial, spaces) for trial in trials]
+                points = agree([_point(trial, spaces) for trial in trials])
                 made = sweep(
                     problem, points, num_seeds=num_seeds, seed=seed, num_evaluations=1
                 )
@@ -106,15 +118,17 @@ def search(
                     enqueue_again(study, trial)
             raise
         costs = {
-            "seconds_run": made.seconds_run / len(trials),
-            "seconds_compile": made.seconds_compile / len(trials),
-            "env_steps": made.env_steps // len(trials),
+            "seconds_run": made.seconds_run / len(points),
+            "seconds_compile": made.seconds_compile / len(points),
+            "env_steps": made.env_steps // len(points),
         }
-        for trial, scores in zip(trials, made.results.final, strict=True):
+        # Only the first process has trials to tell the values of.
+        for trial, scores in zip(trials, made.results.final, strict=False):
             _tell(study, trial, scores, costs)
-        if (reason := should_stop()) and len(trained(study)) < num_trials:
+        done = agree(len(trained(study)))
+        if (reason := should_stop()) and done < num_trials:
             kept = "nothing was kept" if storage is None else "the same command goes on"
-            so_far = f"{len(trained(study))} of {num_trials} trials"
+            so_far = f"{done} of {num_trials} trials"
             raise RunError(f"stopped by {reason} after {so_far}: {kept}.")
     return study
 
