@@ -11,6 +11,7 @@ from tyro.conf import FlagCreatePairsOff, arg, create_mutex_group
 from rljax.commands.launch import check_counts, use_compile_cache
 from rljax.commands.template import date_before, read_template, yes_or_no
 from rljax.numerics.precision import MatmulPrecision, use_matmul_precision
+from rljax.training.distributed import check_same_everywhere
 from rljax.training.files import FolderError, RunError
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ class Score:
     """What the score is called; a row must not have such a field yet."""
     matmul_precision: MatmulPrecision = "highest"
     """Of products of float32. Less is faster on a GPU or TPU, and scores are less exact."""
+    distributed: str | None = None
+    """One of several processes: auto (SLURM, Open MPI, Cloud TPU), or HOST:PORT,N,I, the
+    first one's address, how many there are, and which this one is. All share OUTPUT."""
+    connect_timeout: int = 50
+    """Seconds to wait for the other processes."""
 
     def __post_init__(self):
         counts = ("max_length", "max_tokens", "window")
@@ -114,6 +120,8 @@ def score(command: Score) -> dict[str, Any]:
     from rljax.rlhf.scoring.score_file import score_file
     from rljax.rlhf.scoring.scorer import Scorer
 
+    flags = {name: str(value) for name, value in vars(command).items()}
+    check_same_everywhere({"flags": flags | {"distributed": ""}})
     check_paths(command.input, command.output)
     use_compile_cache()
     # transformers would advise to install PyTorch.

@@ -1,7 +1,7 @@
 """Completes the prompts of a file into another of JSON lines, a line for each completion.
 
 How it goes on where it was killed, and what lies beside the output, is described in
-`row_files.job`. `rljax score` reads the output as it is.
+`row_files.rewriting`. `rljax score` reads the output as it is.
 """
 
 import dataclasses
@@ -39,6 +39,11 @@ class GenerationProgress(Progress):
     """
 
     stopped: int = 0
+
+    def joined(self, other: "GenerationProgress") -> "GenerationProgress":
+        """As in general."""
+        both = Progress.joined(self, other)
+        return dataclasses.replace(both, stopped=self.stopped + other.stopped)
 
     def result(self) -> dict[str, Any]:
         """Returns the summary of a finished file."""

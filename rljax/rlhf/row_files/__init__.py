@@ -5,15 +5,11 @@ what is done with the rows is a `Work`. `batching` puts rows of like length toge
 import `rljax.rlhf.data`.
 """
 
+from rljax.rlhf.row_files.beside import check_paths, settings_before
 from rljax.rlhf.row_files.counts import Counts, Progress
 from rljax.rlhf.row_files.display import Display
 from rljax.rlhf.row_files.fingerprint import model_fingerprint
-from rljax.rlhf.row_files.job import (
-    Work,
-    check_paths,
-    rewrite,
-    settings_before,
-)
+from rljax.rlhf.row_files.job import Work
 from rljax.rlhf.row_files.lines import (
     Reader,
     RowError,
@@ -23,6 +19,7 @@ from rljax.rlhf.row_files.lines import (
     error_line,
     extended_line,
 )
+from rljax.rlhf.row_files.rewriting import rewrite
 
 __all__ = [
     "Counts", "Display", "Progress", "Reader", "RowError", "RowFileError", "Window",

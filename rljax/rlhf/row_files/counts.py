@@ -52,6 +52,20 @@ class Progress(Counts):
     input_sha256: str = hashlib.sha256().hexdigest()
     output_bytes: int = 0
 
+    def joined(self, other: Any) -> Self:
+        """Returns what two processes did at the same time: the seconds of the slower one.
+
+        The input remains this one's.
+        """
+        added = (
+            "pairs", "tokens", "padded_tokens", "compile_count", "rows", "errors",
+            "output_bytes",
+        )  # fmt: skip
+        slower = ("seconds_compile", "seconds_run")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in added}
+        most = {name: max(getattr(self, name), getattr(other, name)) for name in slower}
+        return dataclasses.replace(self, **sums, **most)
+
     def summary(self) -> dict[str, Any]:
         """Returns how much was done, how fast, and on what."""
         return {

@@ -35,12 +35,13 @@ class Row(Protocol):
 
 
 class Window(NamedTuple):
-    """Lines that were read together, by number, and the input up to their end.
+    """Lines that were read together, by number, and the input from start to end of them.
 
     Blank lines are not among the rows.
     """
 
     rows: list[tuple[int, Any]]
+    input_start: int
     input_bytes: int
     input_sha256: str
 
@@ -83,7 +84,7 @@ class Reader:
                 pairs += row.pairs
             full = max(len(rows), len(pairs)) >= size
             if full or (not line and self.offset > end):
-                yield Window(rows, self.offset, self.hash.hexdigest()), pairs
+                yield Window(rows, end, self.offset, self.hash.hexdigest()), pairs
                 rows, pairs, end = [], [], self.offset
 
     def _count(self, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """Scores a file into another of JSON lines, and goes on where it was killed.
 
-How it goes on, and what lies beside the output, is described in `row_files.job`.
+How it goes on, and what lies beside the output, is described in `row_files.rewriting`.
 """
 
 import dataclasses

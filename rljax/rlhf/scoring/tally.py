@@ -33,6 +33,21 @@ class ScoringProgress(Progress):
         self.min = score if self.min is None else min(self.min, score)
         self.max = score if self.max is None else max(self.max, score)
 
+    def joined(self, other: "ScoringProgress") -> "ScoringProgress":
+        """As in general, and the scores' statistics after Chan et al. (1979)."""
+        both = Progress.joined(self, other)
+        both.truncated += other.truncated
+        both.scores += other.scores
+        if other.scores:
+            distance = other.mean - self.mean
+            both.mean += distance * other.scores / both.scores
+            between = distance**2 * self.scores * other.scores / both.scores
+            both.sum_squares += other.sum_squares + between
+        lowest = [x.min for x in (self, other) if x.min is not None]
+        highest = [x.max for x in (self, other) if x.max is not None]
+        both.min, both.max = min(lowest, default=None), max(highest, default=None)
+        return both
+
     def result(self) -> dict[str, Any]:
         """Returns the summary of a finished file."""
         std = math.sqrt(self.sum_squares / self.scores) if self.scores else None

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from threads_as_processes import Job
 
 import rljax.commands.main
 from rljax.rlhf.data import TokenPair
@@ -68,6 +69,26 @@ def test_killed_in_any_window_it_goes_on_to_the_same_bytes(
     assert (got["prompts"], got["completions"]) == (9, 18)
     with pytest.raises(RowFileError, match="num_completions is 2 there and 3 here"):
         generate_file(generator, given, output, settings={"a": 1}, num_completions=3)
+
+
+def test_two_processes_write_what_one_writes(generator, tmp_path, monkeypatch):
+    given = put(tmp_path / "in.jsonl", ROWS)
+    options = {"settings": {"window": None}, "num_completions": 2}
+    want = generate_file(Dying(generator, 9), given, tmp_path / "want", **options)
+    output = tmp_path / "out"
+    processes = Job(monkeypatch, 2)
+    for windows in (1, 9):  # of three, of six completions
+
+        def generate(process, windows=windows):
+            one = Dying(generator, windows if process == 0 else 9)
+            return generate_file(one, given, output, **options)
+
+        results = processes.run(generate)
+        assert (windows == 9) == output.exists()
+    assert output.read_bytes() == (tmp_path / "want").read_bytes()
+    assert results[0] == results[1]
+    same = "prompts", "completions", "tokens", "stopped", "rows", "errors"
+    assert {k: results[0][k] for k in same} == {k: want[k] for k in same}
 
 
 def test_a_line_is_the_row_and_a_completion(generator, tmp_path):
