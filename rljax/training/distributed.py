@@ -1,6 +1,8 @@
 """A job of several processes: how they find one another, and that they are the same job."""
 
+import os
 import signal
+import threading
 from typing import Any
 
 import jax
@@ -22,9 +24,12 @@ def connect(where: str, timeout: int = 50) -> None:
             there are, and which one this is, from 0.
         timeout: seconds to wait for all of them.
 
+    If they have not all come by then, the process exits with status 1 and a line that
+    says so.
+
     Raises:
-        ValueError: `where` is neither.
-        RunError: the others were not found in time.
+        ValueError: `where` is neither, or the processes count differently.
+        RunError: it cannot be found out, or the address cannot be used.
     """
     arguments: dict[str, Any] = {}
     if where != "auto":
@@ -36,22 +41,29 @@ def connect(where: str, timeout: int = 50) -> None:
             "cluster_detection_method": "deactivate",
         }
     before = signal.getsignal(signal.SIGTERM)
+    # JAX would abort the process, and not say what for.
+    watch = threading.Timer(timeout, _give_up, (where, timeout))
+    watch.daemon = True
+    watch.start()
     try:
         jax.distributed.initialize(
             **arguments,
-            initialization_timeout=timeout,
+            initialization_timeout=2 * timeout,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=timeout,
         )
     except (RuntimeError, ValueError) as error:
         raise RunError(
-            f"the processes of --distributed {where} did not find one another within "
-            f"{timeout} s: {one_line(error)}. Start as many as there are to be, each with "
-            f"a number of its own, with the first one's address; outside of SLURM, Open "
-            f"MPI and Cloud TPU name them: HOST:PORT,N,I."
+            f"the processes of --distributed {where} did not find one another: "
+            f"{one_line(error)}. Outside of SLURM, Open MPI and Cloud TPU name them: "
+            f"HOST:PORT,N,I."
         ) from error
+    finally:
+        watch.cancel()
     # JAX has taken SIGTERM, which would be lost where nobody asks JAX for it.
     signal.signal(signal.SIGTERM, before)
+    if arguments:  # JAX takes the first one's word for how many there are
+        check_same_everywhere({"job": {"N": arguments["num_processes"]}})
 
 
 def check_same_everywhere(about: dict[str, dict[str, Any]]) -> None:
@@ -76,6 +88,20 @@ def check_same_everywhere(about: dict[str, dict[str, Any]]) -> None:
 
 
 _WORDS = ("in the first", "there")
+
+
+def _give_up(where: str, timeout: int) -> None:
+    expected = "the processes"
+    if where != "auto":
+        _, count, index = _parsed(where)
+        expected = f"{count} processes, of which this is number {index},"
+    text = (
+        f"error: {expected} of --distributed {where} did not all come within {timeout} s. "
+        f"Start as many as there are to be, each with a number of its own and the first "
+        f"one's address, or wait longer with --connect-timeout.\n"
+    )
+    os.write(2, text.encode())
+    os._exit(1)
 
 
 def _parsed(where: str) -> tuple[str, int, int]:
