@@ -89,8 +89,7 @@ def training_of(training, make, task_of, module, rows):
 
 
 def preference_reward(module, config, width):
-    params = reward_variables(module)["params"]
-    task = RewardTask(pairs(width), params)
+    task = RewardTask(pairs(width), reward_variables(module)["params"])
     return step_of(reward_training(module, config), RewardHyperparams(), task)
 
 
