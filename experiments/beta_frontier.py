@@ -28,6 +28,7 @@ from overoptimization_world import Proxy, World
 
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.commands.training import files_sha256
+from rljax.numerics.processes import is_main
 from rljax.report.pages import TradeOff, save_report
 from rljax.report.plots import new_figure, require_matplotlib, save_figure
 from rljax.rlhf import Transformer, generate, policy
@@ -113,17 +114,18 @@ def main(experiment: Experiment) -> dict[str, Any]:
         rows = places(done.results, experiment.betas)
         for row in rows:
             log_line("  ".join(f"{name} {value:.3f}" for name, value in row.items()))
-        save_report(
-            out / "report.html",
-            done.results,
-            title=TITLE,
-            command=shlex.join(["python", *sys.argv]),
-            versions=folder.manifest["versions"],
-            xlabel="completions of one run",
-            ylabel="held out: learned reward less beta KL",
-            trade_off=TradeOff(),
-        )
-        draw(out / "frontier.png", done.results, rows)
+        if is_main():
+            save_report(
+                out / "report.html",
+                done.results,
+                title=TITLE,
+                command=shlex.join(["python", *sys.argv]),
+                versions=folder.manifest["versions"],
+                xlabel="completions of one run",
+                ylabel="held out: learned reward less beta KL",
+                trade_off=TradeOff(),
+            )
+            draw(out / "frontier.png", done.results, rows)
         totals = {
             "completions": done.env_steps,
             "seconds_run": done.seconds_run,

@@ -20,6 +20,7 @@ from enumerated import METHODS, best_of, compare, make_config, make_problem, mak
 
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.commands.sweep_experiment import check_flags
+from rljax.numerics.processes import is_main
 from rljax.report.pages import TradeOff, save_report
 from rljax.report.plots import new_figure, require_matplotlib, save_figure
 from rljax.rlhf.policy import PolicyHyperparams
@@ -99,7 +100,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
         rows = compare(done.results, betas, best)
         for row in rows:
             log_line("  ".join(f"{name} {value:.4f}" for name, value in row.items()))
-        if run.out is not None:
+        if run.out is not None and is_main():
             frontier = best_of(world, np.geomspace(100, min(betas) / 1.5, 100))
             chart = TradeOff(line=frontier.places, goals=best.places)
             done.results.save(run.out, tensorboard=run.tensorboard)

@@ -31,6 +31,7 @@ from instructgpt_settings import Experiment
 from rljax.base import Params
 from rljax.commands.launch import launch
 from rljax.commands.training import files_sha256, folder_sha256
+from rljax.numerics.processes import is_main
 from rljax.report.plots import require_matplotlib
 from rljax.rlhf import load_language_model, load_tokenizer, save_language_model
 from rljax.rlhf.data.rows import left_padded
@@ -189,8 +190,9 @@ def run_recipe(settings: Settings, models: Models, index: int) -> dict[str, Any]
         stages, "policy", module, tuned, prompts, experiment.policy_training(models.stop_ids, judge.question),
         policy_key, functools.partial(measure, "after"), stages.measured["before"],
     )  # fmt: skip
-    save_language_model(out / "model", module, {"params": learned})
-    copy_tokenizer(models.source, out / "model")
+    if is_main():
+        save_language_model(out / "model", module, {"params": learned})
+        copy_tokenizer(models.source, out / "model")
     return review_report.finish(out, stages)
 
 

@@ -33,6 +33,7 @@ from rljax.base import Params
 from rljax.commands.launch import launch
 from rljax.commands.training import files_sha256
 from rljax.numerics.compiler import Stopwatch
+from rljax.numerics.processes import is_main
 from rljax.report.plots import require_matplotlib
 from rljax.rlhf import RewardModel, selection
 from rljax.rlhf.models.reward_model import stack_ensemble
@@ -87,7 +88,8 @@ def main(experiment: Experiment) -> dict[str, Any]:
                 curves.append({"method": "best_of_n", **about, "points": chosen})
                 points = optimized(experiment, world, pool, scores, proxy, about)
                 curves.append({"method": "optimization", **about, "points": points})
-        write_atomically(out / "curves.json", dumps(curves, indent=1) + "\n")
+        if is_main():
+            write_atomically(out / "curves.json", dumps(curves, indent=1) + "\n")
         figures = {"pair_accuracy": accuracy, **report(out, curves)}
         results = out.glob("*/result.json")
         seconds += [read_json(path) for path in sorted(results)]
@@ -185,7 +187,8 @@ def optimized(
         columns = prompts, texts, gold.tolist(), (found - scores.mean()).tolist()
         shown = list(zip(*(column[:NUM_SHOWN] for column in columns), strict=True))
         path = Path(experiment.run.out or "") / name / f"samples_{updates:06d}.json"
-        write_atomically(path, dumps(shown) + "\n")
+        if is_main():
+            write_atomically(path, dumps(shown) + "\n")
         return {
             "distance": float(np.sqrt(max(float(drawn.log_ratio.mean()), 0.0))),
             "gold": float(gold.mean() - pool.gold.mean()),

@@ -32,6 +32,7 @@ from rljax.training.loggers import LogEntry, Row, log_line
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder, stopped
 from rljax.training.run_logger import RunLogger
+from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
 
 
 def make_world(experiment: Experiment) -> World:
@@ -64,10 +65,10 @@ def pretrain(
         learning_rate=4e-3, warmup_updates=num_updates // 20, decay_updates=num_updates
     )
     algorithm = fine_tuning(module, SFTConfig(batch_size=BATCH_SIZE))
-    state, _ = learn(
+    params, _ = learn(
         experiment, name, algorithm, (key, hyperparams, task), num_updates, BATCH_SIZE
     )
-    return state.params
+    return params
 
 
 def train_proxy(
@@ -88,8 +89,8 @@ def train_proxy(
     )
     algorithm = reward_training(module, RewardConfig(batch_size=BATCH_SIZE))
     start = key, hyperparams, RewardTask(rows, params)
-    state, _ = learn(experiment, name, algorithm, start, num_updates, BATCH_SIZE)
-    return Proxy(model_reward(module), {**variables, "params": state.params})
+    learned, _ = learn(experiment, name, algorithm, start, num_updates, BATCH_SIZE)
+    return Proxy(model_reward(module), {**variables, "params": learned})
 
 
 def optimize(
@@ -138,7 +139,7 @@ def optimize(
         experiment.num_updates,
         config.num_samples,
         log_every=max(1, experiment.num_updates // experiment.num_evaluations),
-        measure=lambda state, updates: measure(state.params, updates),
+        measure=measure,
     )
     first = {"step": 0, **measure(world.reference, 0)}
     return [first, *({key: row[key] for key in first} for row in rows)]
@@ -153,9 +154,9 @@ def learn(
     batch_size: int,
     *,
     log_every: int | None = None,
-    measure: Callable[[Any, int], dict[str, Any]] | None = None,
-) -> tuple[Any, list[Row]]:
-    """Trains, or goes on, in a folder of the study; returns the state and the rows.
+    measure: Callable[[Params, int], dict[str, Any]] | None = None,
+) -> tuple[Params, list[Row]]:
+    """Trains, or goes on, in a folder of the study; returns parameters and the rows.
 
     Args:
         experiment: settings, and where the study is kept.
@@ -165,8 +166,10 @@ def learn(
         num_updates: in all.
         batch_size: rows or completions of an update.
         log_every: updates between two rows; by default a tenth of them.
-        measure: `(state, updates) -> numbers` on the host, for each row.
+        measure: `(params, updates) -> numbers` on the host, for each row.
     """
+    mesh = mesh_for_rows(batch_size)
+    algorithm = sharded(algorithm, mesh)
     out = experiment.run.out
     options = dataclasses.replace(experiment.run, out=out / name if out else None)
     with RunFolder(f"overoptimization {name}", experiment, options) as folder:
@@ -180,16 +183,19 @@ def learn(
         )
 
         def on_log(state: Any, entry: LogEntry) -> bool:
-            found = measure(state, entry.step) if measure else {}
+            params = fetched(state.params, mesh)
+            found = measure(params, entry.step) if measure else {}
             evaluation = {key: np.asarray(value) for key, value in found.items()}
             return run.on_log(state, entry._replace(evaluation=evaluation))
 
-        state = run.start(algorithm.init, *start)
+        key, hyperparams, task = start
+        task = place(task, mesh)
+        state = run.start(algorithm.init, key, hyperparams, task)
         if run.updates_left:
             state = train(
                 algorithm,
                 state,
-                start[2],
+                task,
                 run.updates_left,
                 log_every=log_every or max(1, num_updates // 10),
                 on_log=on_log,
@@ -200,7 +206,7 @@ def learn(
             # One that came while measuring stops the study between two parts.
             if signal_name := folder.should_stop():
                 raise stopped(signal_name, f"the end of {name}", folder.path)
-        return state, run.rows
+        return fetched(state.params, mesh), run.rows
 
 
 def keys(experiment: Experiment, purpose: str, count: int) -> list[jax.Array]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from overoptimization_fits import fit_best_of_n, fit_optimization
 
+from rljax.numerics.processes import is_main
 from rljax.report.plots import new_figure, save_figure
 from rljax.training.files import write_atomically
 
@@ -28,8 +29,9 @@ def report(out: Path, curves: Curves) -> dict[str, Any]:
         method: {name: points_of(curves, method, name) for name in names}
         for method in FITS
     }
-    draw_picture(out / "overoptimization.png", groups)
-    write_atomically(out / "samples.md", samples(out, groups["optimization"]))
+    if is_main():
+        draw_picture(out / "overoptimization.png", groups)
+        write_atomically(out / "samples.md", samples(out, groups["optimization"]))
     return {
         method: {name: figures_of(method, found) for name, found in group.items()}
         for method, group in groups.items()

@@ -22,6 +22,7 @@ from recipes_words import Texts
 
 from rljax.base import Params
 from rljax.commands.launch import check_counts, check_seed, launch
+from rljax.numerics.processes import is_main
 from rljax.report.plots import require_matplotlib
 from rljax.rlhf import Transformer, load_language_model, policy
 from rljax.rlhf.recipes import (
@@ -102,8 +103,9 @@ def main(experiment: Experiment) -> dict[str, Any]:
         for i in range(experiment.num_seeds):
             table = learn(experiment, module, variables["params"], texts, i)
             rows += [{"seed": i} | row for row in table]
-        recipes_report.write(out / "table.md", rows)
-        recipes_report.draw(out / "stages.png", {experiment.recipe: rows})
+        if is_main():
+            recipes_report.write(out / "table.md", rows)
+            recipes_report.draw(out / "stages.png", {experiment.recipe: rows})
         totals = {
             name: sum(row.get(name, 0) for row in rows)
             for name in ("seconds_run", "seconds_compile", "completions")

@@ -12,6 +12,7 @@ import review_reward
 import sentiment
 
 from rljax.base import Params
+from rljax.numerics.processes import is_main
 from rljax.report.rlhf_page import (
     ShownCompletion,
     save_rlhf_page,
@@ -83,8 +84,9 @@ def measure(
         )
         for one, text in zip(shown, texts, strict=True)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "\n".join(lines) + "\n")
+    if is_main():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, "\n".join(lines) + "\n")
     return measures
 
 
@@ -127,18 +129,19 @@ def finish(folder: Path, stages: Stages) -> dict[str, Any]:
             log_line(f"  {name:6} {row['gold']:+.2f} {row['completion'].strip()!r}")
     rows = [{k: row.get(k) for k in COLUMNS} for row in stages.table]
     metrics = read_rows(folder / "policy" / "metrics.jsonl", 2**31)
-    save_rlhf_page(
-        folder / "rlhf.html",
-        title=f"InstructGPT's steps, {folder.name}",
-        command=shlex.join(["python", *sys.argv]),
-        versions=read_json(folder / "policy" / "manifest.json")["versions"],
-        figures=figures,
-        curves={folder.name: metrics},
-        unit="completions",
-        before=list(map(_completion, shown[0])),
-        after=list(map(_completion, shown[1])),
-        stages=rows,
-    )
+    if is_main():
+        save_rlhf_page(
+            folder / "rlhf.html",
+            title=f"InstructGPT's steps, {folder.name}",
+            command=shlex.join(["python", *sys.argv]),
+            versions=read_json(folder / "policy" / "manifest.json")["versions"],
+            figures=figures,
+            curves={folder.name: metrics},
+            unit="completions",
+            before=list(map(_completion, shown[0])),
+            after=list(map(_completion, shown[1])),
+            stages=rows,
+        )
     return {"stages": rows, "figures": figures, "rows": metrics[-1]}
 
 

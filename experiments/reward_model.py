@@ -28,6 +28,7 @@ import trained_blocks
 from rljax.commands.fetch import cache_folder
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.numerics.compiler import Stopwatch
+from rljax.numerics.processes import is_main
 from rljax.numerics.validation import check_at_least
 from rljax.report.plots import require_matplotlib
 from rljax.rlhf import evaluation
@@ -142,7 +143,7 @@ def movies(experiment: Experiment) -> dict[str, Any]:
         accuracy = rated_pairs.mean_accuracy(tests, found)
         curve.append({"pairs": size, "chosen": chosen} | accuracy)
         log_line(dumps(curve[-1]))
-    if experiment.run.out is not None:
+    if experiment.run.out is not None and is_main():
         rated_pairs.draw_curve(experiment.run.out / "curve.png", curve, OTHERS)
     headline = next((row for row in curve if row["pairs"] == 4000), curve[-1])
     return headline | {

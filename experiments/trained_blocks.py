@@ -19,6 +19,7 @@ from rljax.rlhf.training import (
     usual_lengths,
 )
 from rljax.training.loop import train
+from rljax.training.sharded import mesh_for_rows, place, sharded
 
 
 def train_blocks(
@@ -65,8 +66,9 @@ def train_blocks(
         warmup_updates=num_updates * num_epochs // 10,
         decay_updates=num_updates * num_epochs,
     )
-    task: Any = RewardTask(rows, variables["params"])
-    algorithm = reward_training(module, config)
+    mesh = mesh_for_rows(config.microbatch_size)
+    task: Any = place(RewardTask(rows, variables["params"]), mesh)
+    algorithm = sharded(reward_training(module, config), mesh)
     state = jax.jit(algorithm.init)(jax.random.key(seed), hyperparams, task)
     for _ in range(num_epochs):
         state = train(algorithm, state, task, num_updates)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.numerics.processes import to_host
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.models.trainable import Trainable, adapt, join, split
 from rljax.rlhf.training.microbatches import usual_lengths
@@ -42,7 +43,7 @@ def score_rows(
         scores = _program(module, config.trainable)(
             state.params, task.params, part.ids[..., :cut], part.lengths
         )
-        found[chosen] = np.asarray(scores)[: len(chosen)]
+        found[chosen] = to_host(scores)[: len(chosen)]
     return found
 
 
