@@ -8,6 +8,11 @@ They share a file system, and divide the windows that one process would make, of
 each takes every N-th. No process waits for another until all its rows are written. Then
 the first one puts the parts together, which takes as much room again, and removes them.
 The same commands, of as many processes, go on after a kill at any moment.
+
+A process that a signal or a row stops ends with status 1, and keeps what it wrote; the
+others end with a status that is not 0 within a minute, as JAX finds it lost. Windows after
+that of a row that cannot be scored may be written by then, so that --error-rows goes on,
+and where the row is mended instead, the parts that have read it are to begin again.
 """
 
 import contextlib

@@ -194,7 +194,7 @@ def test_help(command):
     assert done.returncode == 0
     flags = """model input output max-new-tokens num-completions temperature top-k top-p
         min-p greedy seed stop template date bos no-bos prompt-column batch-size window
-        error-rows"""
+        error-rows distributed connect-timeout"""
     for flag in flags.split():
         assert f" --{flag}" in done.stdout
     boxes = [line for line in done.stdout.splitlines() if line[:1] in "│╭╰"]

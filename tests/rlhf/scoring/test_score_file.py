@@ -674,7 +674,8 @@ def test_help(command):
     assert done.returncode == 0
     flags = """model input output template date label pooling bos no-bos eos no-eos
         max-length truncate allow-empty prompt-column completion-column chosen-column
-        rejected-column messages-column max-tokens window error-rows field"""
+        rejected-column messages-column max-tokens window error-rows distributed
+        connect-timeout field"""
     for flag in flags.split():
         assert f" --{flag}" in done.stdout
     boxes = [line for line in done.stdout.splitlines() if line[:1] in "│╭╰"]
