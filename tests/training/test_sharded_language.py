@@ -1,5 +1,6 @@
 """RLHF's learners over a mesh of devices: what they learn is what one device learns."""
 
+import dataclasses
 import math
 import os
 import re
@@ -14,12 +15,17 @@ import language_learners as learners
 import numpy as np
 import optax
 import pytest
+import tokenizer_folders
 from jax.sharding import AbstractMesh
 
 from rljax.numerics.sharding import AXES, gathered, make_mesh, split_rows
+from rljax.rlhf.data.encoding import encoding_config
+from rljax.rlhf.data.pairs import Pair
+from rljax.rlhf.data.tokenizer import load_tokenizer
 from rljax.rlhf.models import RewardModel, Transformer, TransformerConfig
 from rljax.rlhf.policy.policy_optimization import PolicyTask
 from rljax.rlhf.policy.sharded_learner import sharded_learner
+from rljax.rlhf.scoring import Scorer
 from rljax.training.sharded import fetched, layout, mesh_for_rows, place, sharded
 
 SCRIPT = Path(learners.__file__)
@@ -114,6 +120,26 @@ def test_of_a_real_model_a_device_holds_its_share(count):
             total += size
             held += size // math.prod(mesh.shape[axis] for axis in spec if axis)
         assert held == pytest.approx(total / count, rel=0.1)
+
+
+def test_a_scorer_of_divided_parameters_gives_the_same_scores(tmp_path):
+    shape = dataclasses.replace(learners.SHAPE, vocab_size=430)
+    module, row = RewardModel(shape), (jnp.zeros((1, 1), jnp.int32), jnp.ones(1, int))
+    variables = learners.variables_of(module, *row)
+    variables["scale"] = {"mean": jnp.float32(0), "std": jnp.float32(1)}
+    tokenizer = load_tokenizer(tokenizer_folders.write_byte_level(tmp_path))
+    encoding = encoding_config(tokenizer, max_length=16, template=False)
+    pairs = [("Is it warm?", f" cold {i}") for i in range(6)]
+    found = []
+    for where in (
+        {"devices": jax.devices()[:1]},
+        {"mesh": make_mesh(jax.devices()[:2], model=2)},
+    ):
+        scorer = Scorer(module, variables, tokenizer, encoding, max_tokens=32, **where)
+        found.append(scorer.score([Pair(*pair) for pair in pairs]))
+    np.testing.assert_allclose(*found, atol=1e-5)
+    held, total = learners.bytes_held(scorer._variables)
+    assert held == pytest.approx(total / 2, rel=0.1)
 
 
 def test_devices_that_cannot_share_the_rows_are_left_idle():

@@ -20,10 +20,10 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rljax.numerics.compiler import Stopwatch
-from rljax.numerics.sharding import device_mesh
+from rljax.numerics.sharding import ROWS, device_mesh
 from rljax.numerics.validation import check_at_least
 from rljax.rlhf.data.encoding import (
     EncodedPair,
@@ -45,6 +45,7 @@ from rljax.rlhf.pretrained.weights import load_reward_model
 from rljax.rlhf.row_files import Counts, batching, model_fingerprint
 from rljax.rlhf.scoring.ensembles import scores_and_members
 from rljax.rlhf.scoring.scored import Detail, Scored
+from rljax.training.sharded import layout, use_mesh
 
 Rows = TypeVar("Rows")
 
@@ -81,6 +82,7 @@ class Scorer:
         max_tokens: int | None = None,
         window: int | None = None,
         devices: Sequence[jax.Device] | None = None,
+        mesh: Mesh | None = None,
     ):
         """Places the model on the devices, which share a batch's rows.
 
@@ -89,7 +91,8 @@ class Scorer:
         what they share is computed once. The mean of the members is the score. A batch
         has `max_tokens` for each device, padding included, by default what is fast here;
         a longer row is a batch by itself. By default, `window` is 16,384 pairs, or as
-        many as a processor scores in minutes.
+        many as a processor scores in minutes. In the place of `devices` a `mesh`, of this
+        process, divides the parameters, too, over its axis `model`.
 
         Raises:
             ValueError: model, tokenizer and encoding do not fit one another, or a
@@ -106,16 +109,27 @@ class Scorer:
         check_tokenizer(tokenizer, config.vocab_size)
         self._module, self._tokenizer, self._encoding = module, tokenizer, encoding
         self._check_encoding()
-        devices = jax.local_devices() if devices is None else list(devices)
-        mesh = device_mesh(devices)
-        self._rows = NamedSharding(mesh, PartitionSpec("data"))
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        self._variables = jax.device_put(variables, everywhere)
-        self._num_devices, platform = len(devices), devices[0].platform
+        if mesh is None:
+            mesh = device_mesh(jax.local_devices() if devices is None else devices)
+        self._rows = NamedSharding(mesh, PartitionSpec(ROWS))
+        self._variables = jax.tree.map(
+            lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec)),
+            variables,
+            layout(variables, mesh),
+        )
+        self._num_devices, platform = mesh.size, mesh.devices.flat[0].platform
         self._max_tokens = max_tokens or batching.default_max_tokens(platform)
         self._grids = [batching.buckets(encoding.max_length, d) for d in (8, 4, 2, 1)]
         self._num_members, score = scores_and_members(module, variables)
-        self._score = jax.jit(score, out_shardings=self._rows)
+
+        def by_parts(*args: Any) -> Any:
+            with use_mesh(mesh):
+                return score(*args)
+
+        is_divided = mesh.shape["model"] > 1
+        self._score = jax.jit(
+            by_parts if is_divided else score, out_shardings=self._rows
+        )
         self._compiled: set[int] = set()  # lengths
         num_params = sum(leaf.size for leaf in jax.tree.leaves(variables))
         self._compile_tokens = batching.default_compile_tokens(platform, num_params)

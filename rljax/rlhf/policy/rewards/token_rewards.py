@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from rljax.numerics.sharding import split_rows
 from rljax.rlhf.models.block import make_norm
 from rljax.rlhf.models.reward_model import RewardModel
 from rljax.rlhf.models.transformer import Transformer
@@ -287,4 +288,12 @@ def _in_parts(score: Any, samples: Samples, rows_at_once: int | None) -> jax.Arr
     def of_row(row):
         return score(*(x[None] for x in row))[0]
 
-    return jax.lax.map(of_row, rows, batch_size=rows_at_once)
+    def of_part(part):
+        return jax.vmap(of_row)(split_rows(part))
+
+    if len(samples.lengths) % rows_at_once:
+        return jax.lax.map(of_row, rows, batch_size=rows_at_once)
+    # The same, but that devices share each part's rows.
+    parts = jax.tree.map(lambda x: x.reshape(-1, rows_at_once, *x.shape[1:]), rows)
+    found = jax.lax.map(of_part, parts)
+    return found.reshape(-1, *found.shape[2:])
