@@ -15,12 +15,14 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 
+from rljax.numerics.precision import use_matmul_precision
 from rljax.numerics.processes import is_main, num_processes
 from rljax.numerics.validation import check_at_least
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.distributed import connect
 from rljax.training.files import RunError, dumps, one_line
 from rljax.training.loggers import log_line
+from rljax.training.run_folder import RunOptions
 
 Settings = TypeVar("Settings")
 
@@ -53,6 +55,9 @@ def launch(
         parsed = tyro.cli(
             settings, description=description, config=(tyro.conf.OmitArgPrefixes,)
         )
+        for part in vars(parsed).values():
+            if isinstance(part, RunOptions):
+                use_matmul_precision(part.matmul_precision)
         use_compile_cache()
         print_result(main(parsed))
 

@@ -7,6 +7,7 @@ from rljax.commands.launch import connect_if_asked, exit_on_errors, print_result
 from rljax.commands.reward import Reward, reward
 from rljax.commands.rlhf import Rlhf, rlhf
 from rljax.commands.score import Score, score
+from rljax.numerics.precision import use_matmul_precision
 
 
 def main() -> None:
@@ -25,6 +26,8 @@ def main() -> None:
         command = app.cli(
             prog="rljax", description="Reinforcement learning with JAX, as commands."
         )
+        if (options := getattr(command, "run", None)) is not None:
+            use_matmul_precision(options.matmul_precision)
         match command:
             case Score():
                 result = score(command)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from rljax.numerics.processes import agree, everywhere, everywhere_sharding, is_main
 from rljax.numerics.random import is_key
@@ -184,9 +185,11 @@ def restore(path: Path | str, like: State) -> tuple[State, dict[str, Any]]:
                 f"and {here} here. Use the settings it was made with, or another "
                 f"folder."
             )
+    # Where they were saved may be devices that there are not here.
+    anywhere = everywhere_sharding() or SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=_sharding(x) or everywhere_sharding()
+            x.shape, x.dtype, sharding=_sharding(x) or anywhere
         ),
         _without_empty(like),
     )

@@ -1,8 +1,10 @@
 """A job of several processes: how they find one another, and that they are the same job."""
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -62,8 +64,21 @@ def connect(where: str, timeout: int = 50) -> None:
         watch.cancel()
     # JAX has taken SIGTERM, which would be lost where nobody asks JAX for it.
     signal.signal(signal.SIGTERM, before)
-    if arguments:  # JAX takes the first one's word for how many there are
-        check_same_everywhere({"job": {"N": arguments["num_processes"]}})
+    with _stdout_as_stderr():
+        # JAX takes the first one's word for how many there are.
+        check_same_everywhere({"job": {"N": arguments.get("num_processes")}})
+
+
+@contextlib.contextmanager
+def _stdout_as_stderr() -> Iterator[None]:
+    """Sends to stderr what C++ prints, as Gloo does when processes first meet."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def check_same_everywhere(about: dict[str, dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rljax.numerics.precision import MatmulPrecision
 from rljax.numerics.processes import agree, gather, is_main
 from rljax.training.distributed import check_same_everywhere
 from rljax.training.files import RunError, dumps, locked, read_json, write_atomically
@@ -33,7 +34,7 @@ class UsageError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where and how often a run is saved, by which processes; it changes no result."""
+    """Where and how often a run is saved, and what it runs on; it changes no setting."""
 
     out: Path | None = None
     """Directory of the run. Without it nothing is kept on disk."""
@@ -46,6 +47,8 @@ class RunOptions:
     first one's address, how many there are, and which this one is. All share --out."""
     connect_timeout: int = 50
     """Seconds to wait for the other processes."""
+    matmul_precision: MatmulPrecision = "default"
+    """Of products of float32 on a GPU or TPU: highest is float32, default what is fast."""
 
     def __post_init__(self):
         if isinstance(self.out, str):
