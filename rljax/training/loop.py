@@ -204,16 +204,27 @@ def diverged(state: Any, metrics: Metrics | None = None) -> np.ndarray:
 
 def not_finite(state: Any) -> jax.Array:
     """Of the parameters, within a program; False of a state that has none."""
-    return _not_finite(getattr(state, "params", ()), state.step)
+    params = getattr(state, "params", ())
+    return _not_finite(params, state.step, _in_parts(params))
 
 
-@jax.jit
-def _not_finite(params: Any, step: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=2)
+def _not_finite(params: Any, step: jax.Array, in_parts: bool) -> jax.Array:
     leaves = [leaf.reshape(*step.shape, -1) for leaf in jax.tree.leaves(params)]
     if not leaves:
         return jnp.zeros(step.shape, bool)
+    if in_parts:  # no device is to have them whole
+        axes = [tuple(range(step.ndim, x.ndim)) for x in jax.tree.leaves(params)]
+        pairs = zip(jax.tree.leaves(params), axes, strict=True)
+        return ~jnp.stack([jnp.isfinite(x).all(axis) for x, axis in pairs]).all(0)
     # One reduction compiles in a third of the time of one for each leaf.
     return ~jnp.isfinite(jnp.concatenate(leaves, axis=-1)).all(-1)
+
+
+def _in_parts(params: Any) -> bool:
+    """Returns whether arrays lie in parts on several devices; False within a program."""
+    arrays = [x for x in jax.tree.leaves(params) if not isinstance(x, jax.core.Tracer)]
+    return not all(getattr(x, "is_fully_replicated", True) for x in arrays)
 
 
 @jax.jit

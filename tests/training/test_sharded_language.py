@@ -148,7 +148,10 @@ def test_devices_that_cannot_share_the_rows_are_left_idle():
 
 
 def start(*arguments):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "JAX_ENABLE_COMPILATION_CACHE": "0",  # only what is compiled can warn
+    }
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), *map(str, arguments)],
         env=environment, stderr=subprocess.PIPE, text=True,
@@ -163,7 +166,10 @@ def finished(*processes):
 
 
 def check_same(one, other, tolerance):
-    np.testing.assert_allclose(one["losses"], other["losses"], rtol=tolerance)
+    # GRPO's losses are near 0 in themselves.
+    np.testing.assert_allclose(
+        one["losses"], other["losses"], rtol=tolerance, atol=1e-6
+    )
     np.testing.assert_array_equal(one["key"], other["key"])
     for name in one.files:
         if name.startswith("start_"):
