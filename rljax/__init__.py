@@ -17,6 +17,7 @@ from rljax.envs.thermostat import (
 )
 from rljax.envs.variation import ParamsPerEnv, Randomized
 from rljax.envs.vector import VectorEnv, VectorState
+from rljax.numerics.sharding import make_mesh
 from rljax.rollouts.rollout import (
     Episodes,
     Trajectory,
@@ -28,6 +29,7 @@ from rljax.rollouts.rollout import (
 from rljax.rollouts.simulation import Totals, simulate
 from rljax.training.loop import train
 from rljax.training.populations import population, stack
+from rljax.training.sharded import sharded
 
 __version__ = "0.1.0"
 
@@ -63,10 +65,12 @@ __all__ = [
     "check_environment",
     "episode",
     "evaluate",
+    "make_mesh",
     "make_network",
     "population",
     "ppo",
     "record",
+    "sharded",
     "simulate",
     "stack",
     "train",
