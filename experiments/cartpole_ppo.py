@@ -17,7 +17,6 @@ from rljax.algorithms.networks import ActorCritic
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import CartPole, CartPoleParams
 from rljax.numerics.processes import is_main, to_host
-from rljax.numerics.sharding import mesh_for
 from rljax.numerics.statistics import summarize
 from rljax.report.plots import learning_curve
 from rljax.report.policy_replay import play_policies, require_pictures, save_replay
@@ -32,7 +31,7 @@ from rljax.training.populations import (
 )
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
-from rljax.training.sharded import sharded
+from rljax.training.sharded import mesh_for, sharded
 
 SOLVED = 475.0
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
@@ -89,6 +88,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
     log_every = max(1, num_updates // (5 * experiment.num_evaluations))
     evaluate_every = max(1, num_updates // experiment.num_evaluations)
     evaluate_every -= evaluate_every % log_every
+    mesh = mesh_for(config.num_envs, members=seeds)
     with RunFolder("cartpole_ppo", experiment, options) as folder:
         if folder.result is not None:
             return folder.result
@@ -101,8 +101,6 @@ def main(experiment: Experiment) -> dict[str, Any]:
         )
         if options.out is not None:
             require_pictures()
-
-        mesh = mesh_for(seeds, config.num_envs)
 
         def evaluate(state: Any, key: jax.Array) -> dict[str, jax.Array]:
             return greedy_and_sampled(

@@ -21,7 +21,6 @@ from rljax.base import Transition
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import CartPole, CartPoleParams
 from rljax.numerics.processes import is_main
-from rljax.numerics.sharding import mesh_for
 from rljax.numerics.statistics import summarize
 from rljax.report.plots import learning_curve, require_matplotlib
 from rljax.rlhf.segments import (
@@ -37,7 +36,7 @@ from rljax.training.loop import train
 from rljax.training.populations import evaluate_each, population, replicate
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
-from rljax.training.sharded import sharded
+from rljax.training.sharded import mesh_for, sharded
 
 SOLVED = 475.0
 ENV, TASK = CartPole(), CartPoleParams()
@@ -91,6 +90,7 @@ class Experiment:
 def main(experiment: Experiment) -> dict[str, Any]:
     """Learns, or goes on, and returns the headline figures."""
     config, options, seeds = experiment.config, experiment.run, experiment.num_seeds
+    mesh = mesh_for(config.agent.num_envs, members=seeds)
     with RunFolder("cartpole_preferences", experiment, options) as folder:
         if folder.result is not None:
             return folder.result
@@ -114,7 +114,6 @@ def main(experiment: Experiment) -> dict[str, Any]:
             )
 
         keys = jax.random.split(jax.random.key(experiment.seed), 2)
-        mesh = mesh_for(seeds, config.agent.num_envs)
         learner = preference_learning(ENV, NETWORKS, config)
         learners = population(sharded(learner, mesh), devices=mesh)
         hyperparams = replicate(experiment.hyperparams, seeds)

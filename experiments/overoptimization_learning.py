@@ -32,7 +32,7 @@ from rljax.training.loggers import LogEntry, Row, log_line
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder, stopped
 from rljax.training.run_logger import RunLogger
-from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
+from rljax.training.sharded import fetched, mesh_for, place, sharded
 
 
 def make_world(experiment: Experiment) -> World:
@@ -168,7 +168,7 @@ def learn(
         log_every: updates between two rows; by default a tenth of them.
         measure: `(params, updates) -> numbers` on the host, for each row.
     """
-    mesh = mesh_for_rows(batch_size)
+    mesh = mesh_for(batch_size)
     algorithm = sharded(algorithm, mesh)
     out = experiment.run.out
     options = dataclasses.replace(experiment.run, out=out / name if out else None)

@@ -31,7 +31,7 @@ from rljax.rlhf.data.rows import Completions
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
-from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
+from rljax.training.sharded import fetched, mesh_for, place, sharded
 
 SHAPE = TransformerConfig(
     vocab_size=word_problems.VOCAB_SIZE,
@@ -103,7 +103,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             num_microbatches=4,
             lengths=(word_problems.LENGTH, PASSAGE),
         )
-        mesh = mesh_for_rows(config.microbatch_size)
+        mesh = mesh_for(config.microbatch_size)
         task = place(SFTTask(rows, params), mesh)
         run = RunLogger(
             folder,

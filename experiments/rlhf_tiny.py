@@ -27,7 +27,7 @@ from rljax.training.loggers import LogEntry
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
-from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
+from rljax.training.sharded import fetched, mesh_for, place, sharded
 
 RECIPES = {
     "grpo": policy.grpo, "dr_grpo": policy.dr_grpo, "rloo": policy.rloo,
@@ -150,7 +150,7 @@ def learn(experiment: Experiment, out: Path, index: int) -> dict[str, Any]:
             stop_ids=(word_problems.END,),
             num_minibatches=experiment.num_minibatches,
         )
-        mesh = mesh_for_rows(config.microbatch_size)
+        mesh = mesh_for(config.microbatch_size)
         learner = policy.policy_optimization(module, config, equals_target)
         algorithm = sharded(learner.algorithm, mesh)
         hyperparams = hyperparams.replace(

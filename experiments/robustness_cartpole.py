@@ -18,7 +18,6 @@ from rljax.algorithms.networks import ActorCritic
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import CartPole, CartPoleParams
 from rljax.numerics.processes import is_main, to_host
-from rljax.numerics.sharding import mesh_for
 from rljax.numerics.statistics import summarize
 from rljax.report.plots import heat_map, require_matplotlib
 from rljax.rollouts.rollout import evaluate
@@ -26,7 +25,7 @@ from rljax.training.loop import train
 from rljax.training.populations import decay_over, map_over_devices, stack
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
-from rljax.training.sharded import sharded
+from rljax.training.sharded import mesh_for, sharded
 
 SOLVED = 475.0
 ENV, TASK, NETWORK = CartPole(), CartPoleParams(), ActorCritic(num_actions=2)
@@ -72,6 +71,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
     num_updates = config.updates(experiment.total_steps)
     lengths = np.geomspace(0.05, 5.0, experiment.num_lengths).tolist()
     masses = np.geomspace(0.01, 10.0, experiment.num_masses).tolist()
+    mesh = mesh_for(config.num_envs)
     with RunFolder("robustness_cartpole", experiment, experiment.run) as folder:
         if folder.result is not None:
             return folder.result
@@ -84,7 +84,6 @@ def main(experiment: Experiment) -> dict[str, Any]:
         if out is not None:
             require_matplotlib()
         keys = jax.random.split(jax.random.key(experiment.seed), 2)
-        mesh = mesh_for(1, config.num_envs)
         learner = sharded(ppo.ppo(ENV, NETWORK, config), mesh)
         hyperparams = experiment.hyperparams
         if experiment.decay:

@@ -18,6 +18,7 @@ from rljax.algorithms.networks import ActorCritic
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.commands.sweep_experiment import check_flags
 from rljax.envs import CartPole, CartPoleParams
+from rljax.numerics.processes import agree
 from rljax.numerics.statistics import summarize
 from rljax.sweeps.optuna_search import check_search, search, trained
 from rljax.sweeps.points import LogUniform, Space, Uniform
@@ -115,15 +116,16 @@ def main(experiment: Experiment) -> dict[str, Any]:
             storage=storage,
             should_stop=run.should_stop,
         )
-        found = {trial.state.name: trial for trial in study.trials}
-        if "COMPLETE" not in found:
+        states = [trial.state.name for trial in study.trials]
+        if not agree("COMPLETE" in states):
             raise RunError("runs of every trial diverged. Search another range.")
         trials = trained(study)
-        log_line(f"best of {len(trials)}: {study.best_params}; now with other seeds")
+        best = agree(study.best_params)
+        log_line(f"best of {len(trials)}: {best}; now with other seeds")
         # The best of many was lucky, too: only runs that did not choose it are honest.
         anew = sweep(
             problem,
-            [study.best_params],
+            [best],
             num_seeds=experiment.num_seeds_at_end,
             seed=(experiment.seed + 1) % 2**32,
             num_evaluations=1,
@@ -133,7 +135,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             for name in ("env_steps", "seconds_run", "seconds_compile")
         }
         result = summarize(anew.results.final[0]) | {
-            "best": study.best_params,
+            "best": best,
             "best_return_while_searching": study.best_value,
             "trials": len(trials),
             "seconds_compile": took.pop("seconds_compile"),

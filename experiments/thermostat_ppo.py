@@ -20,7 +20,6 @@ from rljax.algorithms.networks import ActorCritic
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import HARD_PLANT, Thermostat, ThermostatParams
 from rljax.numerics.processes import is_main, to_host
-from rljax.numerics.sharding import mesh_for
 from rljax.report.plots import learning_curve
 from rljax.report.policy_replay import require_pictures
 from rljax.rollouts.rollout import greedy_and_sampled
@@ -34,7 +33,7 @@ from rljax.training.populations import (
 )
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
-from rljax.training.sharded import sharded
+from rljax.training.sharded import mesh_for, sharded
 
 ENV, NETWORK = Thermostat(), ActorCritic(num_actions=2)
 
@@ -85,6 +84,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
     task = HARD_PLANT if experiment.hard else ThermostatParams()
     num_updates = config.updates(experiment.total_steps)
     log_every = max(1, num_updates // experiment.num_evaluations)
+    mesh = mesh_for(config.num_envs, members=seeds)
     with RunFolder("thermostat_ppo", experiment, options) as folder:
         if folder.result is not None:
             thermostat_report.print_table(folder.result)
@@ -111,7 +111,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             return returns | {"heater_on": on}
 
         keys = jax.random.split(jax.random.key(experiment.seed), 4)
-        mesh, agent = mesh_for(seeds, config.num_envs), ppo.ppo(ENV, NETWORK, config)
+        agent = ppo.ppo(ENV, NETWORK, config)
         agents = population(sharded(agent, mesh), devices=mesh)
         hyperparams = experiment.hyperparams
         if experiment.decay:

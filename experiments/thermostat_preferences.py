@@ -23,7 +23,6 @@ from rljax.algorithms.networks import make_network
 from rljax.commands.launch import check_counts, check_seed, launch
 from rljax.envs import HARD_PLANT, Thermostat, ThermostatParams
 from rljax.numerics.processes import is_main, to_host
-from rljax.numerics.sharding import mesh_for
 from rljax.report.policy_replay import require_pictures
 from rljax.rlhf.segments import (
     PreferenceConfig,
@@ -37,7 +36,7 @@ from rljax.training.loop import diverged, train
 from rljax.training.populations import map_over_devices, member, population, replicate
 from rljax.training.run_folder import RunFolder, RunOptions
 from rljax.training.run_logger import RunLogger
-from rljax.training.sharded import sharded
+from rljax.training.sharded import mesh_for, sharded
 
 ENV, ROOMS = Thermostat(), {"default": ThermostatParams(), "hard": HARD_PLANT}
 NETWORKS = PreferenceNetworks(
@@ -76,6 +75,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
     """Learns, or goes on, and returns the headline figures."""
     config, options, seeds = experiment.config, experiment.run, experiment.num_seeds
     task = ROOMS[experiment.room]
+    mesh = mesh_for(config.agent.num_envs, members=seeds)
     with RunFolder("thermostat_preferences", experiment, options) as folder:
         if folder.result is not None:
             preferences_report.print_table(folder.result)
@@ -89,7 +89,6 @@ def main(experiment: Experiment) -> dict[str, Any]:
         if options.out is not None:
             require_pictures()
         keys = jax.random.split(jax.random.key(experiment.seed), 4)
-        mesh = mesh_for(seeds, config.agent.num_envs)
         learner = preference_learning(ENV, NETWORKS, config)
         learners = population(sharded(learner, mesh), devices=mesh)
         hyperparams = replicate(experiment.hyperparams, seeds)

@@ -19,7 +19,7 @@ from rljax.rlhf.training import (
     usual_lengths,
 )
 from rljax.training.loop import train
-from rljax.training.sharded import mesh_for_rows, place, sharded
+from rljax.training.sharded import mesh_for, place, sharded
 
 
 def train_blocks(
@@ -66,7 +66,7 @@ def train_blocks(
         warmup_updates=num_updates * num_epochs // 10,
         decay_updates=num_updates * num_epochs,
     )
-    mesh = mesh_for_rows(config.microbatch_size)
+    mesh = mesh_for(config.microbatch_size)
     task: Any = place(RewardTask(rows, variables["params"]), mesh)
     algorithm = sharded(reward_training(module, config), mesh)
     state = jax.jit(algorithm.init)(jax.random.key(seed), hyperparams, task)

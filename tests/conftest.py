@@ -13,6 +13,9 @@ collect_ignore_glob = ["golden/*.py"]  # what makes them needs torch
 # tests start, and the next run take from here.
 CACHE = Path(__file__).parent.parent / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+# Two devices of one process wait for each other in the threads that both compute in: with
+# as few threads as cores, XLA's CPU was seen to wait for ever.
+os.environ.setdefault("PJRT_NPROC", "8")
 
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

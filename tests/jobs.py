@@ -10,7 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def start(command, folder, *, count=2, flags=None, listed=None):
+def start(
+    command, folder, *, count=2, flags=None, listed=None, devices=(1, 1), cwd=ROOT
+):
     """Starts the processes of a job, which print into `folder/0.log` and so on.
 
     Args:
@@ -19,6 +21,8 @@ def start(command, folder, *, count=2, flags=None, listed=None):
         count: how many there are.
         flags: further ones of a process, by its number.
         listed: how many `--distributed` says there are, if not as many.
+        devices: of each process.
+        cwd: where they are started, or one for each.
     """
     address = f"127.0.0.1:{free_port()}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,10 +34,15 @@ def start(command, folder, *, count=2, flags=None, listed=None):
             processes.append(
                 subprocess.Popen(
                     [sys.executable, *map(str, command), "--distributed", where, *own],
-                    cwd=ROOT,
+                    cwd=cwd[i] if isinstance(cwd, list) else cwd,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | {"PYTHONPATH": str(ROOT), "PJRT_NPROC": "1"},
+                    env=os.environ
+                    | {
+                        "PYTHONPATH": str(ROOT),
+                        "PJRT_NPROC": "8" if max(devices) > 1 else "1",
+                        "JAX_NUM_CPU_DEVICES": str(devices[i % len(devices)]),
+                    },
                 )
             )
     return processes

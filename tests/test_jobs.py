@@ -90,6 +90,47 @@ def test_one_process_goes_on_where_two_were_stopped(uninterrupted, tmp_path):
     assert np.mean(other["greedy_return"]) > 0.5 * np.mean(last["greedy_return"])
 
 
+def test_two_processes_of_two_devices_share_members_and_environments(tmp_path):
+    """A member's environments are divided between two devices of one process."""
+    command = [*SMALL, "--out", tmp_path / "run"]
+    processes = start(command, tmp_path, devices=(2, 2))
+    rows = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: rows.exists() and rows.read_text().count("\n") > 3)
+    processes[0].send_signal(signal.SIGTERM)
+    assert ended(processes, 120) == [1, 1]
+    # One device a process, each with a member, goes on.
+    assert ended(start(command, tmp_path), 300) == [0, 0]
+    assert "going on from update" in output(tmp_path, 0)
+    assert json.loads(last_line(tmp_path, 0))["solved"] == 2
+
+
+def test_processes_of_other_sizes_are_refused(tmp_path):
+    assert ended(start(SMALL, tmp_path, devices=(1, 2)), 60) == [2, 2]
+    for i in range(2):
+        assert "1 in process 0, 2 in process 1" in last_line(tmp_path, i)
+
+
+def test_a_folder_that_is_not_shared_is_refused(tmp_path):
+    places = [tmp_path / "first", tmp_path / "second"]
+    for place in places:
+        place.mkdir()
+    processes = start([*SMALL, "--out", "run"], tmp_path, cwd=places)
+    assert ended(processes, 60) == [2, 2]
+    for i in range(2):
+        words = (
+            "--out must be one folder that all processes share, but run of process 1"
+        )
+        assert words in last_line(tmp_path, i)
+
+
+def test_a_flag_that_is_wrong_in_one_process_ends_both(tmp_path):
+    began = time.monotonic()
+    status = ended(start(SMALL, tmp_path, flags={1: ["--sed", "1"]}), 60)
+    assert status[1] == 2
+    assert status[0] not in (0, None)
+    assert time.monotonic() - began < 60
+
+
 def test_another_configuration_is_refused_in_all_processes(tmp_path):
     command, flags = [*SMALL, "--out", tmp_path / "run"], {1: ["--seed", "1"]}
     assert ended(start(command, tmp_path, flags=flags), 60) == [2, 2]
@@ -147,7 +188,7 @@ def test_processes_that_count_differently_are_refused(tmp_path):
 
 
 def test_a_failure_in_one_process_ends_the_others(tmp_path):
-    """A folder that only one process may not write: it alone raises."""
+    """An error that only the second one meets, while it saves."""
     code = (
         "import sys, rljax.training.checkpoint as checkpoint\n"
         "import runpy, jax\n"

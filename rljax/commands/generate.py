@@ -10,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg, create_mutex_gro
 
 from rljax.commands.launch import check_counts, check_seed, use_compile_cache
 from rljax.commands.template import date_before, read_template, yes_or_no
+from rljax.numerics.processes import agree
 from rljax.training.distributed import check_same_everywhere
 from rljax.training.files import FolderError, RunError
 
@@ -113,7 +114,7 @@ class Generate:
         return {name: getattr(self, name) for name in same} | {
             "stop": list(self.stop),
             "template": template,
-            "date": str(date),
+            "date": agree(str(date)),
             "bos": yes_or_no(self.bos, self.no_bos),
         }
 

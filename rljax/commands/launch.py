@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import os
-import re
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 
 from rljax.numerics.precision import use_matmul_precision
-from rljax.numerics.processes import is_main, num_processes
+from rljax.numerics.processes import is_lost, is_main, num_processes
 from rljax.numerics.validation import check_at_least
 from rljax.training.checkpoint import CheckpointError
 from rljax.training.distributed import connect
@@ -109,6 +108,10 @@ def exit_on_errors(*, disk: str, memory: str) -> Iterator[None]:
             _leave(2, str(error))
         _end_job(error)
         raise
+    except SystemExit as error:  # the command line was wrong, which was said
+        if num_processes() > 1 and error.code:
+            _leave(2, "bad usage")
+        raise
     except KeyboardInterrupt:
         _leave(1, "stopped at once; what was saved before is whole.")
     except Exception as error:
@@ -137,10 +140,11 @@ def _end_job(error: Exception) -> None:
     """Exits where an error of one of several processes has to end all of them."""
     if num_processes() == 1:
         return
-    if re.search("Gloo|NCCL|[Cc]oordination|Connection", str(error)):
-        _leave(1, f"another process of the job was lost: {one_line(error)}. {_ALL}")
     traceback.print_exc()
-    _leave(1, f"this error ends the whole job. {_ALL}")
+    what = "this error ends the whole job"
+    if is_lost(error):
+        what = f"another process of the job was lost: {one_line(error)}"
+    _leave(1, f"{what}. {_ALL}")
 
 
 def check_seed(seed: int) -> None:

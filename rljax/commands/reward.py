@@ -74,13 +74,16 @@ class Reward:
     """Pass over rows that cannot be read, and count them, rather than stop."""
     seed: int = 0
     """Of the new head, the order of the pairs, and what is held out."""
+    fsdp: int = dataclasses.field(default=1, metadata={"setting": False})
+    """Devices that share one copy of the parameters and the optimizer's state."""
     run: Annotated[RunOptions, OmitArgPrefixes] = dataclasses.field(
         default_factory=RunOptions, metadata={"setting": False}
     )
 
     def __post_init__(self):
         check_seed(self.seed)
-        check_counts(self, "batch_size", "num_microbatches", "last_layers", "lora_rank")
+        counts = ("batch_size", "num_microbatches", "last_layers", "lora_rank", "fsdp")
+        check_counts(self, *counts)
         if self.run.out is None:
             raise ValueError("out must be a folder, got none. Name one with --out.")
         if not self.epochs > 0:

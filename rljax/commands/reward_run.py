@@ -46,7 +46,7 @@ from rljax.training.loggers import LogEntry, log_line
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder
 from rljax.training.run_logger import RunLogger
-from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
+from rljax.training.sharded import fetched, mesh_for, place, sharded
 
 
 def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
         ),
         new_head=not has_head,
     )
-    mesh = mesh_for_rows(config.microbatch_size)
+    mesh = mesh_for(config.microbatch_size, model=command.fsdp)
     algorithm = sharded(reward_training(learner, config), mesh)
     num_updates = max(1, int(command.epochs * data.counts.kept / command.batch_size))
     run = RunLogger(

@@ -97,6 +97,8 @@ class Rlhf:
     """Pass over prompts that cannot be read, or are too long, rather than stop."""
     seed: int = 0
     """Of what is held out, the order of the prompts, and all that is sampled."""
+    fsdp: int = dataclasses.field(default=1, metadata={"setting": False})
+    """Devices that share one copy of the parameters and the optimizer's state."""
     run: Annotated[RunOptions, OmitArgPrefixes] = dataclasses.field(
         default_factory=RunOptions, metadata={"setting": False}
     )
@@ -105,7 +107,7 @@ class Rlhf:
         check_seed(self.seed)
         check_counts(
             self, "updates", "num_prompts", "group_size", "max_new_tokens", "num_epochs",
-            "num_minibatches", "num_microbatches", "last_layers", "lora_rank",
+            "num_minibatches", "num_microbatches", "last_layers", "lora_rank", "fsdp",
         )  # fmt: skip
         if self.run.out is None:
             raise ValueError("out must be a folder, got none. Name one with --out.")

@@ -50,7 +50,7 @@ from rljax.training.loggers import LogEntry, log_line
 from rljax.training.loop import train
 from rljax.training.run_folder import RunFolder
 from rljax.training.run_logger import RunLogger
-from rljax.training.sharded import fetched, mesh_for_rows, place
+from rljax.training.sharded import fetched, mesh_for, place
 
 Closing = tuple[int, ...] | str
 """What `closing_tokens` returns."""
@@ -88,7 +88,7 @@ def train_and_compare(command: Rlhf, folder: RunFolder) -> dict[str, Any]:
 
     before = compare(policy.params)
     closing = _closing(command, policy, judge, learned_from, before)
-    mesh = mesh_for_rows(config.microbatch_size)
+    mesh = mesh_for(config.microbatch_size, model=command.fsdp)
     algorithm, take_updates = _learner(
         command, policy, judge, learned_from, config, closing, mesh
     )

@@ -11,6 +11,7 @@ from tyro.conf import FlagCreatePairsOff, arg, create_mutex_group
 from rljax.commands.launch import check_counts, use_compile_cache
 from rljax.commands.template import date_before, read_template, yes_or_no
 from rljax.numerics.precision import MatmulPrecision, use_matmul_precision
+from rljax.numerics.processes import agree
 from rljax.training.distributed import check_same_everywhere
 from rljax.training.files import FolderError, RunError
 
@@ -98,9 +99,10 @@ class Score:
         """What the scores follow from, besides the model and the rows."""
         template = self.template if self.template in ("auto", "none") else "file"
         same = ("label", "pooling", "max_length", "truncate", "allow_empty")
+        date = self.date or date_before(self.output) or datetime.date.today()
         return {name: getattr(self, name) for name in same} | {
             "template": template,
-            "date": str(self.date or date_before(self.output) or datetime.date.today()),
+            "date": agree(str(date)),
             "bos": yes_or_no(self.bos, self.no_bos),
             "eos": yes_or_no(self.eos, self.no_eos),
         }
@@ -127,6 +129,9 @@ def score(command: Score) -> dict[str, Any]:
     # transformers would advise to install PyTorch.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     use_matmul_precision(command.matmul_precision)
+    precision = {"matmul_precision": command.matmul_precision}
+    if command.matmul_precision == "highest":
+        precision = {}  # as what was begun before there was a choice
     settings = command.settings()
     how = settings | {
         "template": read_template(command.template),
@@ -144,7 +149,7 @@ def score(command: Score) -> dict[str, Any]:
         scorer,
         command.input,
         command.output,
-        settings=settings | {"matmul_precision": command.matmul_precision},
+        settings=settings | precision,
         error_rows=command.error_rows,
         field=command.field,
         columns=command.columns(),

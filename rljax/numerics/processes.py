@@ -6,15 +6,14 @@ nothing here costs anything.
 """
 
 import json
-from typing import Any, TypeVar
+import re
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rljax.numerics.random import is_key
-
-T = TypeVar("T")
 
 
 def num_processes() -> int:
@@ -34,12 +33,17 @@ def to_host(tree: Any) -> Any:
     """
     leaves, structure = jax.tree.flatten(tree)
     numbers = [jax.random.key_data(x) if is_key(x) else x for x in leaves]
-    if parts := [x for x in numbers if _is_partly_elsewhere(x)]:
-        # All at once: what takes time is that processes wait for one another.
-        of_first: Any = parts[0].sharding
-        whole = NamedSharding(of_first.mesh, PartitionSpec())
-        found = iter(jax.jit(lambda x: x, out_shardings=whole)(parts))
-        numbers = [next(found) if _is_partly_elsewhere(x) else x for x in numbers]
+    # All of a mesh at once: what takes time is that processes wait for one another.
+    elsewhere: dict[int, Any] = {
+        i: x.sharding for i, x in enumerate(numbers) if _is_elsewhere(x)
+    }
+    for mesh in dict.fromkeys(sharding.mesh for sharding in elsewhere.values()):
+        places = [i for i, sharding in elsewhere.items() if sharding.mesh == mesh]
+        whole = NamedSharding(mesh, PartitionSpec())
+        parts = [numbers[i] for i in places]
+        found = jax.jit(lambda x: x, out_shardings=whole)(parts)
+        for i, x in zip(places, found, strict=True):
+            numbers[i] = x
 
     def one(x: Any, number: Any) -> Any:
         number = np.asarray(number)
@@ -57,16 +61,20 @@ def everywhere_sharding() -> NamedSharding | None:
     return NamedSharding(Mesh(np.array(jax.devices()), ("all",)), PartitionSpec())
 
 
-def everywhere(tree: T) -> T:
-    """Puts what only this process can read on all devices; all call it, with the same.
+def of_all_processes(tree: Any) -> Any:
+    """Returns what processes save together: what only this one can read as NumPy arrays.
 
-    Alone, a process returns it as it is.
+    All call it, with the same. Alone, a process returns it as it is.
     """
-    where = everywhere_sharding()
-    if where is None:
+    if num_processes() == 1:
         return tree
 
-    return jax.tree.map(lambda x: put(x, where), tree)
+    def one(x: Any) -> Any:
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return x
+        return put(x, everywhere_sharding()) if is_key(x) else np.asarray(x)
+
+    return jax.tree.map(one, tree)
 
 
 def put(x: Any, where: Any) -> Any:
@@ -106,6 +114,12 @@ def agree(value: Any) -> Any:
     return gather(value if is_main() else None)[0]
 
 
+def is_lost(error: BaseException) -> bool:
+    """Returns whether an error is that another process was lost."""
+    about_others = "Gloo .*fail|NCCL .*(abort|remote)|[Cc]oordination ?[Ss]ervice"
+    return num_processes() > 1 and bool(re.search(about_others, str(error)))
+
+
 def any_process(flag: bool) -> bool:
     """Returns whether the flag is set in some process; all call it."""
     if num_processes() == 1:
@@ -115,7 +129,7 @@ def any_process(flag: bool) -> bool:
     return bool(np.asarray(multihost_utils.process_allgather(np.bool_(flag))).any())
 
 
-def _is_partly_elsewhere(x: Any) -> bool:
+def _is_elsewhere(x: Any) -> bool:
     """Whether some of an array is on devices of other processes only."""
     return isinstance(x, jax.Array) and not (
         x.is_fully_addressable or x.is_fully_replicated

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
-
-from rljax.numerics.processes import num_processes
 
 AXES = ("population", "data", "model")
 ROWS = ("data", "model")
@@ -54,34 +53,12 @@ def make_mesh(
             f"a mesh's axes must multiply to its {count} devices, got population="
             f"{population}, data={data}, model={model}. Change one, or leave data out."
         )
-    return jax.make_mesh(
-        (population, count // rest, model),
-        AXES,
-        axis_types=(AxisType.Auto,) * len(AXES),
-        devices=devices,
-    )
-
-
-def mesh_for(members: int, rows: int) -> Mesh:
-    """Returns the mesh of all devices for so many members, of so many rows each.
-
-    As many devices as possible take members of their own, and of the rest each has a
-    share of the rows. Of the devices of one process those are left idle with which
-    members and rows could not be divided evenly.
-
-    Raises:
-        ValueError: the devices of several processes cannot be used so.
-    """
-    count = jax.device_count()
-    while rows % (count // (population := math.gcd(count, members))):
-        if num_processes() > 1:
-            raise ValueError(
-                f"{count} devices cannot share {members} runs of {rows} rows or "
-                f"environments evenly. Use a multiple of {count} runs, or of "
-                f"{count // population} rows."
-            )
-        count -= 1
-    return make_mesh(jax.devices()[:count], population=population)
+    sizes, types = (population, count // rest, model), (AxisType.Auto,) * len(AXES)
+    try:
+        return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+    except (AssertionError, NotImplementedError):
+        # A TPU's devices lie on a torus, which not all meshes fit.
+        return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=types)
 
 
 def split_rows(tree: Any, axis: int = 0) -> Any:

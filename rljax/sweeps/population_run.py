@@ -98,7 +98,7 @@ class PopulationRunner:
             self.size = math.ceil(self.size / 2)
         while True:
             state, task = self._start(self.group.points[: self.size])
-            needed = self._bytes(state, task)
+            needed = max(gather(self._bytes(state, task)))
             if needed <= limit or self.size == 1:
                 break
             self.size = math.ceil(self.size / 2)

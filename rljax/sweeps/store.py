@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import jax
 import numpy as np
 
-from rljax.numerics.processes import is_main
+from rljax.numerics.processes import agree, gather, is_main
 from rljax.sweeps.halving import Progress
 from rljax.training import checkpoint
 from rljax.training.checkpoint import CheckpointError
@@ -117,13 +117,18 @@ class PopulationFolder:
         return self._read("progress.json", read)
 
     def _read(self, name: str, read: Callable[[Path, dict[str, Any]], T]) -> T | None:
-        if self.path is None or not (self.path / name).exists():
+        if self.path is None or not agree((self.path / name).exists()):
             return None
+        found, reason = None, None
         try:
-            return read(self.path, read_json(self.path / name))
+            found = read(self.path, read_json(self.path / name))
         except (CheckpointError, RunError, KeyError, TypeError, ValueError) as error:
-            log_line(f"{self.path} is damaged, and made again: {error}")
+            reason = str(error)
+        # What one process cannot read, none of them goes on from.
+        if (reason := next(filter(None, gather(reason)), None)) is not None:
+            log_line(f"{self.path} is damaged, and made again: {reason}")
             return None
+        return found
 
 
 def _write_ends(folder: Path, ends: BestAndWorst) -> None:

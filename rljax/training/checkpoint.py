@@ -17,7 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from rljax.numerics.processes import agree, everywhere, everywhere_sharding, is_main
+from rljax.numerics.processes import (
+    agree,
+    everywhere_sharding,
+    gather,
+    is_lost,
+    is_main,
+    of_all_processes,
+)
 from rljax.numerics.random import is_key
 from rljax.training.files import sync
 
@@ -82,7 +89,7 @@ def save(
         save_root_metadata=False,
         lightweight_initialize=True,
     )
-    item = ChecksumSave(_without_empty(everywhere(state)), description)
+    item = ChecksumSave(_without_empty(of_all_processes(state)), description)
     arguments = ocp.args.Composite(**{_ITEM: item})
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +105,9 @@ def save(
         sync(folder)
     # Orbax reports a full disk in exceptions of several unrelated types.
     except Exception as error:
-        for unfinished in folder.glob("*.orbax-checkpoint-tmp*"):
+        if is_lost(error):
+            raise
+        for unfinished in folder.glob("*.orbax-checkpoint-tmp*") if is_main() else []:
             shutil.rmtree(unfinished, ignore_errors=True)
         reason = next(iter(str(error).strip().splitlines()), repr(error))
         raise CheckpointError(
@@ -169,10 +178,16 @@ def restore(path: Path | str, like: State) -> tuple[State, dict[str, Any]]:
         CheckpointError: it holds a state of another structure, or an earlier version of
             rljax wrote it.
     """
+    path = Path(path).absolute()
+    return _read(path, _verified(path), like)
+
+
+def _read(
+    path: Path, description: dict[str, Any], like: State
+) -> tuple[State, dict[str, Any]]:
+    """Reads a checkpoint whose files are whole."""
     import orbax.checkpoint as ocp
 
-    path = Path(path).absolute()
-    description = _verified(path)
     leaves = [description["leaves"], _describe(like)]
     for name in sorted(set().union(*leaves)):
         there, here = (x.get(name) for x in leaves)
@@ -185,14 +200,7 @@ def restore(path: Path | str, like: State) -> tuple[State, dict[str, Any]]:
                 f"and {here} here. Use the settings it was made with, or another "
                 f"folder."
             )
-    # Where they were saved may be devices that there are not here.
-    anywhere = everywhere_sharding() or SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=_sharding(x) or anywhere
-        ),
-        _without_empty(like),
-    )
+    abstract = jax.tree.map(_as_read, _without_empty(like))
     with ocp.StandardCheckpointer() as checkpointer:
         state = checkpointer.restore(path / _ITEM / ARRAYS, abstract)
     saved = iter(jax.tree.leaves(state))
@@ -201,6 +209,19 @@ def restore(path: Path | str, like: State) -> tuple[State, dict[str, Any]]:
         like,
     )
     return state, description["metadata"]
+
+
+def _as_read(like: Any) -> Any:
+    """What tells Orbax where to put an array: where `like` lies, else on the host.
+
+    Where it was saved may be devices that there are not here.
+    """
+    where = _sharding(like)
+    if where is None and not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return np.zeros(like.shape, like.dtype)
+    where = where or everywhere_sharding()
+    where = where or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=where)
 
 
 def _without_empty(state: Any) -> Any:
@@ -221,19 +242,25 @@ def restore_latest(
     """
     damaged: list[Path] = []
     for step in reversed(agree(steps(folder))):
-        path = Path(folder) / f"{step:012d}"
+        path = Path(folder).absolute() / f"{step:012d}"
+        description, reason = None, None
         try:
-            restored = restore(path, like)
+            description = _verified(path)
         except DamagedCheckpointError as error:
-            warnings.warn(f"{error} Going back to the one before it.", stacklevel=2)
+            reason = str(error)
+        # What one process cannot read, none of them does.
+        reason = next(filter(None, gather(reason)), None)
+        if reason is not None or description is None:
+            warnings.warn(f"{reason} Going back to the one before it.", stacklevel=2)
             damaged.append(path)
-        else:
-            # The run is about to write these updates again.
-            for newer in damaged if is_main() else []:
-                aside = newer.with_name(f"damaged-{newer.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                newer.rename(aside)
-            return restored
+            continue
+        restored = _read(path, description, like)
+        # The run is about to write these updates again.
+        for newer in damaged if is_main() else []:
+            aside = newer.with_name(f"damaged-{newer.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            newer.rename(aside)
+        return restored
     if damaged:
         raise CheckpointError(
             f"all {len(damaged)} checkpoints in {folder} are damaged. Restore them "

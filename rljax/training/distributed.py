@@ -1,5 +1,6 @@
 """A job of several processes: how they find one another, and that they are the same job."""
 
+import collections
 import contextlib
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 
 from rljax.numerics.processes import gather
+from rljax.numerics.validation import check_at_least
 from rljax.training.files import RunError, one_line
 from rljax.training.manifest import differences
 
@@ -33,6 +35,7 @@ def connect(where: str, timeout: int = 50) -> None:
         ValueError: `where` is neither, or the processes count differently.
         RunError: it cannot be found out, or the address cannot be used.
     """
+    check_at_least(1, connect_timeout=timeout)
     arguments: dict[str, Any] = {}
     if where != "auto":
         address, count, index = _parsed(where)
@@ -64,6 +67,13 @@ def connect(where: str, timeout: int = 50) -> None:
         watch.cancel()
     # JAX has taken SIGTERM, which would be lost where nobody asks JAX for it.
     signal.signal(signal.SIGTERM, before)
+    counts = collections.Counter(x.process_index for x in jax.devices())
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"all processes must have equally many devices, got "
+            f"{', '.join(f'{n} in process {i}' for i, n in sorted(counts.items()))}. Give "
+            f"each the same number of cores or accelerators."
+        )
     with _stdout_as_stderr():
         # JAX takes the first one's word for how many there are.
         check_same_everywhere({"job": {"N": arguments.get("num_processes")}})

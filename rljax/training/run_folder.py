@@ -12,13 +12,16 @@ finished one it returns the stored result; with other settings it is refused.
 import contextlib
 import dataclasses
 import json
+import secrets
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from rljax.numerics.precision import MatmulPrecision
-from rljax.numerics.processes import agree, gather, is_main
+from rljax.numerics.processes import agree, gather, is_main, num_processes
 from rljax.training.distributed import check_same_everywhere
 from rljax.training.files import RunError, dumps, locked, read_json, write_atomically
 from rljax.training.interrupts import Interrupts, catch_interrupts
@@ -93,6 +96,11 @@ class RunFolder:
         self.result: dict[str, Any] | None = None
         self._exit = contextlib.ExitStack()
         self._interrupts: Interrupts | None = None
+        if jax.process_count() > num_processes():
+            raise UsageError(
+                f"this is one of {jax.process_count()} processes that share devices, and "
+                f"was not told so. Give --distributed auto."
+            )
         self._check_same_everywhere()
         with self._exit as until_open:  # closed if opening fails
             if self.path is not None:
@@ -174,6 +182,24 @@ class RunFolder:
             raise error
         if kind != "NoneType":
             raise (UsageError if kind == "UsageError" else RunError)(text)
+        if self.result is None and num_processes() > 1:
+            self._check_shared(folder)
+
+    def _check_shared(self, folder: Path) -> None:
+        """Raises a UsageError, in every process, if the folder is another one in some."""
+        name = agree(f".lock-{secrets.token_hex(8)}")
+        if is_main():
+            (folder / name).touch()
+        agree(None)
+        seen = gather((folder / name).exists())
+        if is_main():
+            (folder / name).unlink()
+        if not all(seen):
+            raise UsageError(
+                f"--out must be one folder that all processes share, but {folder} of "
+                f"process {seen.index(False)} is another than the first one's. Name a "
+                f"folder on a file system that they share, by its whole path."
+            )
 
     def _open(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():

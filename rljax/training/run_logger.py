@@ -138,7 +138,7 @@ class RunLogger:
         for logger in self._loggers:
             logger.write(row)
         compiling = self._before.seconds_compile + self._stopwatch.seconds_compile
-        reached = self._reached_target(row)
+        reached = agree(self._reached_target(row))
         self.progress = Progress(entry.step, reached, row["seconds_run"], compiling)
         stop = reached or interrupted
         unsaved = time.monotonic() - self._saved_at

@@ -31,26 +31,42 @@ SMALLEST = 1024
 """Numbers in the smallest leaf that is divided; smaller ones are everywhere."""
 
 
-def mesh_for_rows(rows: int) -> Mesh:
-    """Returns a mesh of devices for so many rows: all, or as many as share them evenly.
+def mesh_for(rows: int, *, members: int = 1, model: int = 1) -> Mesh:
+    """Returns the mesh of all devices for a population, or for a single learner.
+
+    The greatest common divisor of devices and members is how many groups of devices take
+    members of their own; those of a group share the rows. In one process as many devices
+    are left idle, with a line that says so, as it takes for that to come out even.
 
     Args:
-        rows: that are computed together, such as a microbatch's.
+        rows: that are computed together, such as a microbatch's, or environments.
+        members: of the population.
+        model: devices that share one copy of the parameters.
 
     Raises:
-        ValueError: there are several processes, of which all devices take part, and those
-            cannot share the rows evenly.
+        ValueError: there are not so many devices; or there are several processes, of which
+            all devices take part, and they cannot share evenly.
     """
     count = jax.device_count()
-    used = math.gcd(count, rows)
+    for used in range(count - count % model, 0, -model):
+        population = math.gcd(used // model, members)
+        if rows % (used // population) == 0:
+            break
+    else:
+        raise ValueError(
+            f"parameters can be divided among the {count} devices there are, if {model} "
+            f"also share the {rows} rows evenly, got {model}. Choose a divisor of both."
+        )
     if used < count and num_processes() > 1:
         raise ValueError(
-            f"the {count} devices of {num_processes()} processes cannot share {rows} rows "
-            f"evenly. Use a multiple of {count} rows in each part of a batch."
+            f"the {count} devices of {num_processes()} processes cannot share {members} "
+            f"members of {rows} rows or environments evenly, {model} of them a copy of the "
+            f"parameters. Use a multiple of {count} members, or of rows that are computed "
+            f"together."
         )
     if used < count:
-        log_line(f"of {count} devices {used} share the {rows} rows of a part")
-    return make_mesh(jax.devices()[:used])
+        log_line(f"{used} of {count} devices are used, which share {rows} rows evenly")
+    return make_mesh(jax.devices()[:used], population=population, model=model)
 
 
 @functools.cache

@@ -47,5 +47,5 @@ def test_a_file_of_scores_has_one_precision(tmp_path):
     paths = {"model": GOLDEN / "byte_level", "input": path, "output": tmp_path / "out"}
     score(Score(**paths, max_length=64))
     assert matmul_precision() == "highest"
-    with pytest.raises(RunError, match="matmul_precision is highest there and high"):
+    with pytest.raises(RunError, match="matmul_precision is absent there and high"):
         score(Score(**paths, max_length=64, matmul_precision="high"))

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax.numerics.sharding import make_mesh, mesh_for, split_rows
-from rljax.training.sharded import layout, use_mesh
+from rljax.numerics.sharding import make_mesh, split_rows
+from rljax.training.sharded import layout, mesh_for, use_mesh
 
 
 def sizes(mesh):
@@ -31,7 +31,7 @@ def test_sizes_that_are_not_those_of_the_devices_are_refused(axes):
     [(8, 16, (2, 1, 1)), (1, 16, (1, 2, 1)), (3, 6, (1, 2, 1)), (1, 3, (1, 1, 1))],
 )
 def test_members_are_divided_first_and_then_rows(members, rows, expected):
-    assert sizes(mesh_for(members, rows)) == expected
+    assert sizes(mesh_for(rows, members=members)) == expected
 
 
 def test_rows_are_divided_only_where_a_mesh_is_in_use():

@@ -26,7 +26,7 @@ from rljax.rlhf.models import RewardModel, Transformer, TransformerConfig
 from rljax.rlhf.policy.policy_optimization import PolicyTask
 from rljax.rlhf.policy.sharded_learner import sharded_learner
 from rljax.rlhf.scoring import Scorer
-from rljax.training.sharded import fetched, layout, mesh_for_rows, place, sharded
+from rljax.training.sharded import fetched, layout, mesh_for, place, sharded
 
 SCRIPT = Path(learners.__file__)
 SMOLLM2 = TransformerConfig(
@@ -143,8 +143,8 @@ def test_a_scorer_of_divided_parameters_gives_the_same_scores(tmp_path):
 
 
 def test_devices_that_cannot_share_the_rows_are_left_idle():
-    assert mesh_for_rows(6).size == 2
-    assert mesh_for_rows(3).size == 1
+    assert mesh_for(6).size == 2
+    assert mesh_for(3).size == 1
 
 
 def start(*arguments):

@@ -73,8 +73,10 @@ def generate(
         )
     sampling = Sampling(temperature, truncation, greedy, stop_ids)
     params = gathered(params)
-    rows = split_rows((prompts, prompt_lengths, keys))
-    decoding = begin(module, params, *rows, sampling, max_new_tokens)
+    prompts, prompt_lengths, keys = split_rows((prompts, prompt_lengths, keys))
+    decoding = begin(
+        module, params, prompts, prompt_lengths, keys, sampling, max_new_tokens
+    )
     apart = take_apart(params)
     done = go_on(module, params, apart, decoding, sampling, max_new_tokens)
     return Generated(done.ids, done.lengths, done.log_probs, done.stopped)

@@ -27,7 +27,7 @@ from rljax.rlhf.recipes.stages import Arrays, Measures, Stages
 from rljax.rlhf.recipes.trainings import Evaluate, Training, fine_tune, optimize
 from rljax.rlhf.training import RewardTask, reward_training, trained_params
 from rljax.rlhf.training.reward import scores_of
-from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
+from rljax.training.sharded import fetched, mesh_for, place, sharded
 
 
 class InstructGPTData(NamedTuple):
@@ -144,7 +144,7 @@ def train_reward(
     """
     config = training.config
     trunk = {name: x for name, x in params.items() if name != "lm_head"}
-    mesh = mesh_for_rows(config.microbatch_size)
+    mesh = mesh_for(config.microbatch_size)
     task = place(RewardTask(pairs, {"trunk": trunk}), mesh)
 
     def params_of(state: Any) -> Params:

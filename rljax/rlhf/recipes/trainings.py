@@ -15,7 +15,7 @@ from rljax.rlhf.policy import PolicyTask, policy_optimization
 from rljax.rlhf.recipes.prompts import RewardedPrompts
 from rljax.rlhf.recipes.stages import Stages
 from rljax.rlhf.training import SFTTask, fine_tuning, trained_params
-from rljax.training.sharded import fetched, mesh_for_rows, place, sharded
+from rljax.training.sharded import fetched, mesh_for, place, sharded
 
 Evaluate = Callable[[Params, Params], Mapping[str, Any]]
 """`(params, start) -> measures` of a language model over held-out prompts, by name: each
@@ -117,7 +117,7 @@ def _train(
 ) -> Params:
     """Returns a language model's parameters after a stage that begins with `params`."""
     config = training.config
-    mesh = mesh_for_rows(config.microbatch_size)
+    mesh = mesh_for(config.microbatch_size)
     placed = place(task, mesh)
 
     def params_of(state: Any) -> Params:
