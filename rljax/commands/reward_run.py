@@ -43,7 +43,7 @@ from rljax.rlhf.training import (
 )
 from rljax.training.files import RunError
 from rljax.training.loggers import LogEntry, log_line
-from rljax.training.loop import train
+from rljax.training.loop import memory_needed, train
 from rljax.training.run_folder import RunFolder
 from rljax.training.run_logger import RunLogger
 from rljax.training.sharded import fetched, mesh_for, place, sharded
@@ -99,6 +99,8 @@ def train_and_judge(command: Reward, folder: RunFolder) -> dict[str, Any]:
     task = place(RewardTask(data.rows, params), mesh)
     state = run.start(algorithm.init, jax.random.key(seed), hyperparams, task)
     task = fixed_only(module, config.trainable, task)
+    if run.updates_left:
+        log_line(memory_needed(algorithm, state, task).describe())
     every = max(1, num_updates // 50)
 
     def on_log(state: Any, entry: LogEntry) -> bool:

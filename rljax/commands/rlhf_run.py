@@ -47,7 +47,7 @@ from rljax.rlhf.pretrained.files import read_object
 from rljax.rlhf.training import trained_params, usual_lengths
 from rljax.training.files import FolderError, RunError, write_atomically
 from rljax.training.loggers import LogEntry, log_line
-from rljax.training.loop import train
+from rljax.training.loop import memory_needed, train
 from rljax.training.run_folder import RunFolder
 from rljax.training.run_logger import RunLogger
 from rljax.training.sharded import fetched, mesh_for, place
@@ -108,6 +108,8 @@ def train_and_compare(command: Rlhf, folder: RunFolder) -> dict[str, Any]:
     )
     state = run.start(algorithm.init, train_key, hyperparams, task)
     every = max(1, command.updates // 50)
+    if run.updates_left and take_updates is None:
+        log_line(memory_needed(algorithm, state, task).describe())
 
     def learned(state: PolicyState) -> Params:
         made = trained_params(policy.module, config.trainable, state, task)

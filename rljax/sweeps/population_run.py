@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from rljax.numerics.compiler import Stopwatch
+from rljax.numerics.compiler import Stopwatch, memory_of
 from rljax.numerics.processes import agree, gather, put, to_host
 from rljax.sweeps.halving import Progress, rows_of
 from rljax.sweeps.problem import Cost, Group, Problem
@@ -21,11 +20,11 @@ from rljax.training.loggers import LogEntry, log_line
 from rljax.training.loop import (
     PooledMetrics,
     copied,
+    memory_needed,
     metric_shapes,
     no_metrics,
     not_finite,
     train,
-    updates_program,
     updates_taken,
 )
 from rljax.training.populations import map_over_devices, member, population
@@ -313,17 +312,12 @@ class PopulationRunner:
         """What training and evaluating take at their most, over all devices."""
         if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return 0.0  # nothing is compiled that could be asked
-        metrics = no_metrics(self._agents, state, task)
-        arguments = self._agents, state, task, jnp.int32(0), metrics
+        train = memory_needed(self._agents, state, task)
         test = jax.jit(self._test).lower(state, task, self._keys_of(state, 0))
-        programs = updates_program().lower(*arguments), test
-        memory: list[Any] = [x.compile().memory_analysis() for x in programs]
-        most = max(
-            x.temp_size_in_bytes + x.output_size_in_bytes - x.alias_size_in_bytes
-            for x in memory
-        )
+        both = train, memory_of(test.compile())
+        most = max(x.temporary + x.results for x in both)
         # A chunk overwrites a copy of the state before it.
-        return len(self._devices) * (most + 2 * memory[0].argument_size_in_bytes)
+        return len(self._devices) * (most + 2 * train.arguments)
 
     def _one_run(self) -> Any:
         """The shapes of one run's state."""

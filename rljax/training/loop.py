@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.base import Algorithm, Metrics, State
-from rljax.numerics.compiler import Stopwatch, compiler_options
+from rljax.numerics.compiler import Memory, Stopwatch, compiler_options, memory_of
 from rljax.numerics.processes import agree, any_process, to_host
 from rljax.numerics.sums import add_compensated
 from rljax.training.files import RunError
@@ -169,6 +169,13 @@ def updates_program() -> Any:
     return jax.jit(
         updates, static_argnums=0, donate_argnums=1, compiler_options=options
     )
+
+
+def memory_needed(algorithm: Algorithm[State], state: State, task: Any) -> Memory:
+    """Returns what a device needs for an update, as the compiled program has it."""
+    metrics = no_metrics(algorithm, state, task)
+    arguments = algorithm, state, task, jnp.int32(1), metrics
+    return memory_of(updates_program().lower(*arguments).compile())
 
 
 def add_metrics(pooled: PooledMetrics, more: Metrics) -> PooledMetrics:

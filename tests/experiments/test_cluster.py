@@ -1,16 +1,16 @@
 """Job scripts hang together, and what a compiled step costs is counted right."""
 
-import importlib
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import compiled_costs
 import jax
 import jax.numpy as jnp
+import paper
 import pytest
 import yaml
 from jax.sharding import PartitionSpec
@@ -19,9 +19,6 @@ from rljax.numerics.compiler import memory_of
 from rljax.numerics.sharding import make_mesh
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "cluster"
-sys.path.append(str(FOLDER))
-compiled_costs = importlib.import_module("compiled_costs")
-paper = importlib.import_module("paper")
 
 
 # Scripts
