@@ -15,6 +15,7 @@ import sweep_thermostat
 import thermostat_ppo
 import thermostat_preferences
 import thermostat_report
+from accelerator_devices import accelerators, mesh_of_two
 from accelerator_parts import KEY, KEYS, SEEDS, Program, ints, shape, step_of, sweep_of
 
 import rljax
@@ -30,17 +31,26 @@ from rljax.rollouts.objectives import objective
 from rljax.rollouts.rollout import greedy_and_sampled
 from rljax.sweeps import grid
 from rljax.sweeps.problem import make_problem
-from rljax.training.populations import population, replicate, stack
+from rljax.training.populations import (
+    evaluate_each,
+    map_over_devices,
+    population,
+    replicate,
+    stack,
+)
+from rljax.training.sharded import sharded
 
 
 def ppo_population(script, task, program=step_of):
-    experiment = script.Experiment()
-    agents = population(ppo.ppo(script.ENV, script.NETWORK, experiment.config))
+    """A member on each of two devices."""
+    experiment, mesh = script.Experiment(), mesh_of_two(population=SEEDS)
+    agent = ppo.ppo(script.ENV, script.NETWORK, experiment.config)
+    agents = population(sharded(agent, mesh), devices=mesh)
     return program(agents, replicate(experiment.hyperparams, SEEDS), task, KEYS)
 
 
 def evaluation(script, act, program):
-    """On CartPole, of the states that another program takes."""
+    """On CartPole, of the states that another program takes, a member on each device."""
 
     def one(state, key):
         return greedy_and_sampled(
@@ -48,7 +58,8 @@ def evaluation(script, act, program):
             num_episodes=128, max_steps=script.TASK.max_steps,
         )  # fmt: skip
 
-    return Program(jax.vmap(one), (program.args[0], KEYS))
+    evaluate = evaluate_each(one, mesh_of_two(population=SEEDS))
+    return Program(evaluate, (program.args[0], KEY))
 
 
 def ppo_evaluation():
@@ -80,18 +91,18 @@ def thermostat_examination():
 
 
 def preference_round(script, task):
-    experiment = script.Experiment()
+    experiment, mesh = script.Experiment(), mesh_of_two(population=SEEDS)
     learner = preference_learning(script.ENV, script.NETWORKS, experiment.config)
-    hyperparams = replicate(experiment.hyperparams, SEEDS)
-    return step_of(population(learner), hyperparams, task, KEYS)
+    learners = population(sharded(learner, mesh), devices=mesh)
+    return step_of(learners, replicate(experiment.hyperparams, SEEDS), task, KEYS)
 
 
 def preference_test():
     script, task = thermostat_preferences, thermostat_preferences.ROOMS["default"]
     _, (states, _) = preference_round(script, task)
-    return Program(
-        preferences_report.make_test(script.NETWORKS, task, 512), (states, KEY)
-    )
+    test = preferences_report.make_test(script.NETWORKS, task, 512)
+    mesh = mesh_of_two(population=SEEDS)
+    return Program(map_over_devices(test, (0, None), mesh), (states, KEY))
 
 
 def searched(*, updates):
@@ -100,22 +111,22 @@ def searched(*, updates):
     return sweep_of(problem, points, updates=updates)
 
 
-def rooms_swept():
+def rooms_swept(*, updates):
     script, experiment = sweep_thermostat, sweep_thermostat.Experiment()
     problem = make_problem(
         ppo, script.ENV, script.NETWORK, script.TASK,
         total_steps=experiment.total_steps, config=experiment.config,
     )  # fmt: skip
-    return sweep_of(problem, grid(heating=[1.0, 3.0], gamma=[0.9]))
+    return sweep_of(problem, grid(heating=[1.0, 3.0], gamma=[0.9]), updates=updates)
 
 
-def comparisons_swept():
+def comparisons_swept(*, updates):
     script, experiment = sweep_preferences, sweep_preferences.Experiment()
     problem = make_problem(
         learning, script.ENV, script.NETWORKS, script.ROOMS["hard"],
         total_steps=experiment.total_steps, config=experiment.config,
     )  # fmt: skip
-    return sweep_of(problem, grid(num_comparisons=[5, 800]))
+    return sweep_of(problem, grid(num_comparisons=[5, 800]), updates=updates)
 
 
 def plants():
@@ -156,6 +167,6 @@ def simulated():
         return (uniform < 0.5).astype(jnp.int32)
 
     program = simulation.compile_simulation(
-        rljax.CartPole(), act, 1024, 200, tuple(jax.devices())
+        rljax.CartPole(), act, 1024, 200, accelerators()
     )
     return Program(program, (KEY, rljax.CartPoleParams(), None))

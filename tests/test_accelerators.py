@@ -5,16 +5,27 @@ operations that every platform has, and calls of a platform's library by name.
 """
 
 import ast
+import gc
 import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from accelerator_programs import MORE_PROGRAMS, PROGRAMS
+from accelerator_devices import mesh_of_two
+from accelerator_parts import shape
+from accelerator_programs import (
+    MORE_ON_TWO_DEVICES,
+    MORE_PROGRAMS,
+    ON_TWO_DEVICES,
+    PROGRAMS,
+)
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from rljax.numerics.compiler import compiler_options
+from rljax.numerics.sharding import device_mesh
+from rljax.training.populations import map_over_devices
 
 ROOT = Path(__file__).parents[1]
 WIDE = {"int64", "uint64", "float64", "complex128"}
@@ -26,15 +37,32 @@ COMPILES_NOTHING = {
 
 
 @pytest.fixture(autouse=True, scope="module")
-def without_checks_of_keys():
-    """They take a fifth of the time to trace, and other tests run with them."""
+def types_as_asked_for():
+    """A 64-bit type that code asks for by name is made, and can be found.
+
+    By default JAX makes the 32-bit one in its place. Types that nobody named, such as an
+    `arange`'s, still have 32 bits here.
+    """
+    before = jax.config.jax_explicit_x64_dtypes
+    jax.config.update("jax_explicit_x64_dtypes", "allow")
+    with jax.enable_x64(False):
+        yield
+    jax.config.update("jax_explicit_x64_dtypes", before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quickly():
+    """Checks of keys and collecting garbage would take nearly half of the time."""
+    gc.disable()
     with jax.debug_key_reuse(False):
         yield
+    gc.enable()
 
 
 def lowered(function, args):
-    """The program in StableHLO, for both platforms at once."""
-    return jax.export.export(function, platforms=["cuda", "tpu"])(*args).mlir_module()
+    """The program in StableHLO, for both platforms at once, and its number of devices."""
+    found = jax.export.export(function, platforms=["cuda", "tpu"])(*args)
+    return found.mlir_module(), found.nr_devices
 
 
 def library_calls(program):
@@ -63,33 +91,60 @@ def is_jaxpr(value):
     return isinstance(value, Jaxpr | ClosedJaxpr)
 
 
-CASES = [
-    *(pytest.param(make, id=name) for name, make in PROGRAMS.items()),
-    *(
-        pytest.param(make, id=name, marks=pytest.mark.slow)
-        for name, make in MORE_PROGRAMS.items()
-    ),
-]
-
-
-@pytest.mark.parametrize("make", CASES)
-def test_a_program_is_lowered_for_gpus_and_tpus(make):
+def check(make):
+    """Lowers a program; returns its text and its number of devices."""
     function, args = make()
     function = function if hasattr(function, "lower") else jax.jit(function)
-    assert library_calls(lowered(function, args)) == set()
-    if not jax.config.jax_enable_x64:
-        assert wide_types(function.trace(*args).jaxpr.jaxpr) == set()
+    program, num_devices = lowered(function, args)
+    assert library_calls(program) == set()
+    assert wide_types(function.trace(*args).jaxpr.jaxpr) == set()
+    return program, num_devices
 
 
-MATRIX = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+def cases(programs, slow_ones):
+    return [
+        *(pytest.param(make, id=name) for name, make in programs.items()),
+        *(
+            pytest.param(make, id=name, marks=pytest.mark.slow)
+            for name, make in slow_ones.items()
+        ),
+    ]
+
+
+@pytest.mark.parametrize("make", cases(PROGRAMS, MORE_PROGRAMS))
+def test_a_program_is_lowered_for_gpus_and_tpus(make):
+    check(make)
+
+
+@pytest.mark.parametrize("make", cases(ON_TWO_DEVICES, MORE_ON_TWO_DEVICES))
+def test_a_program_of_two_devices_is_lowered_for_gpus_and_tpus(make):
+    program, num_devices = check(make)
+    assert num_devices == 2
+    assert re.search(r'"(population|data|model)"=2', program)
+    assert re.search(r"sdy\.(manual_computation|sharding_constraint)", program)
+
+
+def test_code_takes_an_accelerators_branch():
+    members = shape(32, 2)
+
+    def program(mesh):
+        mapped = map_over_devices(jax.vmap(jnp.sin), (0,), mesh)
+        return lowered(jax.jit(mapped), [members])[0]
+
+    on_cpu = device_mesh(jax.devices()[:2], "population")
+    assert "while" in program(on_cpu)  # takes a few members at a time
+    assert "while" not in program(mesh_of_two(population=2))
+
+
+MATRIX = shape(4, 4)
 
 
 def test_calls_of_libraries_are_found():
-    orthogonal = lowered(jax.jit(jnp.linalg.qr), [MATRIX])
+    orthogonal, _ = lowered(jax.jit(jnp.linalg.qr), [MATRIX])
     assert "Qr" in library_calls(orthogonal)
     lapack = jax.ffi.ffi_call("lapack_sgetrf_ffi", MATRIX)
     within = jax.jit(lambda x: jax.lax.map(lapack, x[None]))
-    assert library_calls(lowered(within, [MATRIX])) == {"lapack_sgetrf_ffi"}
+    assert library_calls(lowered(within, [MATRIX])[0]) == {"lapack_sgetrf_ffi"}
 
 
 def test_what_only_a_cpu_has_is_not_lowered():
@@ -97,16 +152,29 @@ def test_what_only_a_cpu_has_is_not_lowered():
         lowered(jax.jit(jax.lax.linalg.schur), [MATRIX])
 
 
-def test_wide_types_are_found_within_loops():
-    def sums(x):
-        def add(_, x):
-            return x + x.astype("float64").sum().astype(x.dtype)
+def sums(x):
+    """Within a loop, in float64."""
 
-        return jax.lax.fori_loop(0, 3, add, x)
+    def add(_, x):
+        return x + x.astype("float64").sum().astype(x.dtype)
 
-    with jax.enable_x64(True):
-        assert wide_types(jax.make_jaxpr(sums)(MATRIX).jaxpr) >= {"float64"}
-    assert wide_types(jax.make_jaxpr(jnp.linalg.norm)(MATRIX).jaxpr) == set()
+    return jax.lax.fori_loop(0, 3, add, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        (sums, {"float64"}),
+        (lambda x: x + jnp.arange(4, dtype="int64").sum(), {"int64"}),
+        (lambda x: x * jnp.zeros(4, jnp.uint64)[None], {"uint64"}),
+        # Sizes, counters, numbers of Python and NumPy ask for no type.
+        (lambda x: jnp.linalg.norm(x) + jnp.argmax(x) * np.float64(0.5), set()),
+        (lambda x: jax.lax.fori_loop(0, 3, lambda i, x: x + 2.0 * i, x), set()),
+    ],
+    ids=["astype", "dtype", "created", "numbers", "counters"],
+)
+def test_wide_types_are_found_where_code_asks_for_them(function, found):
+    assert wide_types(jax.make_jaxpr(function)(MATRIX).jaxpr) == found
 
 
 def test_every_experiment_is_lowered():
@@ -115,7 +183,8 @@ def test_every_experiment_is_lowered():
         for path in (ROOT / "experiments").glob("*.py")
         if 'if __name__ == "__main__":' in path.read_text()
     }
-    names = [name.split(": ")[0] for name in PROGRAMS if ": " in name]
+    programs = PROGRAMS | ON_TWO_DEVICES  # not those of slow tests alone
+    names = [name.split(": ")[0] for name in programs if ": " in name]
     there = {script for name in names for script in name.split(", ")}
     assert there.isdisjoint(COMPILES_NOTHING)
     assert there | COMPILES_NOTHING.keys() == scripts, "add it to accelerator_programs"
