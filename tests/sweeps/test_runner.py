@@ -516,7 +516,7 @@ def test_results_as_files(tmp_path):
 def test_what_cannot_be_swept_is_refused_before_anything_compiles(
     points, match, monkeypatch
 ):
-    for name in ("train", "updates_program", "copied"):
+    for name in ("train", "memory_needed", "copied"):
         monkeypatch.setattr(rljax.sweeps.population_run, name, None)
     with pytest.raises(ValueError, match=match):
         sweep(PROBLEM, points, **SIZES)
