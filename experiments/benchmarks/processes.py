@@ -49,7 +49,7 @@ class Benchmark:
     """Members of a population, for each process."""
     envs: int = 2048
     """Environments that a process steps when two share a run."""
-    rows: int = 2048
+    rows: int = 256
     """Rows that are scored, for each process."""
     measure: Literal["all", "population", "shared"] = "all"
     """Used by this script itself: what one of its processes measures."""
