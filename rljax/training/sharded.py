@@ -90,9 +90,7 @@ def sharded(algorithm: Algorithm[State], mesh: Mesh) -> Algorithm[State]:
     def step(state: State, task: Any) -> tuple[State, Metrics]:
         with use_mesh(mesh):
             state, metrics = algorithm.step(state, task)
-            everywhere = jax.tree.map(lambda x: PartitionSpec(), metrics)
-            metrics = _constrain(metrics, everywhere, mesh)
-            return constrained(state, mesh), metrics
+            return constrained(state, mesh), constrained(metrics, mesh)
 
     return Algorithm(init, step, algorithm.check)
 
@@ -107,8 +105,15 @@ def use_mesh(mesh: Mesh) -> Any:
 
 
 def constrained(state: T, mesh: Mesh) -> T:
-    """Returns a state that lies as `layout` says; within a program."""
-    return _constrain(state, layout(state, mesh), mesh)
+    """Returns a state, or metrics, that lie as `layout` says; within a program."""
+    # Within a population's share of a mesh, its axes' names are those of the context.
+    in_share = jax.sharding.get_abstract_mesh().manual_axes
+
+    def one(x: Any, spec: PartitionSpec) -> Any:
+        where = spec if in_share else NamedSharding(mesh, spec)
+        return jax.lax.with_sharding_constraint(x, where)
+
+    return jax.tree.map(one, state, layout(state, mesh))
 
 
 def place(tree: T, mesh: Mesh) -> T:
@@ -163,14 +168,3 @@ def _divided(shape: tuple[int, ...], count: int, is_stacked: bool) -> PartitionS
         return PartitionSpec()
     longest = max(possible, key=lambda i: shape[i])
     return PartitionSpec(*(None,) * longest, "model")
-
-
-def _constrain(tree: T, specs: Any, mesh: Mesh) -> T:
-    """Within a population's share of a mesh, its axes' names are those of the context."""
-    in_share = jax.sharding.get_abstract_mesh().manual_axes
-
-    def one(x: Any, spec: PartitionSpec) -> Any:
-        where = spec if in_share else NamedSharding(mesh, spec)
-        return jax.lax.with_sharding_constraint(x, where)
-
-    return jax.tree.map(one, tree, specs)
