@@ -304,6 +304,27 @@ class KilledError(BaseException):
     pass
 
 
+class Killer:
+    """Wraps steps, of which the one of a number is not done, or done and the last one."""
+
+    def __init__(self, kill_at, after, applies=lambda: True):
+        self.kill_at, self.after, self.applies, self.count = kill_at, after, applies, 0
+
+    def wrapped(self, step):
+        def do(*args):
+            if not self.applies():
+                return step(*args)
+            last = self.count == self.kill_at
+            self.count += 1
+            if last and not self.after:
+                raise KilledError
+            step(*args)
+            if last:
+                raise KilledError
+
+        return do
+
+
 def whole(work, rows, **options):
     """The output of a run that nothing disturbs."""
     work(rows, **options)
@@ -335,24 +356,10 @@ def test_killed_between_any_two_steps_it_goes_on(work, monkeypatch):
     want = whole(work, numbered(7))
     for after in (False, True):
         for kill_at in range(1000):
-            count = 0
-
-            def wrapped(step, kill_at=kill_at, after=after):
-                def do(*args):
-                    nonlocal count
-                    last = count == kill_at
-                    count += 1
-                    if last and not after:
-                        raise KilledError
-                    step(*args)
-                    if last:
-                        raise KilledError
-
-                return do
-
+            killer = Killer(kill_at, after)
             with monkeypatch.context() as patch:
                 for owner, name in steps:
-                    patch.setattr(owner, name, wrapped(getattr(owner, name)))
+                    patch.setattr(owner, name, killer.wrapped(getattr(owner, name)))
                 try:
                     work()
                     break

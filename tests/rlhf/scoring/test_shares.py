@@ -16,7 +16,7 @@ import pytest
 from test_golden_scores import GOLDEN
 from test_score_file import (
     FakeScorer,
-    KilledError,
+    Killer,
     numbered,
     put,
     rows_of,
@@ -167,26 +167,10 @@ def test_killed_between_any_two_steps_they_go_on(
     ]
     want, *_ = alone(work, numbered(4))  # a window each
     for kill_at in range(1000):
-        count = 0
-
-        def wrapped(step, kill_at=kill_at):
-            def do(*args):
-                nonlocal count
-                if job.threads.process != process:
-                    return step(*args)
-                last = count == kill_at
-                count += 1
-                if last and not after:
-                    raise KilledError
-                step(*args)
-                if last:
-                    raise KilledError
-
-            return do
-
+        killer = Killer(kill_at, after, lambda: job.threads.process == process)
         with monkeypatch.context() as patch:
             for owner, name in steps:
-                patch.setattr(owner, name, wrapped(getattr(owner, name)))
+                patch.setattr(owner, name, killer.wrapped(getattr(owner, name)))
             if isinstance(job(2)[process], dict):
                 break
         results = job(2)
